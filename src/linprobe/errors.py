@@ -1,0 +1,9 @@
+"""The one exception type that linprobe raises about its inputs."""
+
+
+class LinprobeError(Exception):
+    """Input that cannot be used: the message says what was wrong, what was expected, what to do.
+
+    Everything that a user can cause is raised as this type, so that the command line can show
+    it as one line.
+    """

@@ -1,0 +1,407 @@
+"""The protocol of one probe: standardise, choose l2 on held-out training rows, refit, certify.
+
+1. Features are standardised by the statistics of the training split (one scale for the layer).
+2. The problem is solved on the training rows that are not held out, for a path of `l2` from large
+   to small, each solution starting from those before it. Held-out rows have weight zero in the
+   same problem, so their logits come with each step and choosing costs no further read.
+3. The `l2` with the least held-out cross-entropy is refitted on all training rows, starting from
+   its solution, and certified in float64 at the weight that is returned.
+4. The test split is touched once, by that weight.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from linprobe.certificate import Certificate, certify, float64_logits
+from linprobe.errors import LinprobeError
+from linprobe.problem import SoftmaxRegression, Standardisation
+from linprobe.solvers.base import Point, Status
+from linprobe.solvers.newton import NewtonOptions, SubsampledNewton
+
+DEFAULT_L2_PATH = tuple(10.0**-exponent for exponent in range(1, 10))
+
+_CLEARLY_WORSE = 1.05  # times the best held-out cross-entropy: the path has turned
+_MAX_RISES = 2
+_FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
+_NAN = float("nan")
+
+OnEvent = Callable[[str, float, float, float], None]
+"""Called as ``on_event(stage, l2, num_passes, duality_gap)``; stage is "path" or "refit"."""
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """What is asked of a probe.
+
+    Attributes:
+        l2_path: penalties in falling order.
+        tol: duality gap (nats) at which a problem counts as solved.
+        validation_fraction: share of the training rows held out for choosing `l2`.
+        max_passes: passes over the features allowed for each `l2`.
+        seed: of the solver's row samples.
+    """
+
+    l2_path: tuple[float, ...] = DEFAULT_L2_PATH
+    tol: float = 1e-4
+    validation_fraction: float = 1 / 6
+    max_passes: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        path = self.l2_path
+        falling = all(a > b for a, b in zip(path, path[1:], strict=False))
+        if not path or not falling or not path[-1] > 0:
+            raise LinprobeError(f"l2_path is {path}; expected positive numbers in falling order")
+        if not self.tol > 0:
+            raise LinprobeError(f"tol is {self.tol}; expected a positive number of nats")
+        if not 0 < self.validation_fraction < 1:
+            raise LinprobeError(
+                f"validation_fraction is {self.validation_fraction}; expected a number "
+                "between 0 and 1, such as 1/6"
+            )
+        if self.max_passes < 1:
+            raise LinprobeError(f"max_passes is {self.max_passes}; expected at least 1")
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """One `l2` of the path, solved on the rows that are not held out.
+
+    `duality_gap` is the solver's own; only the refit is certified.
+    """
+
+    l2: float
+    validation_cross_entropy: float
+    validation_error_rate: float
+    duality_gap: float
+    num_passes: float
+    status: Status
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """A probe and what is known of it; error rates are fractions, cross-entropies nats.
+
+    Attributes:
+        weight: (n_classes, n_features) float64 on raw features, so that
+            ``logits = raw_features @ weight.T + bias``.
+        bias: (n_classes,) float64; minus infinity for a class without training samples.
+        standardisation: the map to the space where `l2` is stated; ``weight / scale`` is W.
+        path: the penalties tried, in order.
+        num_passes: of the path and the refit together.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    standardisation: Standardisation
+    path: tuple[PathPoint, ...]
+    l2: float
+    l2_at_edge: bool
+    status: Status
+    objective: float
+    duality_gap: float
+    grad_norm: float
+    bias_residual: float
+    train_error_rate: float
+    validation_error_rate: float
+    test_error_rate: float
+    train_cross_entropy: float
+    validation_cross_entropy: float
+    test_cross_entropy: float
+    num_passes: float
+    seconds: float
+
+
+def holdout_order(labels: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """Random order of samples whose last part is a stratified held-out set.
+
+    Args:
+        labels: (n_samples,) int64.
+        fraction: share to hold out; of each class the nearest whole number, never its last
+            sample.
+        generator: source of randomness.
+
+    Returns:
+        (n_samples,) int64 permutation; `num_held_out` rows at its end are the held-out ones.
+    """
+    order = torch.randperm(len(labels), generator=generator)
+    goal = num_held_out(len(labels), fraction)
+    # Rank each sample within its class, as a share of the class: a class gives up its samples
+    # evenly, and its first sample (share 0) only after every other sample there is.
+    shuffled = labels[order]
+    by_class = torch.argsort(shuffled, stable=True)
+    counts = torch.bincount(shuffled)
+    starts = counts.cumsum(0) - counts
+    rank = torch.empty_like(by_class)
+    rank[by_class] = torch.arange(len(labels)) - starts[shuffled[by_class]]
+    share = (rank + 0.5) / counts[shuffled]
+    share[rank == 0] = -1.0
+    chosen = torch.argsort(share, stable=True)
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    held_out[chosen[len(labels) - goal :]] = True
+    return torch.cat([order[~held_out], order[held_out]])
+
+
+def num_held_out(num_samples: int, fraction: float) -> int:
+    """How many of `num_samples` are held out: rounded, at least 1 and at most all but one."""
+    return min(max(1, round(num_samples * fraction)), num_samples - 1)
+
+
+def fit_probe(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    config: ProbeConfig | None = None,
+    *,
+    num_classes: int | None = None,
+    on_event: OnEvent | None = None,
+) -> FittedProbe:
+    """Fit, certify and evaluate the probe of one layer.
+
+    Args:
+        train_features: (n_train, n_features) float32 or float64, raw; OVERWRITTEN by its
+            standardised form. The last `num_held_out` rows are the held-out ones: order the
+            rows by `holdout_order`.
+        train_labels: (n_train,) int64.
+        test_features: (n_test, n_features), raw.
+        test_labels: (n_test,) int64.
+        config: the protocol's numbers.
+        num_classes: K; default: one more than the largest label.
+        on_event: called after each solve.
+
+    Raises:
+        LinprobeError: Shapes or labels that cannot be used.
+    """
+    started = time.perf_counter()
+    config = config or ProbeConfig()
+    _check(train_features, train_labels, test_features, test_labels)
+    if num_classes is None:
+        num_classes = int(max(train_labels.max(), test_labels.max())) + 1
+    classes = torch.unique(train_labels)
+    blank = _blank(train_features, num_classes)
+    if not _all_finite(train_features) or not _all_finite(test_features):
+        return replace(blank, status=Status.NONFINITE_FEATURES)
+    compact = torch.searchsorted(classes, train_labels)
+    standardisation = Standardisation.fit_(train_features)
+    if len(classes) == 1:
+        weight = train_features.new_zeros(1, train_features.shape[1]).double()
+        fit = replace(blank, weight=weight, bias=weight.new_zeros(1))
+        fit = replace(fit, status=Status.DEGENERATE_LABELS, standardisation=standardisation)
+    else:
+        fit = _Protocol(
+            train_features, compact, len(classes), standardisation, config, on_event or _ignore
+        ).run()
+    weight, bias = _expand(fit, classes, num_classes)
+    logits = float64_logits(test_features, weight) + bias[:, None]
+    cross_entropy, error_rate = _evaluate(logits, test_labels)
+    return replace(
+        fit,
+        weight=weight,
+        bias=bias,
+        test_cross_entropy=cross_entropy,
+        test_error_rate=error_rate,
+        seconds=time.perf_counter() - started,
+    )
+
+
+class _Protocol:
+    """Path, refit and certificate on standardised features of classes that all occur."""
+
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        standardisation: Standardisation,
+        config: ProbeConfig,
+        on_event: OnEvent,
+    ) -> None:
+        self.features, self.labels, self.num_classes = features, labels, num_classes
+        self.standardisation, self.config, self.on_event = standardisation, config, on_event
+        self.num_fit = len(labels) - num_held_out(len(labels), config.validation_fraction)
+        present = torch.bincount(labels[: self.num_fit], minlength=num_classes) > 0
+        if not bool(present.all()):
+            raise LinprobeError(
+                "a class stands in the held-out rows only; order the training rows by "
+                "linprobe.holdout_order, which never holds out the last sample of a class"
+            )
+
+    def run(self) -> FittedProbe:
+        path, best_point, best = self._solve_path()
+        point, certificate, status, passes = self._refit(best.l2, best_point)
+        weight, bias = self.standardisation.to_raw(point.weight, point.bias)
+        ends = (self.config.l2_path[0], self.config.l2_path[-1])
+        return FittedProbe(
+            weight=weight,
+            bias=bias,
+            standardisation=self.standardisation,
+            path=tuple(path),
+            l2=best.l2,
+            l2_at_edge=best.l2 in ends,
+            status=status,
+            objective=certificate.objective,
+            duality_gap=certificate.duality_gap,
+            grad_norm=certificate.grad_norm,
+            bias_residual=certificate.bias_residual,
+            train_error_rate=certificate.error_rate,
+            validation_error_rate=best.validation_error_rate,
+            test_error_rate=_NAN,
+            train_cross_entropy=certificate.cross_entropy,
+            validation_cross_entropy=best.validation_cross_entropy,
+            test_cross_entropy=_NAN,
+            num_passes=passes + sum(p.num_passes for p in path),
+            seconds=_NAN,
+        )
+
+    def _solve_path(self) -> tuple[list[PathPoint], Point, PathPoint]:
+        fit_rows = torch.zeros(len(self.labels), device=self.features.device)
+        fit_rows[: self.num_fit] = 1.0
+        problem = SoftmaxRegression(self.features, self.labels, self.num_classes, fit_rows)
+        solver = SubsampledNewton(problem, NewtonOptions(seed=self.config.seed))
+        path: list[PathPoint] = []
+        starts: tuple[Point, ...] = ()
+        for l2 in self.config.l2_path:
+            solution = solver.solve(
+                l2, tol=self.config.tol, max_passes=self.config.max_passes, starts=starts
+            )
+            starts = (solution.point, *starts[:1])
+            held_out = solution.point.logits[:, self.num_fit :].double()
+            cross_entropy, error_rate = _evaluate(
+                held_out + solution.point.bias[:, None], self.labels[self.num_fit :]
+            )
+            path.append(
+                PathPoint(
+                    l2,
+                    cross_entropy,
+                    error_rate,
+                    solution.duality_gap,
+                    solution.num_passes,
+                    solution.status,
+                )
+            )
+            self.on_event("path", l2, solution.num_passes, solution.duality_gap)
+            best = min(path, key=lambda p: p.validation_cross_entropy)
+            if best is path[-1]:
+                best_point = solution.point
+            if _turned(path):
+                break
+        return path, best_point, best
+
+    def _refit(self, l2: float, start: Point) -> tuple[Point, Certificate, Status, float]:
+        """Solve on all rows; where the certificate disagrees with the solver, try harder."""
+        passes = 0.0
+        features, tol = self.features, self.config.tol
+        can_double = (
+            features.dtype != torch.float64 and 8 * features.numel() <= _FLOAT64_BYTES
+        )
+        attempts = [(features.dtype, tol), (features.dtype, tol / 4)]
+        attempts += [(torch.float64, tol / 2)] if can_double else []
+        for dtype, goal in attempts:
+            problem = SoftmaxRegression(features.to(dtype), self.labels, self.num_classes)
+            solver = SubsampledNewton(problem, NewtonOptions(seed=self.config.seed))
+            start = replace(start, logits=start.logits.to(dtype))
+            solution = solver.solve(
+                l2, tol=goal, max_passes=self.config.max_passes, starts=(start,)
+            )
+            passes += solution.num_passes
+            point = solution.point
+            certificate = certify(self.features, self.labels, point.weight, point.bias, l2)
+            self.on_event("refit", l2, passes, certificate.duality_gap)
+            if certificate.duality_gap <= tol:
+                return point, certificate, Status.CONVERGED, passes
+            if solution.status is Status.MAX_PASSES_REACHED:
+                return point, certificate, solution.status, passes
+            start = replace(point, logits=float64_logits(self.features, point.weight))
+        return point, certificate, Status.PRECISION_LIMIT, passes
+
+
+def _turned(path: list[PathPoint]) -> bool:
+    """Whether held-out cross-entropy has clearly passed its minimum."""
+    losses = [p.validation_cross_entropy for p in path]
+    since_best = len(losses) - 1 - losses.index(min(losses))
+    return losses[-1] > _CLEARLY_WORSE * min(losses) or since_best >= _MAX_RISES
+
+
+def _evaluate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Cross-entropy (nats) and error rate of logits (n_classes, n_samples), float64."""
+    own = logits.gather(0, labels[None])[0]
+    wrong = logits.argmax(0) != labels
+    return float((logits.logsumexp(0) - own).mean()), float(wrong.double().mean())
+
+
+def _expand(fit: FittedProbe, classes: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    weight = fit.weight.new_zeros(num_classes, fit.weight.shape[1])
+    bias = fit.bias.new_full((num_classes,), float("-inf"))
+    weight[classes], bias[classes] = fit.weight, fit.bias
+    return weight, bias
+
+
+def _all_finite(features: Tensor, rows: int = 4096) -> bool:
+    return all(bool(torch.isfinite(block).all()) for block in features.split(rows))
+
+
+def _check(
+    train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
+) -> None:
+    for split, x, y in (
+        ("train", train_features, train_labels),
+        ("test", test_features, test_labels),
+    ):
+        if x.ndim != 2 or not x.is_floating_point():
+            raise LinprobeError(
+                f"{split} features have shape {tuple(x.shape)} and dtype {x.dtype}; expected "
+                "floating point (n_samples, n_features): flatten or pool each sample"
+            )
+        if y.shape != x.shape[:1] or y.dtype != torch.int64:
+            raise LinprobeError(
+                f"{split} labels have shape {tuple(y.shape)} and dtype {y.dtype}; expected "
+                f"int64 ({len(x)},), one class number for each sample"
+            )
+        if len(y) < (2 if split == "train" else 1):
+            raise LinprobeError(f"the {split} split has {len(y)} samples; expected more")
+        if int(y.min()) < 0:
+            raise LinprobeError(
+                f"{split} labels hold {int(y.min())}; expected class numbers from 0 on"
+            )
+    if train_features.shape[1] != test_features.shape[1]:
+        raise LinprobeError(
+            f"train features have {train_features.shape[1]} columns, test features "
+            f"{test_features.shape[1]}; expected the same layer for both splits"
+        )
+
+
+def _blank(features: Tensor, num_classes: int) -> FittedProbe:
+    """A record that knows nothing yet."""
+    weight = torch.full(
+        (num_classes, features.shape[1]), _NAN, dtype=torch.float64, device=features.device
+    )
+    return FittedProbe(
+        weight=weight,
+        bias=weight[:, 0].clone() if features.shape[1] else weight.new_full((num_classes,), _NAN),
+        standardisation=Standardisation(weight[0], 1.0),
+        path=(),
+        l2=_NAN,
+        l2_at_edge=False,
+        status=Status.NONFINITE_FEATURES,
+        objective=_NAN,
+        duality_gap=_NAN,
+        grad_norm=_NAN,
+        bias_residual=_NAN,
+        train_error_rate=_NAN,
+        validation_error_rate=_NAN,
+        test_error_rate=_NAN,
+        train_cross_entropy=_NAN,
+        validation_cross_entropy=_NAN,
+        test_cross_entropy=_NAN,
+        num_passes=0.0,
+        seconds=0.0,
+    )
+
+
+def _ignore(stage: str, l2: float, num_passes: float, duality_gap: float) -> None:
+    """Default of `on_event`."""

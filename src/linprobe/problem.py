@@ -1,0 +1,184 @@
+"""The convex problem that a probe solves: THE contract between data, solvers and certificate.
+
+For features ``x_i`` in R^D, labels ``y_i`` in {0..K-1} and sample weights ``s_i >= 0`` that sum
+to one (1/n by default)
+
+    P(W, b) = sum_i s_i CE(W x_i + b, y_i) + l2 / 2 ||W||_F^2,     W (K, D), b (K,)
+
+with natural logarithms. The bias b is not penalised; its gauge is sum(b) = 0. With the residuals
+``r_i = s_i (softmax(W x_i + b) - e_{y_i})`` and the direction ``V`` whose logits are ``u_i``
+
+    gradient         grad_W = sum_i r_i x_i^T + l2 W,        grad_b = sum_i r_i
+    Hessian product  sum_i s_i (diag(p_i) - p_i p_i^T) u_i x_i^T + l2 V.
+
+Everything that belongs to samples is laid out (K, n): a row a class. Features are read by two
+methods only, `SoftmaxRegression.logits` and `SoftmaxRegression.backproject`; all else is
+arithmetic on cached logits, so an algorithm's cost is the number of those reads.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from linprobe.errors import LinprobeError
+from linprobe.linalg import backproject, class_logits
+
+_STANDARDISE_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """Affine map to the space of the problem: ``(x - mean) * scale``.
+
+    Attributes:
+        mean: (n_features,) float64, each value representable in the features' dtype.
+        scale: one number for the layer, so that the mean of ``||x||^2`` becomes 1; 1 for
+            constant features. It keeps the geometry of the layer and makes `l2` comparable
+            between layers.
+    """
+
+    mean: Tensor
+    scale: float
+
+    @classmethod
+    def fit_(cls, features: Tensor) -> "Standardisation":
+        """Measure `features` (n_samples, n_features), finite, and standardise them in place."""
+        blocks = features.split(_STANDARDISE_ROWS)
+        total = torch.stack([block.sum(0).double() for block in blocks]).sum(0)
+        mean = (total / len(features)).to(features.dtype)
+        for block in blocks:
+            block.sub_(mean)
+        largest = max(float(block.abs().max()) for block in blocks)
+        # Differences below this are rounding of the mean itself: the features are constant.
+        if largest <= 4 * torch.finfo(features.dtype).eps * float(mean.abs().max()):
+            features.zero_()
+            return cls(mean.double(), 1.0)
+        # A power of two, exact, brings squares of features of any scale into range.
+        power = 2.0 ** -torch.tensor(largest, dtype=torch.float64).log2().round().item()
+        square = 0.0
+        for block in blocks:
+            block.mul_(power)
+            square += float(torch.linalg.vector_norm(block, dim=1).double().square().sum())
+        unit = torch.tensor((square / len(features)) ** -0.5, dtype=features.dtype)
+        for block in blocks:
+            block.mul_(unit)
+        return cls(mean.double(), power * float(unit))
+
+    def to_raw(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Fold the map into a probe: the weight and bias returned, float64, take raw features."""
+        raw = weight.double() * self.scale
+        return raw, bias.double() - raw @ self.mean
+
+    def pull_back(self, raw: Tensor, residual_sum: Tensor) -> Tensor:
+        """Turn ``sum_i r_i x_i^T`` of raw features into that of standardised ones.
+
+        Args:
+            raw: (n_classes, n_features) float64.
+            residual_sum: ``sum_i r_i``, (n_classes,) float64.
+        """
+        return (raw - torch.outer(residual_sum, self.mean)) * self.scale
+
+
+class SoftmaxRegression:
+    """Softmax regression on standardised features; see the module for the formulas.
+
+    Args:
+        features: (n_samples, n_features) float32 or float64.
+        labels: (n_samples,) int64 in 0..n_classes-1.
+        num_classes: K.
+        sample_weight: (n_samples,), non-negative; scaled here to sum to 1. Samples of weight
+            zero have logits but no influence: this is how held-out samples ride along.
+
+    Attributes:
+        num_reads: how often all features were read so far; two reads are one pass.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        sample_weight: Tensor | None = None,
+    ) -> None:
+        self.features = features
+        self.labels = labels
+        self.num_classes = num_classes
+        self.num_samples, self.num_features = features.shape
+        if labels.shape != (self.num_samples,):
+            raise LinprobeError(
+                f"{self.num_samples} samples have labels of shape {tuple(labels.shape)}; "
+                f"expected ({self.num_samples},): give one label for each sample"
+            )
+        weight = torch.ones(self.num_samples) if sample_weight is None else sample_weight
+        weight = weight.to(features.device, torch.float64)
+        self.sample_weight = (weight / weight.sum()).to(features.dtype)
+        used = self.sample_weight.nonzero()
+        self._end = int(used.max()) + 1 if len(used) else 0  # samples past it have weight zero
+        self.targets = torch.zeros(
+            num_classes, self.num_samples, dtype=features.dtype, device=features.device
+        )
+        self.targets.scatter_(0, labels[None], 1.0)
+        self.class_mass = weighted_sum(self.targets, self.sample_weight)
+        self.num_reads = 0.0
+
+    # Reads of the features
+
+    def logits(self, weight: Tensor) -> Tensor:
+        """Logits without bias, (n_classes, n_samples), of a weight (n_classes, n_features)."""
+        self.num_reads += 1
+        return class_logits(self.features, weight.to(self.features.dtype))
+
+    def backproject(self, residuals: Tensor) -> Tensor:
+        """Sum of residual times feature over all samples: (n_classes, n_features), float64."""
+        self.num_reads += self._end / self.num_samples
+        return backproject(residuals[:, : self._end], self.features[: self._end]).double()
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Features of the samples `index`: (len(index), n_features)."""
+        return self.features[index]
+
+    def squared_norms(self) -> Tensor:
+        """Squared length of each sample's features: (n_samples,)."""
+        return torch.linalg.vector_norm(self.features, dim=1).square()
+
+    # Arithmetic on logits
+
+    def label_mean(self, logits: Tensor) -> float:
+        """``sum_i s_i z_{y_i, i}``: weighted mean of the logit of each sample's own label."""
+        own = logits.gather(0, self.labels[None])[0]
+        return float(self.sample_weight.double() @ own.double())
+
+    def residuals(self, probabilities: Tensor) -> Tensor:
+        """``s_i (p_i - e_{y_i})``: (n_classes, n_samples)."""
+        return (probabilities - self.targets).mul_(self.sample_weight)
+
+
+def weighted_sum(values: Tensor, sample_weight: Tensor) -> Tensor:
+    """``sum_i s_i v_i`` over the last dimension, in float64.
+
+    A float32 accumulator would round thousands of equal addends the same way.
+    """
+    return (values * sample_weight).sum(-1, dtype=torch.float64)
+
+
+def hessian_logits(probabilities: Tensor, sample_weight: Tensor, direction: Tensor) -> Tensor:
+    """``s_i (diag(p_i) - p_i p_i^T) u_i``: the Hessian of the cross-entropy applied in logit space.
+
+    Args:
+        probabilities: (n_classes, n_samples).
+        sample_weight: (n_samples,).
+        direction: u, (n_classes, n_samples).
+
+    Returns:
+        (n_classes, n_samples).
+    """
+    product = probabilities * direction
+    return product.sub_(probabilities * product.sum(0)).mul_(sample_weight)
+
+
+def bias_hessian(probabilities: Tensor, sample_weight: Tensor) -> Tensor:
+    """``sum_i s_i (diag(p_i) - p_i p_i^T)``: (n_classes, n_classes) float64, singular along 1."""
+    weighted = probabilities * sample_weight
+    cross = (weighted @ probabilities.T).double()
+    return torch.diag(cross.sum(1)) - cross

@@ -1,0 +1,167 @@
+"""Exact minimisation over a few directions and the bias, on cached logits: no feature is read.
+
+Serves as line search (one direction), as warm start (the span of earlier solutions) and as the
+solve for the bias alone (no direction).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from linprobe.problem import SoftmaxRegression, bias_hessian, weighted_sum
+from linprobe.solvers.base import Point
+
+_MAX_NEWTON_STEPS = 40
+_MAX_HALVINGS = 20
+# Full Newton steps are taken without looking at P once they promise less than this (nats): such
+# differences of P drown in float32, and the step is far below what bends one sample's loss.
+_TRUSTED_DECREMENT = 1e-7
+# Below the rounding of a float64 sum of probabilities; keeps p, p^2 and s p^2 above the denormal
+# float32 numbers, which processors multiply a hundred times more slowly.
+_LOWEST_LOGIT = -35.0
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A change of weight (n_classes, n_features) float64 and its logits (n_classes, n_samples)."""
+
+    weight: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where `minimise_in_span` ended.
+
+    Attributes:
+        point: the minimiser.
+        objective: P there (nats).
+        probabilities: (n_classes, n_samples) there.
+    """
+
+    point: Point
+    objective: float
+    probabilities: Tensor
+
+
+class _Span:
+    """P as a function of the coordinates (t_1 .. t_j, b_1 .. b_K).
+
+    Its part that is linear in the logits (the labels' own logits) and its penalty are quadratic
+    forms of the coordinates; they are computed once, so that a Newton step is left with one
+    exponential and a few products over (n_classes, n_samples).
+    """
+
+    def __init__(
+        self, problem: SoftmaxRegression, l2: float, base: Point, directions: Sequence[Direction]
+    ) -> None:
+        self.base, self.directions, self.l2 = base, directions, l2
+        self.sample_weight = problem.sample_weight
+        weights = [base.weight, *(d.weight for d in directions)]
+        self.gram = torch.stack([torch.stack([(a * b).sum() for b in weights]) for a in weights])
+        labelled = [problem.label_mean(z) for z in (base.logits, *(d.logits for d in directions))]
+        self.labelled = torch.tensor(labelled, dtype=torch.float64, device=base.bias.device)
+        self.class_mass = problem.class_mass
+
+    def _full(self, x: Tensor) -> Tensor:
+        """Coordinates with the base's own (one) before them: (1 + j,)."""
+        return torch.cat([x.new_ones(1), x[: len(self.directions)]])
+
+    def point(self, x: Tensor) -> Point:
+        """The weight, bias and logits at x."""
+        weight, logits = self.base.weight, self.base.logits
+        for t, d in zip(x.tolist(), self.directions, strict=False):
+            weight = weight + t * d.weight
+            logits = torch.add(logits, d.logits, alpha=t)
+        bias = x[len(self.directions) :]
+        return Point(weight, bias - bias.mean(), logits)
+
+    def evaluate(self, x: Tensor) -> tuple[float, Tensor]:
+        """P and the probabilities (n_classes, n_samples) at x."""
+        bias = x[len(self.directions) :]
+        logits = self.base.logits + bias[:, None].to(self.base.logits.dtype)
+        for t, d in zip(x.tolist(), self.directions, strict=False):
+            logits.add_(d.logits, alpha=t)
+        top = logits.amax(0)
+        probabilities = logits.sub_(top).clamp_min_(_LOWEST_LOGIT).exp_()
+        total = probabilities.sum(0)
+        probabilities.div_(total)
+        log_total = total.log_().add_(top)
+        t = self._full(x)
+        value = float(self.sample_weight.double() @ log_total.double())
+        value -= float(t @ self.labelled) + float(bias @ self.class_mass)
+        return value + 0.5 * self.l2 * float(t @ self.gram @ t), probabilities
+
+    def derivatives(self, x: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient (j + K,) and Hessian (j + K, j + K), float64."""
+        j, s = len(self.directions), self.sample_weight
+        gradient = torch.cat(
+            [self.l2 * (self.gram @ self._full(x))[1:] - self.labelled[1:], -self.class_mass]
+        )
+        gradient[j:] += weighted_sum(probabilities, s)
+        hessian = gradient.new_zeros(len(gradient), len(gradient))
+        hessian[j:, j:] = bias_hessian(probabilities, s)
+        products = [probabilities * d.logits for d in self.directions]
+        means = [product.sum(0) for product in products]
+        for a, (product, mean) in enumerate(zip(products, means, strict=True)):
+            gradient[a] += weighted_sum(mean, s)
+            hessian[a, j:] = hessian[j:, a] = weighted_sum(
+                product - probabilities * mean, s
+            )
+            for c in range(a + 1):
+                second = (product * self.directions[c].logits).sum(0) - mean * means[c]
+                hessian[a, c] = hessian[c, a] = weighted_sum(second, s)
+        hessian[:j, :j] += self.l2 * self.gram[1:, 1:]
+        return gradient, hessian
+
+
+def minimise_in_span(
+    problem: SoftmaxRegression,
+    l2: float,
+    base: Point,
+    directions: Sequence[Direction] = (),
+    *,
+    accuracy: float,
+) -> Minimum:
+    """Minimise P over ``base.weight + sum_a t_a directions[a].weight`` and the bias.
+
+    Damped Newton on j + K variables. Near the minimum, where differences of P drown in rounding,
+    the full Newton step is taken as long as the decrement falls.
+
+    Args:
+        problem: gives loss and residuals on logits.
+        l2: the penalty.
+        base: the origin.
+        directions: j of them; none means that only the bias is solved for.
+        accuracy: nats above the minimum at which to stop.
+    """
+    span = _Span(problem, l2, base, directions)
+    x = torch.cat([base.bias.new_zeros(len(directions)), base.bias])
+    value, probabilities = span.evaluate(x)
+    last_decrement = float("inf")
+    for _ in range(_MAX_NEWTON_STEPS):
+        gradient, hessian = span.derivatives(x, probabilities)
+        step = -_solve_psd(hessian, gradient)
+        decrement = -float(gradient @ step)  # twice the expected decrease
+        trusted = decrement < _TRUSTED_DECREMENT
+        if not decrement > 2 * accuracy or (trusted and decrement >= last_decrement):
+            break
+        last_decrement = decrement
+        for halving in range(_MAX_HALVINGS):
+            size = 0.5**halving
+            new, probabilities = span.evaluate(x + size * step)
+            if trusted or new <= value - 1e-4 * size * decrement:
+                break
+        x, value = x + size * step, new
+    return Minimum(span.point(x), value, probabilities)
+
+
+def _solve_psd(matrix: Tensor, right: Tensor) -> Tensor:
+    """Least-squares solution with a positive semidefinite matrix (singular along equal biases)."""
+    scale = matrix.diagonal().clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt()
+    values, vectors = torch.linalg.eigh(scale[:, None] * matrix * scale)
+    keep = values > values[-1] * 1e-13
+    inverse = torch.where(keep, 1 / values.where(keep, values.new_ones(())), 0.0)
+    return scale * (vectors @ (inverse * (vectors.T @ (scale * right))))

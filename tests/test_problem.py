@@ -1,0 +1,108 @@
+"""The problem's formulas against automatic differentiation, and standardisation."""
+
+import pytest
+import torch
+
+from linprobe.errors import LinprobeError
+from linprobe.problem import (
+    SoftmaxRegression,
+    Standardisation,
+    bias_hessian,
+    hessian_logits,
+    weighted_sum,
+)
+
+
+def test_gradient_is_that_of_torch(case):
+    weight = torch.randn(case.num_classes, case.features.shape[1], dtype=torch.float64)
+    weight.requires_grad_(True)
+    logits = case.features @ weight.T
+    torch.nn.functional.cross_entropy(logits, case.labels).backward()
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    z = problem.logits(weight.detach())
+    torch.testing.assert_close(z, logits.detach().T)
+    gradient = problem.backproject(problem.residuals(z.softmax(0)))
+    torch.testing.assert_close(gradient, weight.grad)
+    assert problem.num_reads == 2
+
+
+def test_hessian_products_are_derivatives_of_the_residuals(case):
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    generator = torch.Generator().manual_seed(1)
+    z, u = torch.randn(
+        2, case.num_classes, len(case.labels), generator=generator, dtype=torch.float64
+    )
+    h = 1e-6
+    difference = problem.residuals((z + h * u).softmax(0)) - problem.residuals(
+        (z - h * u).softmax(0)
+    )
+    p = z.softmax(0)
+    torch.testing.assert_close(
+        hessian_logits(p, problem.sample_weight, u), difference / (2 * h), rtol=1e-5, atol=1e-9
+    )
+    columns = [
+        hessian_logits(p, problem.sample_weight, e[:, None].expand_as(p)).sum(1)
+        for e in torch.eye(case.num_classes, dtype=torch.float64)
+    ]
+    torch.testing.assert_close(bias_hessian(p, problem.sample_weight), torch.stack(columns))
+
+
+def test_weights_count_as_duplicates():
+    features = torch.randn(5, 3, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 1, 0, 1])
+    weights = torch.tensor([1.0, 2, 3, 1, 1])
+    repeat = torch.repeat_interleave(torch.arange(5), weights.long())
+    weighted = SoftmaxRegression(features, labels, 2, weights)
+    repeated = SoftmaxRegression(features[repeat], labels[repeat], 2)
+    w = torch.randn(2, 3, dtype=torch.float64)
+    gradients = [
+        p.backproject(p.residuals(p.logits(w).softmax(0))) for p in (weighted, repeated)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def test_samples_without_weight_have_logits_but_no_influence():
+    features, labels = torch.randn(6, 2, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 1, 0])
+    held_out = torch.tensor([1.0, 1, 1, 1, 0, 0])
+    problem = SoftmaxRegression(features, labels, 2, held_out)
+    alone = SoftmaxRegression(features[:4], labels[:4], 2)
+    w = torch.randn(2, 2, dtype=torch.float64)
+    z = problem.logits(w)
+    assert z.shape == (2, 6)
+    torch.testing.assert_close(
+        problem.backproject(problem.residuals(z.softmax(0))),
+        alone.backproject(alone.residuals(z[:, :4].softmax(0))),
+    )
+
+
+def test_mismatched_labels_are_named():
+    with pytest.raises(LinprobeError, match=r"6 samples have labels of shape \(5,\)"):
+        SoftmaxRegression(torch.zeros(6, 2), torch.zeros(5, dtype=torch.int64), 2)
+
+
+def test_weighted_sum_does_not_drift_in_float32():
+    # 50,000 equal addends of 2e-5: a float32 accumulator is off by 1e-4 and more.
+    ones, s = torch.ones(1, 50_000), torch.full((50_000,), 2e-5)
+    assert abs(float(weighted_sum(ones, s)) - 1) < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1.0, 1e10, 1e30])
+def test_standardisation_works_at_any_scale(scale):
+    generator = torch.Generator().manual_seed(0)
+    raw = (torch.randn(1000, 7, generator=generator) + 3) * scale
+    features = raw.clone()
+    s = Standardisation.fit_(features)
+    assert float(features.square().sum(1).mean()) == pytest.approx(1, rel=1e-5)
+    torch.testing.assert_close(((raw.double() - s.mean) * s.scale).float(), features)
+    weight, bias = torch.randn(3, 7, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    raw_weight, raw_bias = s.to_raw(weight, bias)
+    torch.testing.assert_close(
+        raw.double() @ raw_weight.T + raw_bias, features.double() @ weight.T + bias,
+        rtol=1e-5, atol=1e-5,
+    )
+
+
+def test_constant_features_become_zero():
+    features = torch.full((100, 4), 0.1)
+    s = Standardisation.fit_(features)
+    assert s.scale == 1 and not features.any()

@@ -1,0 +1,117 @@
+"""Every solve of the table against scipy, in float64 and float32, along the whole path."""
+
+import math
+
+import pytest
+import torch
+from reference import reference_optimum
+
+from linprobe.certificate import certify
+from linprobe.problem import SoftmaxRegression
+from linprobe.solvers.base import Point, Status
+from linprobe.solvers.newton import NewtonOptions, SubsampledNewton
+from linprobe.solvers.sampled_hessian import draw_rows
+from linprobe.solvers.subspace import Direction, minimise_in_span
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("rows", [50, 4000])
+def test_path_reaches_every_optimum(case, dtype, rows):
+    problem = SoftmaxRegression(case.features.to(dtype), case.labels, case.num_classes)
+    solver = SubsampledNewton(problem, NewtonOptions(sample_rows=rows))
+    tol = 1e-8 if dtype == torch.float64 else 1e-5
+    starts = ()
+    for exponent in range(1, 7):
+        l2 = 10.0**-exponent
+        solution = solver.solve(l2, tol=tol, max_passes=300, starts=starts)
+        starts = (solution.point, *starts[:1])
+        assert solution.status is Status.CONVERGED
+        value, _, _ = reference_optimum(case.features, case.labels, case.num_classes, l2)
+        point = solution.point
+        certificate = certify(case.features, case.labels, point.weight, point.bias, l2)
+        assert certificate.duality_gap <= 2 * tol
+        assert certificate.objective - value <= tol
+        assert float(point.bias.sum()) == pytest.approx(0, abs=1e-9)
+
+
+def test_logits_belong_to_the_weight(case):
+    problem = SoftmaxRegression(case.features.float(), case.labels, case.num_classes)
+    point = SubsampledNewton(problem).solve(1e-4, tol=1e-5, max_passes=100).point
+    logits = point.weight @ case.features.T
+    torch.testing.assert_close(point.logits.double(), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_pass_budget_is_kept_and_said(case):
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    solution = SubsampledNewton(problem).solve(1e-6, tol=1e-12, max_passes=1)
+    assert solution.status is Status.MAX_PASSES_REACHED
+    assert solution.num_passes <= 2
+
+
+def test_impossible_tolerance_ends_at_the_precision_limit(case):
+    problem = SoftmaxRegression(case.features.float(), case.labels, case.num_classes)
+    solution = SubsampledNewton(problem).solve(1e-4, tol=1e-30, max_passes=10_000)
+    assert solution.status is Status.PRECISION_LIMIT
+    assert math.isfinite(solution.duality_gap)
+
+
+def test_warm_start_is_cheaper(case):
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    solver = SubsampledNewton(problem)
+    cold = solver.solve(1e-4, tol=1e-8, max_passes=300)
+    warm = solver.solve(1e-4, tol=1e-8, max_passes=300, starts=(cold.point,))
+    assert warm.num_passes < cold.num_passes
+    assert warm.num_steps == 0
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_relabelled_classes_permute_the_weight(k):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(300, 5, generator=generator, dtype=torch.float64)
+    labels = torch.randint(k, (300,), generator=generator)
+    order = torch.randperm(k, generator=generator)
+    points = [
+        SubsampledNewton(SoftmaxRegression(features, y, k))
+        .solve(1e-2, tol=1e-12, max_passes=100)
+        .point
+        for y in (labels, order[labels])
+    ]
+    torch.testing.assert_close(points[0].weight, points[1].weight[order], atol=1e-5, rtol=1e-5)
+
+
+def test_span_minimum_beats_every_neighbour(case):
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    generator = torch.Generator().manual_seed(5)
+    shape = (2, case.num_classes, case.features.shape[1])
+    weights = torch.randn(shape, generator=generator, dtype=torch.float64)
+    directions = [Direction(w, problem.logits(w)) for w in weights]
+    zero = torch.zeros_like(weights[0])
+    base = Point(zero, zero.new_zeros(case.num_classes), problem.logits(zero))
+    best = minimise_in_span(problem, 1e-3, base, directions, accuracy=1e-14)
+    for direction in directions:
+        for t in (-1e-3, 1e-3):
+            moved = Point(
+                best.point.weight + t * direction.weight,
+                best.point.bias,
+                best.point.logits + t * direction.logits,
+            )
+            other = minimise_in_span(problem, 1e-3, moved, accuracy=1e-14)
+            assert other.objective > best.objective
+    gradient = problem.residuals(best.probabilities).sum(1)
+    assert float(gradient.abs().max()) < 1e-7
+
+
+def test_drawn_rows_estimate_sums_without_bias(case):
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    importance = problem.squared_norms()
+    generator = torch.Generator().manual_seed(0)
+    exact = float(problem.sample_weight @ importance)
+    num = max(3, len(case.labels) // 5)
+    estimates = []
+    for _ in range(300):
+        sample = draw_rows(problem, importance, num, generator)
+        assert len(torch.unique(sample.index)) == len(sample.index) <= num
+        estimates.append(float(sample.weight @ importance[sample.index]))
+    assert sum(estimates) / 300 == pytest.approx(exact, rel=0.02)
+    everything = draw_rows(problem, importance, len(case.labels), generator)
+    assert len(everything.index) == len(case.labels)
