@@ -1,0 +1,238 @@
+"""What a run found: frozen records that are the one source of tables, figures and reports.
+
+`RunRecord` mirrors ``results.json`` (schema 1): the JSON keys are the field names. A float that
+is not finite is null in JSON and NaN after loading. Fields that a later version adds are skipped
+on loading; a missing field, a wrong type and an unknown schema are errors that name their place.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from linprobe.errors import LinprobeError
+from linprobe.files import replacing
+from linprobe.serial import FieldError, from_json, to_json
+
+SCHEMA = 1
+JSON_NAME = "results.json"
+CSV_NAME = "results.csv"
+CONVERGED = "converged"
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """One probe of one layer; error rates are fractions, cross-entropies nats.
+
+    Attributes:
+        layer: name of the probe point.
+        index: place of the probe point along the network, from 0.
+        num_features: D.
+        reducer: how the layer was made smaller before probing; None: not at all.
+        l2: the penalty chosen on held-out training samples.
+        l2_at_edge: the choice stands at an end of the path, so a better one may lie beyond.
+        status: "converged", or why not.
+        duality_gap: certified bound on the distance of `objective` from its minimum, nats.
+        test_error_ci95: Wilson interval of the test error rate.
+        num_passes: readings of all features, for the whole path and the refit.
+    """
+
+    layer: str
+    index: int
+    num_features: int
+    reducer: str | None
+    l2: float
+    l2_at_edge: bool
+    status: str
+    objective: float
+    duality_gap: float
+    grad_norm: float
+    bias_residual: float
+    train_error_rate: float
+    validation_error_rate: float
+    test_error_rate: float
+    test_error_ci95: tuple[float, float]
+    train_cross_entropy: float
+    validation_cross_entropy: float
+    test_cross_entropy: float
+    num_passes: float
+    seconds: float
+
+    @property
+    def converged(self) -> bool:
+        """Whether the certificate is within the tolerance that was asked for."""
+        return self.status == CONVERGED
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """All probes of one state of the network.
+
+    Attributes:
+        name: such as "untrained".
+        step: training minibatches before it.
+        network_test_error_rate: of the network's own output, dropout off.
+        stages: seconds of each stage: "train", "extract", "solve", "evaluate".
+        probes: in the order of the probe points.
+    """
+
+    name: str
+    step: int
+    network_test_error_rate: float
+    stages: dict[str, float]
+    probes: tuple[ProbeRecord, ...]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of one experiment; grows by `with_checkpoint`, so it can be saved at each.
+
+    Attributes:
+        experiment: such as "fig5".
+        protocol: "certified".
+        quick: fewer samples and steps than the experiment asks for: not a result.
+        complete: whether every checkpoint that the experiment asks for is there.
+        config: the experiment's configuration, JSON types only.
+        dataset: name, num_train, num_test, sha256 of each file, majority_error_rate of each split.
+        environment: see `linprobe.environment.environment`.
+        seconds: wall time from start to the last checkpoint.
+        peak_rss_bytes: largest memory of the process until then.
+    """
+
+    experiment: str
+    protocol: str
+    seed: int
+    quick: bool
+    config: dict[str, Any]
+    dataset: dict[str, Any]
+    environment: dict[str, Any]
+    seconds: float
+    peak_rss_bytes: int
+    complete: bool
+    checkpoints: tuple[CheckpointRecord, ...]
+
+    def with_checkpoint(
+        self,
+        checkpoint: CheckpointRecord,
+        *,
+        seconds: float,
+        peak_rss_bytes: int,
+        complete: bool = False,
+    ) -> "RunRecord":
+        """A copy with one checkpoint more.
+
+        Raises:
+            LinprobeError: A checkpoint of this name is there already.
+        """
+        if any(known.name == checkpoint.name for known in self.checkpoints):
+            raise LinprobeError(
+                f"the run has a checkpoint {checkpoint.name!r} already; expected a new name"
+            )
+        return replace(
+            self,
+            checkpoints=(*self.checkpoints, checkpoint),
+            seconds=seconds,
+            peak_rss_bytes=peak_rss_bytes,
+            complete=complete,
+        )
+
+    def checkpoint(self, name: str) -> CheckpointRecord:
+        """The checkpoint of that name.
+
+        Raises:
+            LinprobeError: There is none.
+        """
+        for checkpoint in self.checkpoints:
+            if checkpoint.name == name:
+                return checkpoint
+        names = ", ".join(c.name for c in self.checkpoints) or "none yet"
+        raise LinprobeError(f"the run has no checkpoint {name!r}; it has: {names}")
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage, summed over checkpoints."""
+        total: dict[str, float] = {}
+        for checkpoint in self.checkpoints:
+            for name, seconds in checkpoint.stages.items():
+                total[name] = total.get(name, 0.0) + seconds
+        return total
+
+    def save(self, folder: Path) -> None:
+        """Write results.json and results.csv into `folder`, each whole or not at all."""
+        folder = Path(folder)
+        text = json.dumps(to_json({"schema": SCHEMA, **asdict(self)}), indent=1, allow_nan=False)
+        with replacing(folder / JSON_NAME) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        with (
+            replacing(folder / CSV_NAME) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_CSV_COLUMNS)
+            writer.writerows(_csv_rows(self))
+
+
+def load_run(folder: Path) -> RunRecord:
+    """Read the record of a run.
+
+    Args:
+        folder: the run's folder, or its results.json.
+
+    Raises:
+        LinprobeError: No such file, not JSON, another schema, or a field that is missing or has
+            a wrong type; the message names the file and the field.
+    """
+    path = Path(folder)
+    path = path / JSON_NAME if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LinprobeError(
+            f"{path} can't be read ({error.strerror}); expected the folder of a finished "
+            "`linprobe reproduce` run"
+        ) from error
+    except ValueError as error:
+        raise LinprobeError(f"{path} is not valid JSON ({error}); make the run again") from error
+    if not isinstance(content, dict):
+        raise LinprobeError(f"{path} holds no JSON object; expected one with a schema")
+    if content.get("schema") != SCHEMA:
+        raise LinprobeError(
+            f"{path} has schema {content.get('schema')!r}; this version of linprobe reads schema "
+            f"{SCHEMA}: use the version that wrote it (environment.linprobe), or run again"
+        )
+    try:
+        run = from_json(RunRecord, content)
+    except FieldError as error:
+        raise LinprobeError(f"{path}: {error}") from error
+    assert isinstance(run, RunRecord)
+    return run
+
+
+# CSV
+
+_RUN_COLUMNS = ("experiment", "protocol", "seed", "quick")
+_CHECKPOINT_COLUMNS = ("checkpoint", "step", "network_test_error_rate")
+_CI = "test_error_ci95"
+
+
+def _probe_columns() -> Iterator[str]:
+    for item in fields(ProbeRecord):
+        yield from (f"{_CI}_low", f"{_CI}_high") if item.name == _CI else (item.name,)
+
+
+_CSV_COLUMNS = (*_RUN_COLUMNS, "dataset", *_CHECKPOINT_COLUMNS, *_probe_columns())
+
+
+def _csv_rows(run: RunRecord) -> Iterator[list[Any]]:
+    """A row a probe; a value that is unknown is an empty cell."""
+    head = [getattr(run, name) for name in _RUN_COLUMNS] + [run.dataset.get("name")]
+    for checkpoint in run.checkpoints:
+        middle = [checkpoint.name, checkpoint.step, checkpoint.network_test_error_rate]
+        for probe in checkpoint.probes:
+            row: list[Any] = [*head, *middle]
+            for item in fields(ProbeRecord):
+                value = getattr(probe, item.name)
+                row.extend(value if item.name == _CI else (value,))
+            yield [to_json(cell) for cell in row]

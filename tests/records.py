@@ -1,0 +1,74 @@
+"""Made-up records for tests of what comes after probing."""
+
+import math
+from collections.abc import Sequence
+
+from linprobe.metrics import wilson_interval
+from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
+
+
+def probe_record(index=0, layer="input", rate=0.1, status="converged", **changes):
+    n = 10_000
+    interval = (math.nan, math.nan) if math.isnan(rate) else wilson_interval(round(rate * n), n)
+    values = {
+        "layer": layer,
+        "index": index,
+        "num_features": 128,
+        "reducer": None,
+        "l2": 1e-6,
+        "l2_at_edge": False,
+        "status": status,
+        "objective": 0.25,
+        "duality_gap": 3e-5,
+        "grad_norm": 2e-6,
+        "bias_residual": 1e-12,
+        "train_error_rate": 0.8 * rate,
+        "validation_error_rate": rate,
+        "test_error_rate": rate,
+        "test_error_ci95": interval,
+        "train_cross_entropy": 0.2,
+        "validation_cross_entropy": 0.3,
+        "test_cross_entropy": 0.3,
+        "num_passes": 21.5,
+        "seconds": 1.25,
+    }
+    return ProbeRecord(**(values | changes))
+
+
+def checkpoint_record(rates: Sequence[float], name="untrained", step=0, **changes):
+    layers = ["input", *(f"layer{i}" for i in range(1, len(rates) - 1)), "logits"]
+    probes = tuple(
+        probe_record(i, layer, rate)
+        for i, (layer, rate) in enumerate(zip(layers[: len(rates)], rates, strict=True))
+    )
+    values = {
+        "name": name,
+        "step": step,
+        "network_test_error_rate": 0.9,
+        "stages": {"train": 1.0, "extract": 2.0, "solve": 3.0, "evaluate": 0.5},
+        "probes": probes,
+    }
+    return CheckpointRecord(**(values | changes))
+
+
+def run_record(*checkpoints: CheckpointRecord, **changes):
+    values = {
+        "experiment": "fig8",
+        "protocol": "certified",
+        "seed": 3,
+        "quick": False,
+        "config": {"skip_layer": "layer2"},
+        "dataset": {
+            "name": "mnist",
+            "num_train": 60000,
+            "num_test": 10000,
+            "sha256": {"file": "00ff"},
+            "majority_error_rate": {"train": 0.88763, "test": 0.8865},
+        },
+        "environment": {"linprobe": "0", "threads": 2},
+        "seconds": 12.5,
+        "peak_rss_bytes": 10**9,
+        "complete": True,
+        "checkpoints": checkpoints,
+    }
+    return RunRecord(**(values | changes))
