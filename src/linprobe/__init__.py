@@ -2,7 +2,8 @@
 
 from linprobe.certificate import Certificate, certify
 from linprobe.errors import LinprobeError
-from linprobe.probe import FittedProbe, ProbeConfig, fit_probe, holdout_order
+from linprobe.holdout import holdout_order
+from linprobe.probe import FittedProbe, ProbeConfig, fit_probe
 from linprobe.problem import SoftmaxRegression, Standardisation
 
 __version__ = "0.1.0"
