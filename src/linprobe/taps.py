@@ -8,26 +8,36 @@ A tap is written
   (``path#2:in`` for that call's input). Without a number the first call is meant.
 
 Where a module takes or gives a tuple, list, dict or dataclass, the first tensor in it is taken.
+A module that stands at several paths is one module: its calls are counted together. Compiled
+modules run uncompiled while they are tapped, and go by the names that they had before.
 """
 
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from linprobe.errors import LinprobeError
 
-_TAP = re.compile(r"(?P<path>.*?)(#(?P<call>[1-9]\d*))?(?P<input>:in)?")
+Consume = Callable[[str, Tensor], None]
+"""Called as ``consume(tap, tensor)`` while the forward pass stands at the tap.
+
+The tensor is the network's own, without gradient: copy what is kept, for a later in-place layer
+may write to it.
+"""
+
+_TAP = re.compile(r"(?P<path>.*?)(#(?P<call>[1-9]\d*))?(?P<input>:in)?", re.DOTALL)
+_COMPILED = "_orig_mod"  # torch.compile puts the network under this name
 _NUM_SUGGESTIONS = 3
 
 
-class _AllCaptured(BaseException):
+class _LastTapReached(BaseException):
     """Ends a forward pass; not an Exception, so that a network's own handlers let it pass."""
 
 
@@ -52,8 +62,11 @@ class Taps:
 
     def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
         self.network = network
-        self.names = tuple(names)
-        modules = dict(network.named_modules(remove_duplicate=False))
+        self.names = tuple(dict.fromkeys(names))
+        modules = {
+            _plain_path(path): module
+            for path, module in network.named_modules(remove_duplicate=False)
+        }
         self._taps = [_resolve(name, modules) for name in self.names]
 
     def __call__(self, *args: object, **kwargs: object) -> dict[str, Tensor]:
@@ -61,60 +74,95 @@ class Taps:
 
         Returns:
             Tap name to a detached copy of its tensor, in the order of `names`. Copies are taken
-            when the module is left, before a later in-place layer can write to its output.
+            when the forward pass is at the tap, before a later in-place layer can write to it.
 
         Raises:
             LinprobeError: A tap was not reached, or its module handles no tensor.
         """
         captured: dict[str, Tensor] = {}
-        with inference_state(self.network), ExitStack() as stack:
-            for module in {id(tap.module): tap.module for tap in self._taps}.values():
-                taps = [tap for tap in self._taps if tap.module is module]
-                for handle in self._hook(module, taps, captured):
-                    stack.callback(handle.remove)
-            try:
-                self.network(*args, **kwargs)
-            except _AllCaptured:
-                pass
-        missing = [name for name in self.names if name not in captured]
-        if missing:
-            raise LinprobeError(
-                f"the forward pass did not reach {', '.join(map(repr, missing))}: the module was "
-                "not called, or not that often; check the tap or the network's input"
-            )
+
+        def copy(name: str, tensor: Tensor) -> None:
+            captured[name] = tensor.clone()
+
+        self.stream(copy, *args, **kwargs)
         return {name: captured[name] for name in self.names}
 
-    def _hook(
-        self, module: nn.Module, taps: list[_Tap], captured: dict[str, Tensor]
-    ) -> list[RemovableHandle]:
-        calls = 0
+    def stream(self, consume: Consume, *args: object, **kwargs: object) -> None:
+        """Run one forward pass, no further than the last tap, giving each tensor to `consume`.
 
-        def before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            nonlocal calls
-            calls += 1
-            keep([args, kwargs], is_input=True)
+        Args:
+            consume: called once for each tap, in the order of the forward pass.
+            *args: of the network.
+            **kwargs: of the network.
 
-        def after(_: nn.Module, args: tuple[object, ...], output: object) -> None:
-            keep(output, is_input=False)
+        Raises:
+            LinprobeError: A tap was not reached, or its module handles no tensor.
+        """
+        if self._taps:
+            with inference_state(self.network), _uncompiled():
+                _Pass(self._taps, consume).run(self.network, args, kwargs)
 
-        def keep(value: object, *, is_input: bool) -> None:
-            for tap in taps:
-                if tap.is_input == is_input and tap.call == calls and tap.name not in captured:
-                    tensor = next(_tensors(value), None)
-                    if tensor is None:
-                        side = "takes" if is_input else "gives"
-                        raise LinprobeError(
-                            f"tap {tap.name!r}: {type(module).__name__} {side} no tensor "
-                            f"({type(value).__name__}); choose another point"
-                        )
-                    captured[tap.name] = tensor.detach().clone()
-            if len(captured) == len(set(self.names)):
-                raise _AllCaptured
 
-        return [
-            module.register_forward_pre_hook(before, with_kwargs=True),
-            module.register_forward_hook(after),
+class _Pass:
+    """One forward pass with hooks in place."""
+
+    def __init__(self, taps: Sequence[_Tap], consume: Consume) -> None:
+        self._waiting = list(taps)
+        self._consume = consume
+        self._calls = {tap.module: 0 for tap in taps}
+        self._open: dict[nn.Module, list[int]] = {tap.module: [] for tap in taps}
+        self._end = _LastTapReached()
+
+    def run(
+        self, network: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> None:
+        with ExitStack() as stack:
+            for module in self._calls:
+                before = module.register_forward_pre_hook(self._before, with_kwargs=True)
+                stack.callback(before.remove)
+                stack.callback(module.register_forward_hook(self._after).remove)
+            try:
+                network(*args, **kwargs)
+            except _LastTapReached as end:
+                # The network's forward may itself tap: an end is for the pass that raised it.
+                if end is not self._end:
+                    raise
+        if self._waiting:
+            raise LinprobeError(
+                "the forward pass did not reach "
+                + ", ".join(f"{t.name!r} ({_times(self._calls[t.module])})" for t in self._waiting)
+                + "; check the tap's name and call number, or give an input that leads there"
+            )
+
+    def _before(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> None:
+        self._calls[module] += 1
+        self._open[module].append(self._calls[module])
+        self._keep(module, self._calls[module], [args, kwargs], is_input=True)
+
+    def _after(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        # A module may call itself, so that its first call is the last to end.
+        self._keep(module, self._open[module].pop(), output, is_input=False)
+
+    def _keep(self, module: nn.Module, call: int, value: object, *, is_input: bool) -> None:
+        here = [
+            tap
+            for tap in self._waiting
+            if tap.module is module and tap.call == call and tap.is_input == is_input
         ]
+        for tap in here:
+            tensor = next(_tensors(value), None)
+            if tensor is None:
+                side = "input" if is_input else f"output ({type(value).__name__})"
+                raise LinprobeError(
+                    f"tap {tap.name!r}: the {side} of this {type(module).__name__} holds no "
+                    "tensor; choose another point"
+                )
+            self._consume(tap.name, tensor.detach())
+            self._waiting.remove(tap)
+        if not self._waiting:
+            raise self._end
 
 
 @contextmanager
@@ -122,11 +170,16 @@ def inference_state(network: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards everything is as it was, errors included.
 
     Restored are every module's train or eval mode, all buffers (statistics that a forward pass
-    updates) and the state of the CPU's and each GPU's random numbers.
+    updates, or replaces, or caches that it adds) and the random numbers of the CPU and of each
+    GPU that the network is on.
     """
     modes = [(module, module.training) for module in network.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
-    gpus = sorted({p.device.index or 0 for p in network.parameters() if p.is_cuda})
+    # nn.Module offers no public way to see which module owns a buffer, or to put back the very
+    # tensor that stood there.
+    buffers = [(module, dict(module._buffers)) for module, _ in modes]
+    values = {buffer: buffer.detach().clone() for buffer in network.buffers()}
+    tensors = [*network.parameters(), *values]
+    gpus = sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=gpus):
             network.eval()
@@ -134,22 +187,54 @@ def inference_state(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+        for module, named in buffers:
+            module._buffers.clear()
+            module._buffers.update(named)
+        for buffer, value in values.items():
+            # Writing to a buffer that did not change would break a pending backward pass.
+            if not torch.equal(buffer, value):
+                with torch.no_grad():
+                    buffer.copy_(value)
 
 
-def _resolve(name: str, modules: dict[str, nn.Module]) -> _Tap:
+def _resolve(name: str, modules: Mapping[str, nn.Module]) -> _Tap:
+    if name in modules:  # a module's own name may hold "#" or ":in"
+        return _Tap(name, modules[name], 1, False)
     match = _TAP.fullmatch(name)
     assert match is not None  # the pattern takes any text
-    path = match["path"]
+    path = _plain_path(match["path"])
     if path not in modules:
-        near = difflib.get_close_matches(path, modules, n=_NUM_SUGGESTIONS, cutoff=0.4)
-        known = near or [known for known in modules if known][:_NUM_SUGGESTIONS]
-        raise LinprobeError(
-            f"the network has no layer {path!r}; near names: {', '.join(map(repr, known))}"
-        )
+        raise LinprobeError(f"the network has no layer {path!r}; {_hint(path, modules)}")
     return _Tap(name, modules[path], int(match["call"] or 1), match["input"] is not None)
+
+
+def _hint(path: str, modules: Mapping[str, nn.Module]) -> str:
+    near = difflib.get_close_matches(path, modules, n=_NUM_SUGGESTIONS, cutoff=0.4)
+    if near:
+        return f"near names: {', '.join(map(repr, near))}"
+    known = [known for known in modules if known]
+    return (
+        f"it has {', '.join(map(repr, known[:_NUM_SUGGESTIONS]))} ..."
+        if known
+        else ("it has no layers but itself, ''")
+    )
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Hooks on inner modules do not run in compiled code."""
+    # Without this module nothing has been compiled yet, and importing it takes seconds.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _plain_path(path: str) -> str:
+    return ".".join(part for part in path.split(".") if part != _COMPILED)
+
+
+def _times(calls: int) -> str:
+    return "never called" if calls == 0 else f"called {calls} time{'s' if calls > 1 else ''}"
 
 
 def _tensors(value: object) -> Iterator[Tensor]:
