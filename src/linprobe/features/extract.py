@@ -1,12 +1,15 @@
 """Features of any taps over a whole data split, in one forward pass a batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from linprobe.errors import LinprobeError
 from linprobe.taps import Taps
+
+OnRows = Callable[[int, int], None]
+"""Called as ``progress(done, total)`` after each batch; both count samples."""
 
 
 def extract_features(
@@ -15,46 +18,89 @@ def extract_features(
     taps: Sequence[str],
     *,
     batch_size: int = 500,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
+    progress: OnRows | None = None,
 ) -> dict[str, Tensor]:
     """Run `network` over `inputs` and collect the flattened features of each tap.
 
     Args:
-        network: on `device`; left as it was.
-        inputs: (n_samples, ...), moved to `device` a batch at a time.
+        network: left as it was, on the device that it is on.
+        inputs: (n_samples, ...), moved to the network's device a batch at a time.
         taps: as `linprobe.taps` writes them.
         batch_size: samples in one forward pass.
-        device: where the network runs and the features are kept.
+        device: where the features are kept; default: the CPU.
+        progress: called after each batch.
 
     Returns:
-        Tap to (n_samples, n_features) float32; row i belongs to ``inputs[i]``.
+        Tap to (n_samples, n_features) float32, in the order of `taps`; row i belongs to
+        ``inputs[i]``, flattened in the order of the tensor's dimensions.
 
     Raises:
-        LinprobeError: No inputs, an unknown tap, or a tap without a row for each sample.
+        LinprobeError: No inputs, a batch size less than 1, an unknown tap, or a tap without a
+            row for each sample or with rows whose width changes.
     """
     if len(inputs) == 0:
         raise LinprobeError("there are no inputs to extract features from; expected at least one")
-    capture = Taps(network, taps)
-    out: dict[str, Tensor] = {}
+    if batch_size < 1:
+        raise LinprobeError(f"batch size is {batch_size}; expected at least 1")
+    points = Taps(network, taps)
+    place = next(network.parameters(), inputs).device
+    store = _Store(len(inputs), torch.device(device or "cpu"))
     for start in range(0, len(inputs), batch_size):
-        batch = inputs[start : start + batch_size].to(device)
-        for tap, captured in capture(batch).items():
-            if captured.shape[:1] != batch.shape[:1]:
-                raise LinprobeError(
-                    f"tap {tap!r} gives shape {tuple(captured.shape)} for {len(batch)} samples; "
-                    "expected the samples along the first dimension"
-                )
-            rows = captured.flatten(1) if captured.ndim > 1 else captured[:, None]
-            if tap not in out:
-                out[tap] = torch.empty(len(inputs), rows.shape[1], device=device)
-            out[tap][start : start + len(batch)] = rows
-    return out
+        batch = inputs[start : start + batch_size].to(place)
+        store.rows = slice(start, start + len(batch))
+        points.stream(store.keep, batch)
+        if progress is not None:
+            progress(start + len(batch), len(inputs))
+    return {tap: store.features[tap] for tap in taps}
+
+
+class _Store:
+    """Feature matrices, allocated when a tap's width is known, filled by rows."""
+
+    def __init__(self, num_samples: int, device: torch.device) -> None:
+        self.features: dict[str, Tensor] = {}
+        self.rows = slice(0, 0)
+        self._num_samples, self._device = num_samples, device
+
+    def keep(self, tap: str, tensor: Tensor) -> None:
+        """Copy a batch's tensor (batch_size, ...) to its rows, whatever its memory format."""
+        batch_size = self.rows.stop - self.rows.start
+        if tensor.shape[:1] != (batch_size,):
+            raise LinprobeError(
+                f"tap {tap!r} gives shape {tuple(tensor.shape)} for {batch_size} samples; "
+                "expected the samples along the first dimension"
+            )
+        width = tensor[0].numel()
+        if tap not in self.features:
+            shape = (self._num_samples, width)
+            self.features[tap] = torch.empty(shape, dtype=torch.float32, device=self._device)
+        features = self.features[tap]
+        if features.shape[1] != width:
+            raise LinprobeError(
+                f"tap {tap!r} gives {width} features from sample {self.rows.start} on, but "
+                f"{features.shape[1]} before; expected the same number for every sample"
+            )
+        # Straight into place: a flattened copy on the way would cost one more pass of memory.
+        features[self.rows].view(tensor.shape).copy_(tensor)
 
 
 def feature_widths(network: nn.Module, example: Tensor, taps: Sequence[str]) -> dict[str, int]:
-    """Number of features of each tap, from one example input (1, ...)."""
-    captured = Taps(network, taps)(example)
-    return {tap: value[0].numel() for tap, value in captured.items()}
+    """Number of features of each tap.
+
+    Args:
+        network: left as it was.
+        example: one sample or more (n_samples, ...), n_samples >= 1.
+        taps: as `linprobe.taps` writes them.
+
+    Returns:
+        Tap to the number of features of a sample, in the order of `taps`.
+
+    Raises:
+        LinprobeError: As `extract_features`.
+    """
+    found = extract_features(network, example[:1], taps)
+    return {tap: features.shape[1] for tap, features in found.items()}
 
 
 def plan_groups(
