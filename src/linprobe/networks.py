@@ -1,6 +1,7 @@
 """The two networks of the paper's figures (Alain & Bengio 2016, Figures 5 and 8)."""
 
-from typing import Literal, get_args
+from contextlib import AbstractContextManager
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,12 @@ class ConvNet(nn.Module):
             as in the tutorial that the paper probes. ``"course"``: Glorot uniform, zero biases,
             pixels in [0, 1], the defaults of Keras.
         generator: of the initial weights.
+
+    Raises:
+        LinprobeError: The recipe is not one of these two.
     """
 
-    probe_points = {
+    probe_points: ClassVar[dict[str, str]] = {
         "input": ":in",
         "conv1_preact": "conv1",
         "conv1_postact": "relu1",
@@ -41,27 +45,33 @@ class ConvNet(nn.Module):
 
     def __init__(self, recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__()
-        self.recipe = recipe
-        self.conv1 = nn.Conv2d(1, 32, 5, padding=2)
-        self.relu1 = nn.ReLU()
-        self.pool1 = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
-        self.relu2 = nn.ReLU()
-        self.pool2 = nn.MaxPool2d(2)
-        self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(64 * 7 * 7, 512)
-        self.relu3 = nn.ReLU()
-        self.dropout = nn.Dropout(0.5)
-        self.logits = nn.Linear(512, 10)
-        layers = (self.conv1, self.conv2, self.fc1, self.logits)
+        if recipe not in RECIPES:
+            known = ", ".join(map(repr, RECIPES))
+            raise LinprobeError(f"unknown recipe {recipe!r}; expected one of: {known}")
+        self.recipe: Recipe = recipe
+        with _no_random_numbers():
+            self.conv1 = nn.Conv2d(1, 32, 5, padding=2)
+            self.relu1 = nn.ReLU()
+            self.pool1 = nn.MaxPool2d(2)
+            self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
+            self.relu2 = nn.ReLU()
+            self.pool2 = nn.MaxPool2d(2)
+            self.flatten = nn.Flatten()
+            self.fc1 = nn.Linear(64 * 7 * 7, 512)
+            self.relu3 = nn.ReLU()
+            self.dropout = nn.Dropout(0.5)
+            self.logits = nn.Linear(512, 10)
+        layers: tuple[nn.Conv2d | nn.Linear, ...] = (
+            self.conv1,
+            self.conv2,
+            self.fc1,
+            self.logits,
+        )
         for index, layer in enumerate(layers):
-            assert layer.bias is not None
             if recipe == "paper":
-                nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2, generator=generator)
-                nn.init.constant_(layer.bias, 0.0 if index == 0 else 0.1)
+                _truncated_normal(layer, 0.0 if index == 0 else 0.1, generator)
             else:
-                nn.init.xavier_uniform_(layer.weight, generator=generator)
-                nn.init.zeros_(layer.bias)
+                _glorot(layer, generator)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Turn uint8 images (n, 28, 28) into the network's float32 input (n, 1, 28, 28)."""
@@ -70,8 +80,14 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, 10) of preprocessed images (n, 1, 28, 28)."""
-        x = self.pool1(self.relu1(self.conv1(x)))
-        x = self.pool2(self.relu2(self.conv2(x)))
+        # Max-pooling and ReLU commute, gradients included. In training the ReLU comes second and
+        # has a quarter of the work; probes see evaluation mode, where points are as named.
+        if self.training:
+            x = self.relu1(self.pool1(self.conv1(x)))
+            x = self.relu2(self.pool2(self.conv2(x)))
+        else:
+            x = self.pool1(self.relu1(self.conv1(x)))
+            x = self.pool2(self.relu2(self.conv2(x)))
         x = self.relu3(self.fc1(self.flatten(x)))
         logits: Tensor = self.logits(self.dropout(x))
         return logits
@@ -110,14 +126,15 @@ class DeepMLP(nn.Module):
             raise LinprobeError(f"depth is {depth}; expected an even number of layers, 2 or more")
         self.depth = depth
         self.receiver = depth // 2 + 1
-        fan_in = num_inputs
-        for index in range(1, depth + 1):
-            layer = nn.Linear(fan_in + (num_inputs if index == self.receiver else 0), width)
-            _glorot(layer, generator)
-            self.add_module(f"layer{index}", nn.Sequential(layer, nn.LeakyReLU(negative_slope)))
-            fan_in = width
-        self.logits = nn.Linear(width, 10)
-        _glorot(self.logits, generator)
+        with _no_random_numbers():
+            fan_in = num_inputs
+            for index in range(1, depth + 1):
+                layer = nn.Linear(fan_in + (num_inputs if index == self.receiver else 0), width)
+                _glorot(layer, generator)
+                self.add_module(f"layer{index}", nn.Sequential(layer, nn.LeakyReLU(negative_slope)))
+                fan_in = width
+            self.logits = nn.Linear(width, 10)
+            _glorot(self.logits, generator)
 
     @property
     def probe_points(self) -> dict[str, str]:
@@ -140,6 +157,22 @@ class DeepMLP(nn.Module):
         return logits
 
 
-def _glorot(layer: nn.Linear, generator: torch.Generator) -> None:
+def _no_random_numbers() -> AbstractContextManager[None]:
+    """Layers draw weights of their own when they are made, before ours are drawn."""
+    return torch.random.fork_rng(devices=[])
+
+
+def _glorot(layer: nn.Conv2d | nn.Linear, generator: torch.Generator) -> None:
+    """Uniform within sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16); zero bias."""
     nn.init.xavier_uniform_(layer.weight, generator=generator)
+    assert layer.bias is not None
     nn.init.zeros_(layer.bias)
+
+
+def _truncated_normal(
+    layer: nn.Conv2d | nn.Linear, bias: float, generator: torch.Generator
+) -> None:
+    """TensorFlow's truncated_normal: draws beyond two deviations are drawn again."""
+    nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2, generator=generator)
+    assert layer.bias is not None
+    nn.init.constant_(layer.bias, bias)
