@@ -200,14 +200,19 @@ def test_the_forward_pass_stops_after_the_last_tap(network: Residual, x: Tensor)
 
 def test_the_stop_passes_a_network_that_catches_exceptions(x: Tensor) -> None:
     class Careful(Outer):
+        num_rescues = 0
+
         def forward(self, x: Tensor) -> Tensor:
             try:
                 return self.inner(x)
             except Exception:
+                self.num_rescues += 1
                 return x
 
-    captured = Taps(Careful(nn.Linear(4, 2)), ["inner"])(x)
+    network = Careful(nn.Linear(4, 2))
+    captured = Taps(network, ["inner"])(x)
     assert captured["inner"].shape == (5, 2)
+    assert network.num_rescues == 0
 
 
 def test_a_network_that_taps_itself_can_be_tapped(x: Tensor) -> None:
@@ -235,6 +240,22 @@ def test_stream_gives_each_tensor_once_in_the_order_of_the_pass(
     seen: list[str] = []
     Taps(network, ["head", "body", "head", ":in"]).stream(lambda tap, _: seen.append(tap), x)
     assert seen == [":in", "body", "head"]
+
+
+def test_a_streamed_tensor_has_no_gradient_to_follow(x: Tensor) -> None:
+    seen: list[bool] = []
+    taps = Taps(nn.Linear(4, 2), [":in", ""])
+    taps.stream(lambda _, tensor: seen.append(tensor.requires_grad), x.requires_grad_())
+    assert seen == [False, False]
+
+
+def test_what_the_networks_own_hooks_make_of_a_tensor_is_what_flows(x: Tensor) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    network[1].register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+    network[1].register_forward_hook(lambda module, args, output: 2 * output)
+    captured = Taps(network, ["0", "1:in", "1"])(x)
+    torch.testing.assert_close(captured["1:in"], captured["0"] + 1)
+    torch.testing.assert_close(captured["1"], network(x))
 
 
 def test_no_taps_need_no_forward_pass(x: Tensor) -> None:
