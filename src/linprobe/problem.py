@@ -173,8 +173,8 @@ def hessian_logits(probabilities: Tensor, sample_weight: Tensor, direction: Tens
     Returns:
         (n_classes, n_samples).
     """
-    product = probabilities * direction
-    return product.sub_(probabilities * product.sum(0)).mul_(sample_weight)
+    mean = (probabilities * direction).sum(0)
+    return (direction - mean).mul_(probabilities).mul_(sample_weight)
 
 
 def bias_hessian(probabilities: Tensor, sample_weight: Tensor) -> Tensor:

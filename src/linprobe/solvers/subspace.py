@@ -103,16 +103,16 @@ class _Span:
         gradient[j:] += weighted_sum(probabilities, s)
         hessian = gradient.new_zeros(len(gradient), len(gradient))
         hessian[j:, j:] = bias_hessian(probabilities, s)
-        products = [probabilities * d.logits for d in self.directions]
-        means = [product.sum(0) for product in products]
-        for a, (product, mean) in enumerate(zip(products, means, strict=True)):
-            gradient[a] += weighted_sum(mean, s)
-            hessian[a, j:] = hessian[j:, a] = weighted_sum(
-                product - probabilities * mean, s
-            )
+        means = [(probabilities * d.logits).sum(0) for d in self.directions]
+        # Centred before they are squared: most samples are sure of their class, and there the
+        # difference of mean square and squared mean would be all rounding.
+        centred = [d.logits - mean for d, mean in zip(self.directions, means, strict=True)]
+        for a in range(j):
+            gradient[a] += weighted_sum(means[a], s)
+            curved = probabilities * centred[a]
+            hessian[a, j:] = hessian[j:, a] = weighted_sum(curved, s)
             for c in range(a + 1):
-                second = (product * self.directions[c].logits).sum(0) - mean * means[c]
-                hessian[a, c] = hessian[c, a] = weighted_sum(second, s)
+                hessian[a, c] = hessian[c, a] = weighted_sum((curved * centred[c]).sum(0), s)
         hessian[:j, :j] += self.l2 * self.gram[1:, 1:]
         return gradient, hessian
 
@@ -151,10 +151,12 @@ def minimise_in_span(
         last_decrement = decrement
         for halving in range(_MAX_HALVINGS):
             size = 0.5**halving
-            new, probabilities = span.evaluate(x + size * step)
+            new, candidate = span.evaluate(x + size * step)
             if trusted or new <= value - 1e-4 * size * decrement:
                 break
-        x, value = x + size * step, new
+        else:
+            break  # no decrease can be computed: this is the minimum that the dtype can tell
+        x, value, probabilities = x + size * step, new, candidate
     return Minimum(span.point(x), value, probabilities)
 
 
