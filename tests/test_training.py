@@ -102,21 +102,38 @@ def test_two_steps_are_momentum_descent_on_the_penalised_loss(
     torch.testing.assert_close(weights(network), weights(expected), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("recipe", "penalty"), [("paper", 5e-4), ("course", 1e-3)])
+def test_weights_that_the_loss_does_not_feel_shrink_by_the_penalty_alone(
+    recipe: Recipe, penalty: float, images: Tensor, labels: Tensor
+) -> None:
+    network = ConvNet(recipe, seeded(0))
+    nn.init.zeros_(network.conv2.weight)
+    nn.init.constant_(network.conv2.bias, -1.0)  # every unit is dead: fc1 sees zeros
+    nn.init.ones_(network.fc1.weight)
+    conv1 = network.conv1.weight.detach().clone()
+    num = 2 * CONVNET_TRAINING[recipe].batch_size
+    many = torch.arange(num) % len(images)
+    train_convnet(network, images[many], labels[many], epochs=1, generator=seeded(1))
+    shrunk = float((1 - network.fc1.weight.detach()).double().mean())
+    assert shrunk == pytest.approx(0.01 * penalty * (1 + 1.9), rel=0.05)
+    assert torch.equal(network.conv1.weight, conv1)
+
+
 def test_the_first_images_are_held_out(
     images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = CONVNET_TRAINING["paper"]
     small = type(how)(16, how.penalty, how.learning_rate, how.decay, None, 40)
     monkeypatch.setitem(CONVNET_TRAINING, "paper", small)
-    wrong = labels.clone()
-    wrong[:-40] = 0  # never looked at
+    other, wrong = images.clone(), labels.clone()
+    other[:-40], wrong[:-40] = 7, 0  # never looked at
     first, second = (ConvNet("paper", seeded(0)) for _ in range(2))
     assert train_convnet(first, images, labels, epochs=1, generator=seeded(1)) == 2
-    train_convnet(second, images, wrong, epochs=1, generator=seeded(1))
+    train_convnet(second, other, wrong, epochs=1, generator=seeded(1))
     assert torch.equal(weights(first), weights(second))
     wrong[-40:] = 0
     third = ConvNet("paper", seeded(0))
-    train_convnet(third, images, wrong, epochs=1, generator=seeded(1))
+    train_convnet(third, other, wrong, epochs=1, generator=seeded(1))
     assert not torch.equal(weights(first), weights(third))
 
 
@@ -140,9 +157,8 @@ def test_a_generator_that_goes_on_gives_another_dropout(images: Tensor, labels: 
     generator = seeded(0)
     for _ in range(2):
         network = ConvNet("paper", seeded(0))
-        network.dropout.register_forward_hook(
-            lambda module, args, out: masks.append((out == 0) & (args[0] != 0))
-        )
+        network.dropout.register_forward_pre_hook(lambda _, args: torch.ones_like(args[0]))
+        network.dropout.register_forward_hook(lambda _, args, out: masks.append(out))
         train_convnet(network, images[:64], labels[:64], epochs=1, generator=generator)
     assert len(masks) == 2
     assert not torch.equal(*masks)
