@@ -1,5 +1,7 @@
 """Taps capture the right tensors and leave the network as it was."""
 
+import gc
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -213,6 +215,24 @@ def test_the_stop_passes_a_network_that_catches_exceptions(x: Tensor) -> None:
     captured = Taps(network, ["inner"])(x)
     assert captured["inner"].shape == (5, 2)
     assert network.num_rescues == 0
+
+
+def test_activations_are_freed_when_the_pass_ends(x: Tensor) -> None:
+    alive: list[weakref.ref[Tensor]] = []
+
+    def remember(tensor: Tensor) -> Tensor:
+        made = tensor + 1
+        alive.append(weakref.ref(made))
+        return made
+
+    network = nn.Sequential(Gives(remember), nn.Linear(4, 4), nn.Linear(4, 2))
+    gc.disable()  # a cycle would be freed some day, after many batches
+    try:
+        for last in ("1", "2"):
+            Taps(network, [last])(x)
+            assert alive.pop()() is None
+    finally:
+        gc.enable()
 
 
 def test_a_network_that_taps_itself_can_be_tapped(x: Tensor) -> None:

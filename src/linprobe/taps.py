@@ -38,7 +38,15 @@ _NUM_SUGGESTIONS = 3
 
 
 class _LastTapReached(BaseException):
-    """Ends a forward pass; not an Exception, so that a network's own handlers let it pass."""
+    """Ends a forward pass; not an Exception, so that a network's own handlers let it pass.
+
+    Made when it is raised, and kept by nobody: its traceback holds the frames of the network's
+    forward pass, and they hold its activations.
+    """
+
+    def __init__(self, ended: "_Pass") -> None:
+        super().__init__()
+        self.ended = ended
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,6 @@ class _Pass:
         self._consume = consume
         self._calls = {tap.module: 0 for tap in taps}
         self._open: dict[nn.Module, list[int]] = {tap.module: [] for tap in taps}
-        self._end = _LastTapReached()
 
     def run(
         self, network: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]
@@ -125,7 +132,7 @@ class _Pass:
                 network(*args, **kwargs)
             except _LastTapReached as end:
                 # The network's forward may itself tap: an end is for the pass that raised it.
-                if end is not self._end:
+                if end.ended is not self:
                     raise
         if self._waiting:
             raise LinprobeError(
@@ -162,7 +169,7 @@ class _Pass:
             self._consume(tap.name, tensor.detach())
             self._waiting.remove(tap)
         if not self._waiting:
-            raise self._end
+            raise _LastTapReached(self)
 
 
 @contextmanager
