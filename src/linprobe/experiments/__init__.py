@@ -1,0 +1,1 @@
+"""The figures of the paper, each with the claim that it tests."""

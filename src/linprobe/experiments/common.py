@@ -1,0 +1,125 @@
+"""What all experiments take: settings, samples and sources of randomness."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from linprobe.data import ImageDataset, load
+from linprobe.errors import LinprobeError
+from linprobe.holdout import holdout_order
+from linprobe.metrics import error_rate
+from linprobe.probe import ProbeConfig
+
+QUICK_TRAIN, QUICK_TEST = 1_000, 1_000
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings that do not depend on the experiment.
+
+    Attributes:
+        out: folder of the run.
+        dataset: as `linprobe.data.load` takes it.
+        data_dir: where its files are; None: look in the usual places.
+        seed: of the network, its training, the held-out rows and the solver's samples.
+        device: "cpu" or "cuda".
+        quick: few samples and training steps: a check that all works, not a result.
+        overwrite: replace a run that `out` holds.
+        feature_bytes: features held in memory at a time; a layer that is larger is held alone.
+        probe: the probing protocol's numbers; its seed is set from `seed`.
+    """
+
+    out: Path
+    dataset: str = "mnist"
+    data_dir: str | None = None
+    seed: int = 0
+    device: str = "cpu"
+    quick: bool = False
+    overwrite: bool = False
+    feature_bytes: float = 8e9
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise LinprobeError(f"seed is {self.seed}; expected a whole number from 0 on")
+        if self.device not in DEVICES:
+            known = " or ".join(DEVICES)
+            raise LinprobeError(f"device is {self.device!r}; expected {known}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise LinprobeError(
+                "device is 'cuda', but this PyTorch sees no CUDA device; use --device cpu, or "
+                "install a CUDA build of PyTorch and check nvidia-smi"
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings that a run's record has no place of its own for."""
+        return {
+            "device": self.device,
+            "feature_bytes": self.feature_bytes,
+            "probe": asdict(self.probe),
+        }
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images and labels of a run, uint8 (n, 28, 28) and int64 (n,).
+
+    Attributes:
+        dataset: in published order, cut down for a quick run; networks are trained on it.
+        train_images: the same training images, held-out ones last; probes are fitted on them.
+        train_labels: theirs.
+    """
+
+    dataset: ImageDataset
+    train_images: Tensor
+    train_labels: Tensor
+
+    def as_json(self) -> dict[str, Any]:
+        """The dataset entry of a run's record."""
+        data = self.dataset
+        commonest = data.train_labels.mode().values
+        return {
+            "name": data.name,
+            "num_train": len(data.train_labels),
+            "num_test": len(data.test_labels),
+            "sha256": data.sha256,
+            "majority_error_rate": {
+                split: error_rate(commonest.expand(len(labels)), labels)
+                for split, labels in (("train", data.train_labels), ("test", data.test_labels))
+            },
+        }
+
+
+def load_samples(settings: Settings) -> Samples:
+    """Load the data set, cut it down for a quick run, and order it for probing.
+
+    Raises:
+        LinprobeError: The data can't be had.
+    """
+    data = load(settings.dataset, settings.data_dir)
+    if settings.quick:
+        data = ImageDataset(
+            data.name,
+            data.train_images[:QUICK_TRAIN],
+            data.train_labels[:QUICK_TRAIN],
+            data.test_images[:QUICK_TEST],
+            data.test_labels[:QUICK_TEST],
+            data.sha256,
+            data.source,
+            data.num_classes,
+        )
+    order = holdout_order(
+        data.train_labels, settings.probe.validation_fraction, generator(settings.seed, "holdout")
+    )
+    return Samples(data, data.train_images[order], data.train_labels[order])
+
+
+def generator(seed: int, purpose: str) -> torch.Generator:
+    """A source of randomness of its own for each purpose of a run, on the CPU."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))

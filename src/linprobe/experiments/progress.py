@@ -1,0 +1,55 @@
+"""What an experiment says of itself while it runs. No torch here: displays import this."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Event:
+    """One sign of life.
+
+    Attributes:
+        fraction: share of the run's expected work that is done, 0 to 1.
+        checkpoint: which state of the network it belongs to.
+        stage: "train", "extract", "solve" or "evaluate".
+        text: what is being done, in a few words.
+        milestone: something was finished; displays without a live line show only these.
+    """
+
+    fraction: float
+    checkpoint: str
+    stage: str
+    text: str
+    milestone: bool = False
+
+
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Default: say nothing."""
+
+
+class Tracker:
+    """Turns costs of finished work into fractions of the whole.
+
+    Args:
+        on_event: receives the events.
+        total: expected cost of the run, in any unit.
+    """
+
+    def __init__(self, on_event: OnEvent, total: float) -> None:
+        self._on_event = on_event
+        self._total = max(total, 1e-9)
+        self._spent = 0.0
+
+    def report(
+        self, checkpoint: str, stage: str, text: str, *, begun: float = 0.0, milestone: bool = False
+    ) -> None:
+        """Say something; `begun` is the cost of work that is under way."""
+        fraction = min(1.0, (self._spent + begun) / self._total)
+        self._on_event(Event(fraction, checkpoint, stage, text, milestone))
+
+    def spend(self, cost: float) -> None:
+        """Count work of this cost as done."""
+        self._spent += cost

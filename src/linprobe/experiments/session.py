@@ -1,0 +1,175 @@
+"""One run from start to end: its record, its files, its progress."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from linprobe.environment import environment, peak_rss_bytes
+from linprobe.experiments.common import Samples, Settings
+from linprobe.experiments.probing import (
+    LayerWatcher,
+    Network,
+    OnSolve,
+    expected_cost,
+    layer_widths,
+    probe_layers,
+)
+from linprobe.experiments.progress import OnEvent, Tracker
+from linprobe.files import replacing
+from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
+from linprobe.serial import to_json
+from linprobe.training import OnBatch, network_error_rate
+
+Draw = Callable[[RunRecord, Path], None]
+
+
+class Session:
+    """Probes a network at its checkpoints and writes everything down after each.
+
+    Whatever fails later, the files of finished checkpoints are complete.
+
+    Args:
+        experiment: such as "fig5".
+        settings: what all experiments take.
+        config: the experiment's own settings, for the record.
+        samples: what to probe on.
+        network: on ``settings.device``; trained by the caller between calls of `probe`.
+        checkpoints: name and minibatches of training of each, in order.
+        batch_cost: rough seconds of a minibatch on two cores.
+        draw: draws the figures of a record into a folder.
+        on_event: receives progress.
+
+    Attributes:
+        record: the run so far.
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        settings: Settings,
+        config: dict[str, Any],
+        samples: Samples,
+        network: Network,
+        checkpoints: Sequence[tuple[str, int]],
+        *,
+        batch_cost: float,
+        draw: Draw,
+        on_event: OnEvent,
+    ) -> None:
+        self._started = time.perf_counter()
+        self._settings, self._samples, self._network = settings, samples, network
+        self._left = list(checkpoints)
+        self._batch_cost, self._draw = batch_cost, draw
+        widths = layer_widths(network, samples, settings.device)
+        self._costs = expected_cost(widths, len(samples.train_labels))
+        probing = len(checkpoints) * sum(self._costs.values())
+        self._tracker = Tracker(on_event, probing + batch_cost * checkpoints[-1][1])
+        self._train_seconds = 0.0
+        self.record = RunRecord(
+            experiment=experiment,
+            protocol="certified",
+            seed=settings.seed,
+            quick=settings.quick,
+            config=to_json({**config, **settings.as_json()}),
+            dataset=samples.as_json(),
+            environment=environment(torch.get_num_threads(), settings.device),
+            seconds=0.0,
+            peak_rss_bytes=0,
+            complete=False,
+            checkpoints=(),
+        )
+
+    @contextlib.contextmanager
+    def training(self, num_minibatches: int) -> Iterator[OnBatch]:
+        """Time the block, which trains the network towards the next checkpoint.
+
+        Yields:
+            The callback that training reports to.
+        """
+        name, tracker = self._left[0][0], self._tracker
+        tenths = 0
+
+        def on_batch(done: int, total: int, loss: float) -> None:
+            nonlocal tenths
+            crossed = 10 * done // total > tenths
+            tenths = 10 * done // total
+            text = f"minibatch {done:,} of {total:,}, loss {loss:.3f}"
+            cost = done * self._batch_cost
+            tracker.report(name, "train", text, begun=cost, milestone=crossed)
+
+        tracker.report(name, "train", f"{num_minibatches:,} minibatches", milestone=True)
+        started = time.perf_counter()
+        yield on_batch
+        self._train_seconds = time.perf_counter() - started
+        tracker.spend(num_minibatches * self._batch_cost)
+
+    def probe(self) -> None:
+        """Probe the network at the next checkpoint, then write record, tensors and figures."""
+        (name, step), *self._left = self._left
+        settings, data = self._settings, self._samples.dataset
+        self._tracker.report(name, "evaluate", "the network's own test error")
+        started = time.perf_counter()
+        rate = network_error_rate(self._network, data.test_images, data.test_labels)
+        evaluated = time.perf_counter() - started
+        probed = probe_layers(self._network, self._samples, settings, self._watcher(name))
+        stages = {
+            "train": self._train_seconds,
+            "extract": probed.extract_seconds,
+            "solve": probed.solve_seconds,
+            "evaluate": evaluated,
+        }
+        self._train_seconds = 0.0
+        self._save_tensors("probes", name, probed.tensors)
+        state = {key: value.cpu().contiguous() for key, value in self._network.state_dict().items()}
+        self._save_tensors("networks", name, state)
+        self.record = self.record.with_checkpoint(
+            CheckpointRecord(name, step, rate, stages, probed.records),
+            seconds=time.perf_counter() - self._started,
+            peak_rss_bytes=peak_rss_bytes(),
+            complete=not self._left,
+        )
+        self.record.save(settings.out)
+        self._draw(self.record, settings.out)
+
+    def _save_tensors(self, kind: str, name: str, tensors: dict[str, Tensor]) -> None:
+        with replacing(self._settings.out / kind / f"{name}.safetensors") as temporary:
+            save_file(tensors, temporary)
+
+    def _watcher(self, name: str) -> LayerWatcher:
+        tracker, costs, path = self._tracker, self._costs, self._settings.probe.l2_path
+        place = {layer: f"{layer} ({i}/{len(costs)})" for i, layer in enumerate(costs, 1)}
+
+        def extracting(layers: tuple[str, ...]) -> None:
+            span = layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
+            tracker.report(name, "extract", f"features of {span}")
+
+        def solving(layer: str) -> OnSolve:
+            tracker.report(name, "solve", place[layer])
+            solves = 0
+
+            def on_solve(stage: str, l2: float, passes: float, gap: float) -> None:
+                nonlocal solves
+                solves += 1
+                share = min(1.0, solves / (len(path) + 1))
+                text = f"{place[layer]}, {stage}: l2 {l2:.0e}, {passes:.0f} passes, gap {gap:.1e}"
+                tracker.report(name, "solve", text, begun=share * costs[layer])
+
+            return on_solve
+
+        def finished(record: ProbeRecord) -> None:
+            tracker.spend(costs[record.layer])
+            text = (
+                f"{place[record.layer]}: test error {record.test_error_rate:.4f}, "
+                f"l2 {record.l2:.0e}, gap {record.duality_gap:.1e}, "
+                f"{record.num_passes:.0f} passes, {record.seconds:.1f} s"
+            )
+            unsolved = "" if record.converged else f", NOT converged ({record.status})"
+            tracker.report(name, "solve", text + unsolved, milestone=True)
+
+        return LayerWatcher(extracting, solving, finished)

@@ -1,0 +1,120 @@
+"""All layers of a small network: nothing lost, whatever the memory budget."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from tiny import tiny_dataset
+
+from linprobe.experiments import common
+from linprobe.experiments.common import Settings, generator, load_samples
+from linprobe.experiments.probing import (
+    LayerWatcher,
+    expected_cost,
+    layer_widths,
+    probe_layers,
+    probe_record,
+)
+from linprobe.features import extract_features
+from linprobe.networks import ConvNet, DeepMLP
+from linprobe.probe import ProbeConfig, fit_probe
+from linprobe.results import ProbeRecord
+from linprobe.solvers.base import Status
+
+PROBE = ProbeConfig(l2_path=(1e-1, 1e-2, 1e-3))
+
+
+@pytest.fixture
+def samples(monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "load", lambda *_: tiny_dataset())
+    return load_samples(Settings(tmp_path))
+
+
+class Log:
+    def __init__(self):
+        self.groups, self.solves, self.records = [], [], []
+        self.watcher = LayerWatcher(self.groups.append, self.solving, self.records.append)
+
+    def solving(self, layer):
+        return lambda *event: self.solves.append((layer, *event))
+
+
+def probed(samples, tmp_path, **changes):
+    network = DeepMLP(4, generator(0, "network"))
+    log = Log()
+    settings = Settings(tmp_path, probe=PROBE, **changes)
+    return network, probe_layers(network, samples, settings, log.watcher), log
+
+
+def test_every_layer_has_a_record_in_order(samples, tmp_path):
+    network, result, log = probed(samples, tmp_path)
+    layers = list(network.probe_points)
+    assert [record.layer for record in result.records] == layers
+    assert [record.index for record in result.records] == list(range(6))
+    assert [record.num_features for record in result.records] == [784, 128, 128, 128, 128, 10]
+    assert all(record.converged for record in result.records)
+    assert all(record.duality_gap <= PROBE.tol for record in result.records)
+    assert log.records == list(result.records)
+    assert log.groups == [tuple(layers)]
+    assert {layer for layer, *_ in log.solves} == set(layers)
+    assert result.solve_seconds == pytest.approx(sum(r.seconds for r in result.records))
+    assert result.extract_seconds > 0
+
+
+def test_memory_budget_changes_groups_but_no_result(samples, tmp_path):
+    _, whole, _ = probed(samples, tmp_path)
+    _, single, log = probed(samples, tmp_path, feature_bytes=1.0)
+    assert [len(group) for group in log.groups] == [1] * 6
+    for name, value in whole.tensors.items():
+        assert torch.equal(value, single.tensors[name])
+    untimed = [[replace(r, seconds=0.0) for r in x.records] for x in (whole, single)]
+    assert untimed[0] == untimed[1]
+
+
+def test_saved_tensors_give_the_recorded_error_from_raw_features(samples, tmp_path):
+    network, result, _ = probed(samples, tmp_path)
+    data = samples.dataset
+    inputs = network.preprocess(data.test_images)
+    features = extract_features(network, inputs, list(network.probe_points.values()))
+    for record in result.records:
+        raw = features[network.probe_points[record.layer]].double()
+        logits = raw @ result.tensors[f"{record.layer}.weight"].T
+        logits += result.tensors[f"{record.layer}.bias"]
+        rate = float((logits.argmax(1) != data.test_labels).double().mean())
+        assert rate == pytest.approx(record.test_error_rate)
+        low, high = record.test_error_ci95
+        assert low <= rate <= high
+
+
+def test_record_takes_every_number_from_the_probe(samples):
+    images = samples.train_images.flatten(1).float()
+    test = samples.dataset.test_images.flatten(1).float()
+    fitted = fit_probe(images, samples.train_labels, test, samples.dataset.test_labels, PROBE)
+    record = probe_record("conv1", 7, fitted, 50)
+    assert (record.layer, record.index, record.reducer) == ("conv1", 7, None)
+    assert type(record.status) is str
+    own = {"layer", "index", "num_features", "reducer", "status", "test_error_ci95"}
+    for item in fields(ProbeRecord):
+        if item.name not in own:
+            assert getattr(record, item.name) == getattr(fitted, item.name)
+
+
+def test_unknown_error_rate_has_an_unknown_interval(samples):
+    images = samples.train_images.flatten(1).float()
+    images[0, 0] = torch.nan
+    test = samples.dataset.test_images.flatten(1).float()
+    fitted = fit_probe(images, samples.train_labels, test, samples.dataset.test_labels, PROBE)
+    record = probe_record("x", 0, fitted, 50)
+    assert record.status == Status.NONFINITE_FEATURES.value
+    assert all(end != end for end in record.test_error_ci95)
+    assert not record.converged
+
+
+def test_widths_and_costs_of_the_convolutional_network(samples):
+    widths = layer_widths(ConvNet("paper", generator(0, "network")), samples, "cpu")
+    expected = [784, 25088, 25088, 6272, 12544, 12544, 3136, 512, 512, 10]
+    assert list(widths.values()) == expected
+    assert list(widths)[:3] == ["input", "conv1_preact", "conv1_postact"]
+    costs = expected_cost(widths, 60_000)
+    assert costs["conv1_preact"] > costs["conv1_postpool"] > costs["logits"] > 0
+    assert costs["input"] > expected_cost(widths, 1_000)["input"]

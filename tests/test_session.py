@@ -1,0 +1,140 @@
+"""A run's files: written after each checkpoint, kept when a later one fails."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_dataset
+
+from linprobe.experiments import common, session
+from linprobe.experiments.common import Settings, generator, load_samples
+from linprobe.experiments.session import Session
+from linprobe.networks import DeepMLP
+from linprobe.probe import ProbeConfig
+from linprobe.results import load_run
+
+PROBE = ProbeConfig(l2_path=(1e-1, 1e-2))
+
+
+@pytest.fixture
+def opened(monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "load", lambda *_: tiny_dataset())
+    settings = Settings(tmp_path, probe=PROBE, seed=4)
+    network = DeepMLP(2, generator(4, "network"))
+    events, drawn = [], []
+    run = Session(
+        "test",
+        settings,
+        {"depth": 2},
+        load_samples(settings),
+        network,
+        (("untrained", 0), ("later", 40)),
+        batch_cost=0.5,
+        draw=lambda record, folder: drawn.append((record, folder)),
+        on_event=events.append,
+    )
+    return run, network, events, drawn
+
+
+def test_each_checkpoint_is_written_at_once(opened, tmp_path):
+    run, network, _, drawn = opened
+    run.probe()
+    assert load_run(tmp_path) == run.record
+    assert not run.record.complete
+    state = load_file(tmp_path / "networks" / "untrained.safetensors")
+    assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
+    probes = load_file(tmp_path / "probes" / "untrained.safetensors")
+    assert probes["layer1.weight"].shape == (10, 128)
+    assert probes["layer1.bias"].dtype == torch.float64
+    assert drawn == [(run.record, tmp_path)]
+    with run.training(40):
+        pass
+    run.probe()
+    assert run.record.complete
+    assert load_run(tmp_path) == run.record
+    assert [(c.name, c.step) for c in run.record.checkpoints] == [("untrained", 0), ("later", 40)]
+
+
+def test_failure_later_keeps_what_was_found(opened, tmp_path, monkeypatch):
+    run, *_ = opened
+    run.probe()
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(session, "probe_layers", fail)
+    with pytest.raises(MemoryError):
+        run.probe()
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert [c.name for c in load_run(tmp_path).checkpoints] == ["untrained"]
+
+
+def test_record_says_how_it_was_made(opened, tmp_path):
+    run, *_ = opened
+    run.probe()
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["seed"] == 4
+    assert content["protocol"] == "certified"
+    assert content["config"]["depth"] == 2
+    assert content["config"]["probe"]["l2_path"] == [0.1, 0.01]
+    assert content["environment"]["threads"] == torch.get_num_threads()
+    assert content["peak_rss_bytes"] > 10**7
+    checkpoint = content["checkpoints"][0]
+    assert checkpoint["stages"]["train"] == 0.0
+    assert checkpoint["stages"]["solve"] > 0
+    assert set(checkpoint["stages"]) == {"train", "extract", "solve", "evaluate"}
+    assert 0.5 <= checkpoint["network_test_error_rate"] <= 1
+    assert content["seconds"] >= sum(checkpoint["stages"].values()) * 0.9
+
+
+def test_progress_rises_to_one_and_names_things(opened):
+    run, _, events, _ = opened
+    run.probe()
+    with run.training(40) as on_batch:
+        for done in (20, 40):
+            on_batch(done, 40, 1.25)
+    run.probe()
+    fractions = [event.fraction for event in events]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
+    assert fractions[-1] == pytest.approx(1.0)
+    texts = [f"{event.checkpoint} {event.stage} {event.text}" for event in events]
+    assert any("later train minibatch 20 of 40, loss 1.250" in text for text in texts)
+    assert any("untrained solve layer1 (2/4), path: l2 1e-01" in text for text in texts)
+    finished = [event.text for event in events if event.milestone and event.stage == "solve"]
+    assert len(finished) == 8
+    assert "test error" in finished[0]
+    assert "gap" in finished[0]
+
+
+def test_training_is_timed_for_its_checkpoint_only(opened):
+    run, *_ = opened
+    run.probe()
+    with run.training(40):
+        torch.ones(100, 100).sum()
+    run.probe()
+    trained = [checkpoint.stages["train"] for checkpoint in run.record.checkpoints]
+    assert trained[0] == 0.0
+    assert trained[1] > 0.0
+
+
+def test_training_milestones_are_few(opened):
+    run, _, events, _ = opened
+    run.probe()
+    events.clear()
+    with run.training(2000) as on_batch:
+        for done in range(20, 2001, 20):
+            on_batch(done, 2000, 1.0)
+    assert len(events) == 101
+    assert sum(event.milestone for event in events) == 11
+
+
+def test_unsolved_probes_are_called_out(opened, monkeypatch):
+    run, _, events, _ = opened
+    watcher = run._watcher("untrained")
+    run.probe()
+    watcher.finished(replace(run.record.checkpoints[0].probes[0], status="max_passes_reached"))
+    assert events[-1].text.endswith("NOT converged (max_passes_reached)")
