@@ -1,0 +1,167 @@
+"""What the command line shows: progress while a run goes on, and its tables at the end."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from linprobe.experiments.progress import Event, OnEvent
+from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
+
+_WIDTH = 110  # where the output is a file, which has none
+_MAX_DETAILED = 20
+_LEAST_FRACTION = 0.01
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that doesn't squeeze tables into 80 columns when writing to a file."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDTH)
+
+
+@contextlib.contextmanager
+def show_progress(console: Console) -> Iterator[OnEvent]:
+    """Show events until the block ends: a live bar in a terminal, else a line a milestone.
+
+    Yields:
+        The receiver of events.
+    """
+    started = time.perf_counter()
+    if not console.is_terminal:
+        yield lambda event: _print_milestone(console, event, started)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("starting", total=1.0, left="")
+
+        def on_event(event: Event) -> None:
+            if event.milestone:
+                progress.console.print(escape(_headline(event)))
+            progress.update(
+                task,
+                completed=event.fraction,
+                description=escape(_headline(event)),
+                left=time_left(event.fraction, time.perf_counter() - started),
+            )
+
+        yield on_event
+
+
+def time_left(fraction: float, elapsed: float) -> str:
+    """Words for the time that the rest will take at the pace so far; "" while that is a guess."""
+    if fraction < _LEAST_FRACTION or fraction >= 1:
+        return ""
+    return f"about {duration(elapsed * (1 - fraction) / fraction)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "8 s", "3 min 20 s", "1 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def print_summary(console: Console, run: RunRecord, folder: object) -> None:
+    """Print what a run found, how sure it is of it, how long it took and where it is.
+
+    A network of many layers gets one table of error rates; a smaller one a table a checkpoint
+    with everything.
+    """
+    if max(len(checkpoint.probes) for checkpoint in run.checkpoints) <= _MAX_DETAILED:
+        for checkpoint in run.checkpoints:
+            console.print(_detailed(checkpoint))
+    else:
+        console.print(_overview(run))
+    for line in summary_lines(run, folder):
+        console.print(escape(line), soft_wrap=True)
+
+
+def summary_lines(run: RunRecord, folder: object) -> Iterator[str]:
+    """The sentences below the tables."""
+    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
+    unsolved = [probe for probe in probes if not probe.converged]
+    gaps = [p.duality_gap for p in probes if math.isfinite(p.duality_gap)]
+    largest = f"; largest duality gap {max(gaps):.1e} nats" if gaps else ""
+    yield f"{len(probes) - len(unsolved)} of {len(probes)} probes converged{largest}."
+    if unsolved:
+        reasons = sorted({probe.status for probe in unsolved})
+        yield f"NOT converged: {len(unsolved)} probes ({', '.join(reasons)}); marked *."
+    at_edge = sum(probe.l2_at_edge for probe in probes)
+    if at_edge:
+        yield f"The chosen l2 stands at an end of the path for {at_edge} probes."
+    stages = ", ".join(f"{name} {duration(spent)}" for name, spent in run.stages.items())
+    memory = run.peak_rss_bytes / 2**30
+    yield f"Time {duration(run.seconds)} ({stages}); peak memory {memory:.1f} GiB."
+    if run.quick:
+        data = run.dataset
+        yield (
+            f"QUICK RUN on {data['num_train']:,} training samples: it shows that all works; "
+            "it is not a result."
+        )
+    yield f"Written to {folder}"
+
+
+def _print_milestone(console: Console, event: Event, started: float) -> None:
+    if event.milestone:
+        left = time_left(event.fraction, time.perf_counter() - started)
+        line = f"[{event.fraction:4.0%}] {_headline(event)}" + (f" ({left})" if left else "")
+        console.print(escape(line), soft_wrap=True)
+
+
+def _headline(event: Event) -> str:
+    return f"{event.checkpoint}, {event.stage}: {event.text}"
+
+
+def _detailed(checkpoint: CheckpointRecord) -> Table:
+    error = checkpoint.network_test_error_rate
+    table = Table(
+        title=f"{checkpoint.name}: {checkpoint.step:,} minibatches, network test error {error:.4f}",
+        title_justify="left",
+    )
+    table.add_column("layer")
+    for name in ("features", "l2", "train error", "test error", "95 % interval", "gap", "passes"):
+        table.add_column(name, justify="right")
+    table.add_column("time", justify="right")
+    for probe in checkpoint.probes:
+        low, high = probe.test_error_ci95
+        table.add_row(
+            escape(probe.layer),
+            f"{probe.num_features:,}",
+            f"{probe.l2:.0e}",
+            f"{probe.train_error_rate:.4f}",
+            _test_error(probe),
+            f"{low:.4f} .. {high:.4f}",
+            f"{probe.duality_gap:.1e}",
+            f"{probe.num_passes:.0f}",
+            f"{probe.seconds:.1f} s",
+        )
+    return table
+
+
+def _overview(run: RunRecord) -> Table:
+    table = Table(title="error rates of the probes", title_justify="left")
+    table.add_column("layer")
+    for checkpoint in run.checkpoints:
+        table.add_column(f"{checkpoint.name}\ntest", justify="right")
+        table.add_column("\ntrain", justify="right")
+    for probes in zip(*(checkpoint.probes for checkpoint in run.checkpoints), strict=True):
+        cells = [cell for p in probes for cell in (_test_error(p), f"{p.train_error_rate:.4f}")]
+        table.add_row(escape(probes[0].layer), *cells)
+    return table
+
+
+def _test_error(probe: ProbeRecord) -> str:
+    return f"{probe.test_error_rate:.4f}" + ("" if probe.converged else " *")
