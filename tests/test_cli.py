@@ -200,7 +200,7 @@ def test_quick_run_from_arguments_to_files(monkeypatch, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "QUICK RUN" in captured.out
     assert "12 of 12 probes converged" in captured.out
-    assert "step20, train: minibatch 20 of 20" in captured.err
+    assert "step20: minibatch 20 of 20" in captured.err
     record = load_run(tmp_path)
     assert (record.quick, record.seed, record.environment["threads"]) == (True, 3, 1)
 

@@ -5,10 +5,11 @@ import math
 import time
 from collections.abc import Iterator
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from linprobe.experiments.progress import Event, OnEvent
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
@@ -36,12 +37,12 @@ def show_progress(console: Console) -> Iterator[OnEvent]:
         yield lambda event: _print_milestone(console, event, started)
         return
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=12),
         TaskProgressColumn(),
-        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, expand=True) as progress:
         task = progress.add_task("starting", total=1.0, left="")
 
         def on_event(event: Event) -> None:
@@ -122,19 +123,16 @@ def _print_milestone(console: Console, event: Event, started: float) -> None:
 
 
 def _headline(event: Event) -> str:
-    return f"{event.checkpoint}, {event.stage}: {event.text}"
+    return f"{event.checkpoint}: {event.text}"
 
 
 def _detailed(checkpoint: CheckpointRecord) -> Table:
     error = checkpoint.network_test_error_rate
-    table = Table(
-        title=f"{checkpoint.name}: {checkpoint.step:,} minibatches, network test error {error:.4f}",
-        title_justify="left",
+    table = _table(
+        f"{checkpoint.name}: {checkpoint.step:,} minibatches, network test error {error:.4f}"
     )
-    table.add_column("layer")
-    for name in ("features", "l2", "train error", "test error", "95 % interval", "gap", "passes"):
+    for name in ("width", "l2", "train", "test", "95 % interval", "gap", "passes", "seconds"):
         table.add_column(name, justify="right")
-    table.add_column("time", justify="right")
     for probe in checkpoint.probes:
         low, high = probe.test_error_ci95
         table.add_row(
@@ -143,23 +141,35 @@ def _detailed(checkpoint: CheckpointRecord) -> Table:
             f"{probe.l2:.0e}",
             f"{probe.train_error_rate:.4f}",
             _test_error(probe),
-            f"{low:.4f} .. {high:.4f}",
+            f"{low:.4f}-{high:.4f}",
             f"{probe.duality_gap:.1e}",
             f"{probe.num_passes:.0f}",
-            f"{probe.seconds:.1f} s",
+            f"{probe.seconds:.1f}",
         )
     return table
 
 
 def _overview(run: RunRecord) -> Table:
-    table = Table(title="error rates of the probes", title_justify="left")
-    table.add_column("layer")
+    table = _table("error rates of the probes")
     for checkpoint in run.checkpoints:
         table.add_column(f"{checkpoint.name}\ntest", justify="right")
         table.add_column("\ntrain", justify="right")
     for probes in zip(*(checkpoint.probes for checkpoint in run.checkpoints), strict=True):
         cells = [cell for p in probes for cell in (_test_error(p), f"{p.train_error_rate:.4f}")]
         table.add_row(escape(probes[0].layer), *cells)
+    return table
+
+
+def _table(title: str) -> Table:
+    """An empty table that is narrow enough for 80 columns, with a column of layers."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=0,
+    )
+    table.add_column("layer")
     return table
 
 
