@@ -77,6 +77,18 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"linprobe {linprobe.__version__}\n"
 
 
+@pytest.mark.parametrize("module", ["linprobe", "linprobe.cli"])
+def test_modules_run_as_the_command(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "reproduce", "fig8", "--depth", "3"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("linprobe: argument --depth")
+
+
 @pytest.mark.parametrize("figure", ["fig5", "fig8"])
 def test_help_describes_every_option(figure, capsys):
     with pytest.raises(SystemExit):
