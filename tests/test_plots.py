@@ -62,13 +62,19 @@ def test_figure5_shows_rates_intervals_and_names():
     assert axes.get_legend() is None
 
 
-def test_figure5_panels_share_a_scale_from_zero():
+def test_figure5_scales_start_at_zero_and_hold_their_own_panel():
     run = run_record(checkpoint_record(RATES), checkpoint_record([0.01, 0.02], "trained", 8590))
-    limits = [figure5(run, name).axes[0].get_ylim() for name in ("untrained", "trained")]
-    assert limits[0] == limits[1]
-    assert limits[0][0] == 0
-    assert limits[0][1] > run.checkpoints[0].probes[0].test_error_ci95[1]
+    for checkpoint in run.checkpoints:
+        low, high = figure5(run, checkpoint.name).axes[0].get_ylim()
+        largest = max(probe.test_error_ci95[1] for probe in checkpoint.probes)
+        assert low == 0
+        assert largest < high < 1.5 * largest
     assert "8,590 minibatches" in figure5(run, "trained").axes[0].get_title()
+
+
+def test_figure5_writes_each_value_at_its_point():
+    found = texts(figure5(run_record(checkpoint_record(RATES)), "untrained"))
+    assert [text for text in found if text.startswith("0.")] == [f"{rate:.4f}" for rate in RATES]
 
 
 def test_figure5_marks_probes_that_are_not_converged():

@@ -73,37 +73,45 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a figure's network, probe every layer at each checkpoint, and draw it.",
     )
     figures = reproduce.add_subparsers(metavar="FIGURE", required=True)
-    figure5 = figures.add_parser(
+    _add_figure5(figures)
+    _add_figure8(figures)
+    return parser
+
+
+def _add_figure5(figures: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = figures.add_parser(
         "fig5",
         help="convolutional network, untrained and trained",
         description="Figure 5: test error of a probe at each layer of a convolutional network, "
         "untrained (a) and after 10 epochs (b).",
         allow_abbrev=False,
     )
-    figure5.add_argument(
+    parser.add_argument(
         "--recipe",
         choices=("paper", "course"),
         default="paper",
         help="initialisation and training (default: %(default)s)",
     )
-    figure5.set_defaults(command=_reproduce_figure5)
-    figure8 = figures.add_parser(
+    parser.set_defaults(command=_reproduce_figure5)
+    _add_common(parser, Path("runs", "fig5"))
+
+
+def _add_figure8(figures: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = figures.add_parser(
         "fig8",
         help="deep network with one skip connection, after 0, 500 and 2000 minibatches",
         description="Figure 8: error of a probe at each layer of a deep network whose input also "
         "enters the layer in the middle, after 0, 500 and 2000 minibatches.",
         allow_abbrev=False,
     )
-    figure8.add_argument(
+    parser.add_argument(
         "--depth",
         type=_depth,
         metavar="N",
         help="hidden layers, even (default: 128; 10 with --quick)",
     )
-    figure8.set_defaults(command=_reproduce_figure8)
-    for name, figure in (("fig5", figure5), ("fig8", figure8)):
-        _add_common(figure, Path("runs", name))
-    return parser
+    parser.set_defaults(command=_reproduce_figure8)
+    _add_common(parser, Path("runs", "fig8"))
 
 
 def _add_common(parser: argparse.ArgumentParser, out: Path) -> None:

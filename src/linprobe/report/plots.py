@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from linprobe.errors import LinprobeError
 from linprobe.files import replacing
-from linprobe.report.style import BLUE, GREEN, INK, MUTED, STYLE, VERMILION
+from linprobe.report.style import BLUE, GREEN, INK, LABEL_BOX, MUTED, STYLE, VERMILION
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 
 Split = Literal["test", "train"]
@@ -28,7 +28,8 @@ _MAX_LABELLED_BARS = 12
 def figure5(run: RunRecord, checkpoint_name: str) -> Figure:
     """Test error of a probe at each probe point, for one checkpoint (Figure 5a or 5b).
 
-    All checkpoints of a run share one scale, from 0, so that panels can be compared.
+    Each panel has its own scale, from 0: the error of an untrained network's logits would press
+    a trained network's curve flat. Each point has its value beside it.
 
     Args:
         run: the record; its `config` may hold "recipe".
@@ -41,21 +42,10 @@ def figure5(run: RunRecord, checkpoint_name: str) -> Figure:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     _draw_curve(axes, checkpoint.probes)
-    top = 1.08 * max(_finite([p.test_error_ci95[1] for c in run.checkpoints for p in c.probes]))
+    top = 1.15 * max(_finite([probe.test_error_ci95[1] for probe in checkpoint.probes]))
     axes.set_ylim(0, min(top, 1.0))
     axes.set_xlim(-0.5, len(checkpoint.probes) - 0.5)
-    network = checkpoint.network_test_error_rate
-    if network < axes.get_ylim()[1]:
-        axes.axhline(network, color=GREEN, linestyle="--", linewidth=1.0, zorder=1)
-        axes.annotate(
-            f"the network's own error, {network:.4f}",
-            (0.01, network),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            color=GREEN,
-            fontsize=8,
-        )
+    _draw_network(axes, checkpoint.network_test_error_rate)
     layers = [probe.layer for probe in checkpoint.probes]
     axes.set_xticks(range(len(layers)), layers, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_ylabel("test prediction error")
@@ -135,6 +125,16 @@ def _draw_curve(axes: Axes, probes: Sequence[ProbeRecord]) -> None:
             face = BLUE if probe.converged else "white"
             edge = BLUE if probe.converged else VERMILION
             axes.plot(place, probe.test_error_rate, "o", mfc=face, mec=edge, mew=1.4, ms=5.5)
+            axes.annotate(
+                f"{probe.test_error_rate:.4f}",
+                (place, probe.test_error_ci95[1]),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
+                color=INK,
+                bbox=LABEL_BOX,
+            )
     unfinished = [(i, probe) for i, probe in enumerate(probes) if not probe.converged]
     if unfinished:
         axes.plot(
@@ -147,6 +147,21 @@ def _draw_curve(axes: Axes, probes: Sequence[ProbeRecord]) -> None:
             label="not converged",
             clip_on=False,
             zorder=5,
+        )
+
+
+def _draw_network(axes: Axes, rate: float) -> None:
+    """A line at the network's own error, where it lies on the scale of the probes."""
+    if rate < axes.get_ylim()[1]:
+        axes.axhline(rate, color=GREEN, linestyle="--", linewidth=1.0, zorder=1)
+        axes.text(
+            0.01,
+            rate,
+            f"the network's own error, {rate:.4f}",
+            transform=axes.get_yaxis_transform(),
+            va="bottom",
+            color=GREEN,
+            fontsize=8,
         )
 
 
