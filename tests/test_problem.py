@@ -55,9 +55,7 @@ def test_weights_count_as_duplicates():
     weighted = SoftmaxRegression(features, labels, 2, weights)
     repeated = SoftmaxRegression(features[repeat], labels[repeat], 2)
     w = torch.randn(2, 3, dtype=torch.float64)
-    gradients = [
-        p.backproject(p.residuals(p.logits(w).softmax(0))) for p in (weighted, repeated)
-    ]
+    gradients = [p.backproject(p.residuals(p.logits(w).softmax(0))) for p in (weighted, repeated)]
     torch.testing.assert_close(*gradients)
 
 
@@ -97,8 +95,10 @@ def test_standardisation_works_at_any_scale(scale):
     weight, bias = torch.randn(3, 7, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     raw_weight, raw_bias = s.to_raw(weight, bias)
     torch.testing.assert_close(
-        raw.double() @ raw_weight.T + raw_bias, features.double() @ weight.T + bias,
-        rtol=1e-5, atol=1e-5,
+        raw.double() @ raw_weight.T + raw_bias,
+        features.double() @ weight.T + bias,
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 

@@ -24,7 +24,7 @@ def class_logits(features: Tensor, weight: Tensor) -> Tensor:
         over samples (20 times faster on a CPU than over the last dimension).
     """
     num_rows, num_features = features.shape
-    if features.dtype != torch.float32 or features.is_cuda or num_rows < 2 * _LOGIT_ROWS:
+    if features.dtype == torch.bfloat16 or features.is_cuda or num_rows < 2 * _LOGIT_ROWS:
         return (features @ weight.T).T.contiguous()
     whole = num_rows - num_rows % _LOGIT_ROWS
     out = features.new_empty(len(weight), num_rows)
@@ -47,7 +47,7 @@ def backproject(residuals: Tensor, features: Tensor) -> Tensor:
         (n_classes, n_features).
     """
     num_rows, num_features = features.shape
-    if features.dtype != torch.float32 or features.is_cuda or num_rows < 2 * _GRADIENT_ROWS:
+    if features.dtype == torch.bfloat16 or features.is_cuda or num_rows < 2 * _GRADIENT_ROWS:
         return residuals @ features
     whole = num_rows - num_rows % _GRADIENT_ROWS
     left = residuals[:, :whole].view(len(residuals), -1, _GRADIENT_ROWS).transpose(0, 1)
@@ -60,5 +60,5 @@ def backproject(residuals: Tensor, features: Tensor) -> Tensor:
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether `device` multiplies bfloat16 matrices faster than float32 ones."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())

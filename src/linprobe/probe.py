@@ -12,6 +12,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         path = self.l2_path
-        falling = all(a > b for a, b in zip(path, path[1:], strict=False))
+        falling = all(a > b for a, b in pairwise(path))
         if not path or not falling or not path[-1] > 0:
             raise LinprobeError(f"l2_path is {path}; expected positive numbers in falling order")
         if not self.tol > 0:
@@ -262,9 +263,7 @@ class _Protocol:
         """Solve on all rows; where the certificate disagrees with the solver, try harder."""
         passes = 0.0
         features, tol = self.features, self.config.tol
-        can_double = (
-            features.dtype != torch.float64 and 8 * features.numel() <= _FLOAT64_BYTES
-        )
+        can_double = features.dtype != torch.float64 and 8 * features.numel() <= _FLOAT64_BYTES
         attempts = [(features.dtype, tol), (features.dtype, tol / 4)]
         attempts += [(torch.float64, tol / 2)] if can_double else []
         for dtype, goal in attempts:

@@ -140,7 +140,8 @@ class SoftmaxRegression:
 
     def squared_norms(self) -> Tensor:
         """Squared length of each sample's features: (n_samples,)."""
-        return torch.linalg.vector_norm(self.features, dim=1).square()
+        norms: Tensor = torch.linalg.vector_norm(self.features, dim=1)
+        return norms.square()
 
     # Arithmetic on logits
 

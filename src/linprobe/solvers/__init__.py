@@ -1,0 +1,1 @@
+"""Solvers of a softmax regression; each sees only the problem's methods."""

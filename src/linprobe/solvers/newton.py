@@ -20,10 +20,12 @@ from linprobe.linalg import fast_bfloat16
 from linprobe.problem import SoftmaxRegression
 from linprobe.solvers.base import Point, Solution, Status
 from linprobe.solvers.sampled_hessian import (
-    GramPreconditioner,
+    NystromPreconditioner,
+    Preconditioner,
     SampledHessian,
     conjugate_gradients,
     draw_rows,
+    whitening,
 )
 from linprobe.solvers.subspace import Direction, Minimum, minimise_in_span
 
@@ -31,7 +33,8 @@ _SAFETY = 0.8  # aim below tol: the certificate recomputes the gap in float64
 _WEAK_PROGRESS = 0.15  # ratio of successive gaps above which the model is made better
 _STALLED_STEPS = 3
 _SAMPLE_BYTES = 2e9
-_MAX_FEATURES_FLOAT64_MODEL = 256
+_MAX_WHITENED_FEATURES = 512
+_LOW_PRECISION_L2 = 3e-6  # down to here bfloat16 serves unwhitened features
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,10 @@ class SubsampledNewton:
         self.options = options or NewtonOptions()
         self._generator = torch.Generator().manual_seed(self.options.seed)
         self._num_rows = self.options.sample_rows
-        self._preconditioner: GramPreconditioner | None = None
+        self._preconditioner: NystromPreconditioner | None = None
         self._age = 0
         self._norms = problem.squared_norms() * problem.sample_weight
+        self._whitened = problem.num_features <= _MAX_WHITENED_FEATURES
         self._dtypes = self._model_dtypes()
 
     def solve(
@@ -74,7 +78,7 @@ class SubsampledNewton:
         accuracy = 1e-2 * tol * min(1.0, l2)  # the gap sees the bias through 1 / l2
         minimum = self._start(l2, starts, accuracy)
         self._num_rows = max(self.options.sample_rows, self._num_rows // 2)
-        level = 0 if l2 > 3e-6 else 1
+        level = 0 if self._whitened or l2 > _LOW_PRECISION_L2 else 1
         previous: tuple[Direction, ...] = ()
         gaps: list[float] = []
         while True:
@@ -135,8 +139,7 @@ class SubsampledNewton:
         if features.dtype == torch.float64:
             return (torch.float64,)
         cheap = torch.bfloat16 if fast_bfloat16(features.device) else torch.float32
-        small = self.problem.num_features <= _MAX_FEATURES_FLOAT64_MODEL
-        return (cheap, torch.float64 if small else torch.float32)
+        return (cheap, torch.float32, *((torch.float64,) if self._whitened else ()))
 
     def _most_rows(self) -> int:
         bytes_per_row = self.problem.num_features * self.problem.features.element_size()
@@ -147,22 +150,51 @@ class SubsampledNewton:
     ) -> Tensor:
         unsure = (1 - probabilities.square().sum(0)).clamp_min(0)
         sample = draw_rows(self.problem, unsure * self._norms, self._num_rows, self._generator)
-        features = self.problem.rows(sample.index).to(dtype)
-        working = torch.float64 if dtype == torch.float64 else torch.float32
-        p, s = probabilities[:, sample.index].to(working), sample.weight.to(working)
+        rows = self.problem.rows(sample.index)
+        p, s = probabilities[:, sample.index], sample.weight
+        solve = self._solve_whitened if self._whitened else self._solve_preconditioned
+        # Rounded to the features' dtype, so that its logits are exactly those of what is added.
+        return solve(rows, p, s, gradient, l2, dtype).to(rows.dtype).double()
+
+    def _solve_whitened(
+        self, rows: Tensor, p: Tensor, s: Tensor, gradient: Tensor, l2: float, dtype: torch.dtype
+    ) -> Tensor:
+        rows = rows.double()
+        transform, penalty = whitening(rows, p.double(), s.double(), l2)
+        working = _working(dtype)
+        hessian = SampledHessian(
+            (rows @ transform).to(dtype), p.to(working), s.to(working), penalty.to(working)
+        )
+        whitened = self._solve(hessian, (gradient @ transform).to(working), lambda z: z)
+        return whitened.double() @ transform.T
+
+    def _solve_preconditioned(
+        self, rows: Tensor, p: Tensor, s: Tensor, gradient: Tensor, l2: float, dtype: torch.dtype
+    ) -> Tensor:
+        working = _working(dtype)
+        rows, p, s = rows.to(dtype), p.to(working), s.to(working)
         if self._preconditioner is None or self._age >= self.options.refresh_preconditioner:
-            self._preconditioner = GramPreconditioner(features, p, s, self.options.seed)
+            self._preconditioner = NystromPreconditioner(rows, p, s, self.options.seed)
             self._age = 0
         self._age += 1
-        direction = conjugate_gradients(
-            SampledHessian(features, p, s, l2),
-            self._preconditioner,
-            gradient.to(working),
+        hessian = SampledHessian(rows, p, s, s.new_full((1,), l2))
+        return self._solve(hessian, gradient.to(working), self._preconditioner.at(l2))
+
+    def _solve(
+        self, hessian: SampledHessian, gradient: Tensor, precondition: Preconditioner
+    ) -> Tensor:
+        return conjugate_gradients(
+            hessian,
+            gradient,
+            precondition=precondition,
             tol=self.options.cg_tol,
             max_steps=self.options.cg_steps,
         )
-        # Rounded to the features' dtype, so that its logits are exactly those of what is added.
-        return direction.to(self.problem.features.dtype).double()
+
+
+def _working(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of sums around products in `dtype`."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _finite(value: float) -> bool:

@@ -5,6 +5,7 @@ drawn with probability proportional to ``s_i (1 - sum_k p_ik^2) ||x_i||^2``, an 
 each one's contribution to its trace, and reweighted so that the model is unbiased.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,10 @@ from linprobe.linalg import backproject, class_logits
 from linprobe.problem import SoftmaxRegression, bias_hessian, hessian_logits
 
 _UNIFORM_SHARE = 0.02
-_EXACT_GRAM_FEATURES = 512
 _SKETCH_RANK = 150
+
+Preconditioner = Callable[[Tensor], Tensor]
+"""Gradient (n_classes, n_features) to something of the same shape that is nearer the solution."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,15 @@ class SampledHessian:
         features: (m, n_features) of the sampled rows, in the dtype to multiply in.
         probabilities: (n_classes, m) float32 or float64.
         sample_weight: (m,) as `RowSample.weight`.
-        l2: the penalty.
+        penalty: second derivative of the penalty along each feature: (n_features,), or (1,)
+            where it is the same for all.
     """
 
     def __init__(
-        self, features: Tensor, probabilities: Tensor, sample_weight: Tensor, l2: float
+        self, features: Tensor, probabilities: Tensor, sample_weight: Tensor, penalty: Tensor
     ) -> None:
         self.features, self.probabilities = features, probabilities
-        self.sample_weight, self.l2 = sample_weight, l2
+        self.sample_weight, self.penalty = sample_weight, penalty
         hessian = bias_hessian(probabilities, sample_weight)
         self._bias_inverse = torch.linalg.pinv(hessian, hermitian=True, rtol=1e-10)
 
@@ -76,44 +80,67 @@ class SampledHessian:
         bias = self._bias_inverse @ curved.sum(1, dtype=torch.float64)
         curved -= hessian_logits(p, s, bias.to(dtype)[:, None])
         back = backproject(curved.to(self.features.dtype), self.features).to(dtype)
-        return back.add_(direction, alpha=self.l2)
+        return back.add_(direction * self.penalty)
 
 
-class GramPreconditioner:
-    """Inverse of ``A + l2 I`` for the Gram matrix A of the sample, the same for each class.
+def _curvature_root(probabilities: Tensor, sample_weight: Tensor) -> Tensor:
+    """Root of each row's weight in the Gram matrix A: (m,).
 
-    A is weighted by the mean over classes of ``p_k (1 - p_k)``, which makes ``I_K (x) A`` the
-    Hessian without its coupling between classes. Up to 512 features it is decomposed exactly,
-    beyond that by a randomised Nystrom sketch (Frangella, Tropp & Udell 2023, Algorithm 2.1),
-    whose smallest eigenvalue stands for the tail.
+    A row counts by the mean over classes of ``p_k (1 - p_k)``, which makes ``I_K (x) A`` the
+    Hessian without its coupling between classes.
+    """
+    curvature = (1 - probabilities.square().sum(0)).clamp_min(0) / len(probabilities)
+    return (curvature * sample_weight).sqrt()
+
+
+def whitening(
+    features: Tensor, probabilities: Tensor, sample_weight: Tensor, l2: float
+) -> tuple[Tensor, Tensor]:
+    """Coordinates in which the Hessian is near the identity, for layers of few features.
+
+    With ``A = U diag(a) U^T`` they are ``x T`` for ``T = U diag(a + l2)^(-1/2)``. There the
+    Hessian's eigenvalues are of order one even where those of A span twelve decades, so that it
+    can be multiplied in low precision, and conjugate gradients need no preconditioner.
+
+    Args:
+        features: (m, n_features) float64.
+        probabilities: (n_classes, m).
+        sample_weight: (m,).
+        l2: the penalty.
+
+    Returns:
+        T (n_features, n_features) and the penalty in the new coordinates (n_features,), float64.
+    """
+    scaled = features * _curvature_root(probabilities, sample_weight)[:, None]
+    values, vectors = torch.linalg.eigh(scaled.T @ scaled)
+    floored = values.clamp_min(0) + l2
+    return vectors * floored.rsqrt(), l2 / floored
+
+
+class NystromPreconditioner:
+    """Approximate inverse of ``A + l2 I`` for layers of many features.
+
+    A is the Gram matrix of `_curvature_root`, sketched by a randomised Nystrom approximation
+    (Frangella, Tropp & Udell 2023, Algorithm 2.1), whose smallest eigenvalue stands for the
+    tail. The same for each class.
     """
 
     def __init__(
         self, features: Tensor, probabilities: Tensor, sample_weight: Tensor, seed: int
     ) -> None:
-        num_classes = len(probabilities)
-        curvature = (1 - probabilities.square().sum(0)).clamp_min(0) / num_classes
-        root = (curvature * sample_weight).sqrt()
-        if features.shape[1] <= _EXACT_GRAM_FEATURES:
-            # In float64: eigenvalues below 1e-7 of the largest matter at small l2.
-            scaled = features.double() * root[:, None]
-            values, vectors = torch.linalg.eigh(scaled.T @ scaled)
-            self._values, self._vectors = values.clamp_min(0), vectors
-            self._tail = 0.0
-        else:
-            self._values, self._vectors = _nystrom(features, root, seed)
-            self._tail = float(self._values[0])
-        self._complete = features.shape[1] <= _EXACT_GRAM_FEATURES
+        root = _curvature_root(probabilities, sample_weight)
+        self._values, self._vectors = _nystrom(features, root, seed)
 
-    def apply(self, gradient: Tensor, l2: float) -> Tensor:
-        """Preconditioned (n_classes, n_features)."""
-        vectors, values = self._vectors.to(gradient.dtype), self._values.to(gradient.dtype)
-        inside = gradient @ vectors
-        if self._complete:
-            return (inside / (values + l2)) @ vectors.T
-        floor = 1 / (self._tail + l2)
-        inside *= 1 / (values + l2) - floor
-        return torch.addmm(gradient * floor, inside, vectors.T)
+    def at(self, l2: float) -> Preconditioner:
+        """The map for this penalty."""
+        floor = 1 / (float(self._values[0]) + l2)
+        factors = 1 / (self._values + l2) - floor
+
+        def apply(gradient: Tensor) -> Tensor:
+            inside = (gradient @ self._vectors).mul_(factors)
+            return torch.addmm(gradient * floor, inside, self._vectors.T)
+
+        return apply
 
 
 def _nystrom(features: Tensor, root: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -138,29 +165,29 @@ def _nystrom(features: Tensor, root: Tensor, seed: int) -> tuple[Tensor, Tensor]
 
 def conjugate_gradients(
     hessian: SampledHessian,
-    preconditioner: GramPreconditioner,
     gradient: Tensor,
     *,
+    precondition: Preconditioner,
     tol: float,
     max_steps: int,
 ) -> Tensor:
     """Solve ``hessian d = -gradient`` to relative accuracy `tol` in the preconditioned norm."""
     direction = torch.zeros_like(gradient)
     residual = -gradient
-    z = preconditioner.apply(residual, hessian.l2)
+    z = precondition(residual)
     search, rho = z, (residual * z).sum()
     goal = tol**2 * float(rho)
-    for _ in range(max_steps):
+    for step in range(max_steps):
         product = hessian.product(search)
         curvature = (search * product).sum()
         if not float(curvature) > 0:
-            break
+            return direction if step else z
         alpha = rho / curvature
         direction = direction + alpha * search
         residual = residual - alpha * product
-        z = preconditioner.apply(residual, hessian.l2)
+        z = precondition(residual)
         last, rho = rho, (residual * z).sum()
         if not float(rho) > goal:
             break
         search = z + (rho / last) * search
-    return direction if float(direction.abs().sum()) > 0 else z
+    return direction

@@ -166,4 +166,5 @@ def _solve_psd(matrix: Tensor, right: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(scale[:, None] * matrix * scale)
     keep = values > values[-1] * 1e-13
     inverse = torch.where(keep, 1 / values.where(keep, values.new_ones(())), 0.0)
-    return scale * (vectors @ (inverse * (vectors.T @ (scale * right))))
+    solution: Tensor = vectors @ (inverse * (vectors.T @ (scale * right)))
+    return scale * solution
