@@ -26,8 +26,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 reproduce: $(STAMP)
-	$(BIN)/linprobe reproduce fig5 --out runs/fig5
-	$(BIN)/linprobe reproduce fig8 --out runs/fig8
+	$(BIN)/linprobe reproduce fig5 --out runs/fig5 --overwrite
+	$(BIN)/linprobe reproduce fig8 --out runs/fig8 --overwrite
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

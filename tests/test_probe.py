@@ -121,9 +121,10 @@ def test_a_linear_layer_never_improves_the_training_optimum():
         assert solve(case.features @ mixing, case.labels, 3, 1e-8) >= before - 1e-5
 
 
-def test_nonfinite_features_are_flagged_and_not_solved():
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_nonfinite_features_are_flagged_and_not_solved(bad):
     x, y, xt, yt = data()
-    x[3, 2] = float("nan")
+    x[3, 2] = bad
     fit = fit_probe(x, y, xt, yt)
     assert fit.status is Status.NONFINITE_FEATURES
     assert math.isnan(fit.test_error_rate) and bool(fit.weight.isnan().all())
@@ -198,6 +199,7 @@ def test_pass_budget_is_reported():
     [
         ({"x": lambda x: x.long()}, "expected floating point"),
         ({"x": lambda x: x[:, None]}, "flatten or pool"),
+        ({"x": lambda x: x[:, :0]}, "flatten or pool"),
         ({"y": lambda y: y[:-1]}, "one class number for each sample"),
         ({"y": lambda y: y - 1}, "class numbers from 0 on"),
         ({"xt": lambda x: x[:, 1:]}, "train features have 10 columns, test features 9"),

@@ -306,8 +306,9 @@ def _expand(fit: FittedProbe, classes: Tensor, num_classes: int) -> tuple[Tensor
     return weight, bias
 
 
-def _all_finite(features: Tensor, rows: int = 4096) -> bool:
-    return all(bool(torch.isfinite(block).all()) for block in features.split(rows))
+def _all_finite(features: Tensor) -> bool:
+    # The extremes carry NaN and infinity along, without a mask as large as the features.
+    return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(features))
 
 
 def _check(
@@ -317,7 +318,7 @@ def _check(
         ("train", train_features, train_labels),
         ("test", test_features, test_labels),
     ):
-        if x.ndim != 2 or not x.is_floating_point():
+        if x.ndim != 2 or not x.is_floating_point() or not x.shape[1]:
             raise LinprobeError(
                 f"{split} features have shape {tuple(x.shape)} and dtype {x.dtype}; expected "
                 "floating point (n_samples, n_features): flatten or pool each sample"
