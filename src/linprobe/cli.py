@@ -202,8 +202,10 @@ def _settings(options: argparse.Namespace) -> "Settings":
 
 
 def _run(options: argparse.Namespace, run: "Run") -> None:
+    from linprobe.memory import keep_freed_memory
     from linprobe.terminal import make_console, print_summary, show_progress
 
+    keep_freed_memory()
     with _cpu_threads(options.threads), show_progress(make_console(stderr=True)) as on_event:
         record = run(on_event)
     print_summary(make_console(), record, options.out)

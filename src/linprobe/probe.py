@@ -199,8 +199,9 @@ class _Protocol:
             )
 
     def run(self) -> FittedProbe:
-        path, best_point, best = self._solve_path()
-        point, certificate, status, passes = self._refit(best.l2, best_point)
+        path, best, best_point, sample_rows = self._solve_path()
+        options = NewtonOptions(seed=self.config.seed, sample_rows=sample_rows)
+        point, certificate, status, passes = self._refit(best.l2, best_point, options)
         weight, bias = self.standardisation.to_raw(point.weight, point.bias)
         ends = (self.config.l2_path[0], self.config.l2_path[-1])
         return FittedProbe(
@@ -225,7 +226,7 @@ class _Protocol:
             seconds=_NAN,
         )
 
-    def _solve_path(self) -> tuple[list[PathPoint], Point, PathPoint]:
+    def _solve_path(self) -> tuple[list[PathPoint], PathPoint, Point, int]:
         fit_rows = torch.zeros(len(self.labels), device=self.features.device)
         fit_rows[: self.num_fit] = 1.0
         problem = SoftmaxRegression(self.features, self.labels, self.num_classes, fit_rows)
@@ -254,12 +255,14 @@ class _Protocol:
             self.on_event("path", l2, solution.num_passes, solution.duality_gap)
             best = min(path, key=lambda p: p.validation_cross_entropy)
             if best is path[-1]:
-                best_point = solution.point
+                best_point, sample_rows = solution.point, solver.sample_rows
             if _turned(path):
                 break
-        return path, best_point, best
+        return path, best, best_point, sample_rows
 
-    def _refit(self, l2: float, start: Point) -> tuple[Point, Certificate, Status, float]:
+    def _refit(
+        self, l2: float, start: Point, options: NewtonOptions
+    ) -> tuple[Point, Certificate, Status, float]:
         """Solve on all rows; where the certificate disagrees with the solver, try harder."""
         passes = 0.0
         features, tol = self.features, self.config.tol
@@ -268,7 +271,7 @@ class _Protocol:
         attempts += [(torch.float64, tol / 2)] if can_double else []
         for dtype, goal in attempts:
             problem = SoftmaxRegression(features.to(dtype), self.labels, self.num_classes)
-            solver = SubsampledNewton(problem, NewtonOptions(seed=self.config.seed))
+            solver = SubsampledNewton(problem, options)
             start = replace(start, logits=start.logits.to(dtype))
             solution = solver.solve(
                 l2, tol=goal, max_passes=self.config.max_passes, starts=(start,)

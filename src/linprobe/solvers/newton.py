@@ -33,7 +33,7 @@ _SAFETY = 0.8  # aim below tol: the certificate recomputes the gap in float64
 _WEAK_PROGRESS = 0.15  # ratio of successive gaps above which the model is made better
 _STALLED_STEPS = 3
 _SAMPLE_BYTES = 2e9
-_MAX_WHITENED_FEATURES = 512
+_MAX_WHITENED_FEATURES = 256
 _LOW_PRECISION_L2 = 3e-6  # down to here bfloat16 serves unwhitened features
 
 
@@ -70,6 +70,11 @@ class SubsampledNewton:
         self._whitened = problem.num_features <= _MAX_WHITENED_FEATURES
         self._dtypes = self._model_dtypes()
 
+    @property
+    def sample_rows(self) -> int:
+        """Rows of the sampled Hessian by now: what a solver of a like problem may begin with."""
+        return self._num_rows
+
     def solve(
         self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()
     ) -> Solution:
@@ -91,9 +96,9 @@ class SubsampledNewton:
                 point, value = minimum.point, minimum.objective
                 return Solution(point, l2, value, gaps[-1], status, passes, len(gaps) - 1)
             if len(gaps) > 2 and gaps[-1] > _WEAK_PROGRESS * gaps[-2]:
+                level += self._num_rows >= self._most_rows()
                 self._num_rows = min(2 * self._num_rows, self._most_rows())
                 self._age = self.options.refresh_preconditioner
-                level += gaps[-1] > 0.5 * gaps[-2]
             dtype = self._dtypes[min(level, len(self._dtypes) - 1)]
             weight = self._newton_direction(minimum.probabilities, gradient, l2, dtype)
             direction = Direction(weight, self.problem.logits(weight))
@@ -159,12 +164,10 @@ class SubsampledNewton:
     def _solve_whitened(
         self, rows: Tensor, p: Tensor, s: Tensor, gradient: Tensor, l2: float, dtype: torch.dtype
     ) -> Tensor:
-        rows = rows.double()
-        transform, penalty = whitening(rows, p.double(), s.double(), l2)
+        transform, penalty = whitening(rows, p, s, l2)
         working = _working(dtype)
-        hessian = SampledHessian(
-            (rows @ transform).to(dtype), p.to(working), s.to(working), penalty.to(working)
-        )
+        whitened_rows = (rows.to(working) @ transform.to(working)).to(dtype)
+        hessian = SampledHessian(whitened_rows, p.to(working), s.to(working), penalty.to(working))
         whitened = self._solve(hessian, (gradient @ transform).to(working), lambda z: z)
         return whitened.double() @ transform.T
 

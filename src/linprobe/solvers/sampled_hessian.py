@@ -16,6 +16,7 @@ from linprobe.problem import SoftmaxRegression, bias_hessian, hessian_logits
 
 _UNIFORM_SHARE = 0.02
 _SKETCH_RANK = 150
+_WHITENING_ROWS = 8000
 
 Preconditioner = Callable[[Tensor], Tensor]
 """Gradient (n_classes, n_features) to something of the same shape that is nearer the solution."""
@@ -103,7 +104,7 @@ def whitening(
     can be multiplied in low precision, and conjugate gradients need no preconditioner.
 
     Args:
-        features: (m, n_features) float64.
+        features: (m, n_features); some 8,000 of them are used.
         probabilities: (n_classes, m).
         sample_weight: (m,).
         l2: the penalty.
@@ -111,7 +112,10 @@ def whitening(
     Returns:
         T (n_features, n_features) and the penalty in the new coordinates (n_features,), float64.
     """
-    scaled = features * _curvature_root(probabilities, sample_weight)[:, None]
+    stride = -(-len(features) // _WHITENING_ROWS)
+    root = _curvature_root(probabilities[:, ::stride], stride * sample_weight[::stride])
+    # In float64: eigenvalues below 1e-7 of the largest matter at small l2.
+    scaled = features[::stride].double() * root.double()[:, None]
     values, vectors = torch.linalg.eigh(scaled.T @ scaled)
     floored = values.clamp_min(0) + l2
     return vectors * floored.rsqrt(), l2 / floored
