@@ -10,7 +10,7 @@ from linprobe.experiments import common, figure5
 from linprobe.experiments.common import Settings
 from linprobe.experiments.figure5 import Figure5Config
 from linprobe.networks import ConvNet
-from linprobe.probe import ProbeConfig
+from linprobe.protocol import ProbeConfig
 from linprobe.results import load_run
 from linprobe.training import network_error_rate
 

@@ -9,7 +9,7 @@ from linprobe.errors import LinprobeError
 from linprobe.experiments import common, figure8
 from linprobe.experiments.common import Settings
 from linprobe.experiments.figure8 import Figure8Config
-from linprobe.probe import ProbeConfig
+from linprobe.protocol import ProbeConfig
 from linprobe.results import load_run
 from linprobe.training import MLPTraining
 

@@ -17,7 +17,7 @@ from linprobe.experiments.probing import (
 )
 from linprobe.features import extract_features
 from linprobe.networks import ConvNet, DeepMLP
-from linprobe.probe import ProbeConfig, fit_probe
+from linprobe.protocol import ProbeConfig, fit_probe
 from linprobe.results import ProbeRecord
 from linprobe.solvers.base import Status
 

@@ -12,7 +12,7 @@ from linprobe.experiments import common, session
 from linprobe.experiments.common import Settings, generator, load_samples
 from linprobe.experiments.session import Session
 from linprobe.networks import DeepMLP
-from linprobe.probe import ProbeConfig
+from linprobe.protocol import ProbeConfig
 from linprobe.results import load_run
 
 PROBE = ProbeConfig(l2_path=(1e-1, 1e-2))

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from linprobe.certificate import Certificate, certify
     from linprobe.features import extract_features
     from linprobe.holdout import holdout_order
-    from linprobe.probe import FittedProbe, ProbeConfig, fit_probe
     from linprobe.problem import SoftmaxRegression, Standardisation
+    from linprobe.protocol import FittedProbe, ProbeConfig, fit_probe
     from linprobe.taps import Taps
 
 __version__ = "0.1.0"
@@ -31,14 +31,14 @@ __all__ = [
 
 _HOMES = {
     "Certificate": "certificate",
-    "FittedProbe": "probe",
-    "ProbeConfig": "probe",
+    "FittedProbe": "protocol",
+    "ProbeConfig": "protocol",
     "SoftmaxRegression": "problem",
     "Standardisation": "problem",
     "Taps": "taps",
     "certify": "certificate",
     "extract_features": "features",
-    "fit_probe": "probe",
+    "fit_probe": "protocol",
     "holdout_order": "holdout",
 }
 

@@ -12,7 +12,7 @@ from linprobe.data import ImageDataset, load
 from linprobe.errors import LinprobeError
 from linprobe.holdout import holdout_order
 from linprobe.metrics import error_rate
-from linprobe.probe import ProbeConfig
+from linprobe.protocol import ProbeConfig
 
 QUICK_TRAIN, QUICK_TEST = 1_000, 1_000
 DEVICES = ("cpu", "cuda")

@@ -11,7 +11,7 @@ from linprobe.experiments.common import Samples, Settings
 from linprobe.features import extract_features, feature_widths, plan_groups
 from linprobe.metrics import wilson_interval
 from linprobe.networks import ConvNet, DeepMLP
-from linprobe.probe import FittedProbe, fit_probe
+from linprobe.protocol import FittedProbe, fit_probe
 from linprobe.results import ProbeRecord
 
 Network = ConvNet | DeepMLP

@@ -8,7 +8,7 @@ import torch
 from conftest import make_case
 from reference import reference_optimum
 
-import linprobe.probe as probe_module
+import linprobe.protocol as probe_module
 from linprobe import LinprobeError, ProbeConfig, certify, fit_probe, holdout_order
 from linprobe.problem import SoftmaxRegression, Standardisation
 from linprobe.solvers.base import Status
