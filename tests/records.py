@@ -3,6 +3,14 @@
 import math
 from collections.abc import Sequence
 
+from linprobe.evidence import (
+    FALLS,
+    UNDECIDED,
+    ControlRecord,
+    DepthStep,
+    Evaluation,
+    OnlineCode,
+)
 from linprobe.metrics import wilson_interval
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 
@@ -72,3 +80,51 @@ def run_record(*checkpoints: CheckpointRecord, **changes):
         "checkpoints": checkpoints,
     }
     return RunRecord(**(values | changes))
+
+
+def evaluation_record(rate=0.25, **changes):
+    """Of 8 test samples of two classes and none of a third."""
+    values = {
+        "num_test": 8,
+        "confusion": ((3, 1, 0), (1, 3, 0), (0, 0, 0)),
+        "per_class_error_rate": (0.25, 0.25, None),
+        "ece": 0.02,
+        "brier": 0.3,
+        "top_k_error_rate": {"2": 0.125},
+        "auroc": None,
+        "v_information_bits": 0.5,
+        "prior_entropy_bits": 1.0,
+        "mdl": OnlineCode(60.0, 120.0, 2.0, ((2, 2.0), (6, 58.0))),
+        "optimum_error_interval": (0.125, 0.375),
+        "num_undecided": 2,
+    }
+    return Evaluation(**(values | changes))
+
+
+def step_record(p_holm=0.01, **changes):
+    values = {
+        "from_layer": "input",
+        "to_layer": "layer1",
+        "num_fixed": 30,
+        "num_broken": 10,
+        "p_value": 0.005,
+        "p_holm": p_holm,
+        "verdict": FALLS if p_holm <= 0.05 else UNDECIDED,
+    }
+    return DepthStep(**(values | changes))
+
+
+def control_record(name="shuffled_labels", layer="layer1", **changes):
+    values = {
+        "name": name,
+        "layer": layer,
+        "repeat": 0,
+        "seed": 7,
+        "test_error_rate": 0.9,
+        "test_error_ci95": (0.89, 0.91),
+        "l2": 1e-2,
+        "duality_gap": 1e-6,
+        "status": "converged",
+        "selectivity": 0.8,
+    }
+    return ControlRecord(**(values | changes))

@@ -97,6 +97,7 @@ def test_record_takes_every_number_from_the_probe(samples):
     assert (record.layer, record.index, record.reducer) == ("conv1", 7, None)
     assert type(record.status) is str
     own = {"layer", "index", "num_features", "reducer", "status", "test_error_ci95"}
+    own.add("evaluation")
     for item in fields(ProbeRecord):
         if item.name not in own:
             assert getattr(record, item.name) == getattr(fitted, item.name)

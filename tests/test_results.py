@@ -6,7 +6,14 @@ import math
 from dataclasses import fields
 
 import pytest
-from records import checkpoint_record, probe_record, run_record
+from records import (
+    checkpoint_record,
+    control_record,
+    evaluation_record,
+    probe_record,
+    run_record,
+    step_record,
+)
 
 from linprobe.errors import LinprobeError
 from linprobe.results import ProbeRecord, load_run
@@ -36,7 +43,8 @@ def test_json_has_the_documented_shape(tmp_path):
     top = "experiment protocol seed quick config dataset environment seconds peak_rss_bytes"
     assert set(top.split()) < set(content)
     checkpoint = content["checkpoints"][0]
-    assert {"name", "step", "network_test_error_rate", "stages", "probes"} == set(checkpoint)
+    names = {"name", "step", "network_test_error_rate", "stages", "probes", "steps", "controls"}
+    assert names == set(checkpoint)
     assert list(checkpoint["probes"][0]) == [item.name for item in fields(ProbeRecord)]
     assert checkpoint["probes"][0]["test_error_ci95"] == pytest.approx([0.0943, 0.106], abs=1e-3)
 
@@ -148,3 +156,77 @@ def test_files_that_are_no_record(tmp_path, text, message):
 def test_no_file_at_all(tmp_path):
     with pytest.raises(LinprobeError, match=r"results\.json can't be read \(No such file"):
         load_run(tmp_path / "results.json")
+
+
+def with_evidence():
+    probes = (
+        probe_record(0, evaluation=evaluation_record()),
+        probe_record(1, "layer1", evaluation=evaluation_record(auroc=0.75, mdl=None)),
+        probe_record(2, "layer2"),
+    )
+    majority = control_record(
+        "majority", None, seed=None, l2=None, duality_gap=None, status=None, selectivity=None
+    )
+    controls = (control_record(), control_record(repeat=1, seed=8), majority)
+    return run_record(
+        checkpoint_record([], probes=probes, steps=(step_record(),), controls=controls)
+    )
+
+
+def test_evidence_makes_the_round_trip(tmp_path):
+    run = with_evidence()
+    run.save(tmp_path)
+    assert load_run(tmp_path) == run
+
+
+def test_evidence_in_json_has_the_documented_shape(tmp_path):
+    checkpoint = json.loads(saved(tmp_path, with_evidence()).read_text())["checkpoints"][0]
+    evaluation = checkpoint["probes"][0]["evaluation"]
+    assert evaluation["confusion"][0] == [3, 1, 0]
+    assert evaluation["per_class_error_rate"] == [0.25, 0.25, None]
+    assert evaluation["top_k_error_rate"] == {"2": 0.125}
+    assert evaluation["mdl"]["blocks"] == [[2, 2.0], [6, 58.0]]
+    assert evaluation["optimum_error_interval"] == [0.125, 0.375]
+    assert checkpoint["steps"][0]["verdict"] == "falls"
+    assert [c["layer"] for c in checkpoint["controls"]] == ["layer1", "layer1", None]
+    assert checkpoint["controls"][2]["seed"] is None
+
+
+def test_files_without_evidence_load(tmp_path):
+    run = with_evidence()
+    path = saved(tmp_path, run)
+
+    def strip(content):
+        for checkpoint in content["checkpoints"]:
+            del checkpoint["steps"], checkpoint["controls"]
+            for probe in checkpoint["probes"]:
+                del probe["evaluation"]
+
+    damaged(path, strip)
+    checkpoint = load_run(tmp_path).checkpoints[0]
+    assert checkpoint.steps == checkpoint.controls == ()
+    assert [probe.evaluation for probe in checkpoint.probes] == [None] * 3
+    assert checkpoint.probes[2] == run.checkpoints[0].probes[2]
+
+
+def test_damaged_evidence_is_named(tmp_path):
+    path = saved(tmp_path, with_evidence())
+
+    def spoil(content):
+        content["checkpoints"][0]["probes"][0]["evaluation"]["confusion"][1] = [1, "x", 0]
+
+    damaged(path, spoil)
+    with pytest.raises(LinprobeError, match=r"evaluation\.confusion\[1\]\[1\] is 'x'; expected an"):
+        load_run(tmp_path)
+
+
+def test_csv_has_the_numbers_of_the_evaluation(tmp_path):
+    saved(tmp_path, with_evidence())
+    first, second, third = csv_rows(tmp_path)
+    assert (float(first["ece"]), float(first["brier"]), first["auroc"]) == (0.02, 0.3, "")
+    assert (float(first["v_information_bits"]), float(first["mdl_bits"])) == (0.5, 60.0)
+    assert float(first["optimum_error_low"]) == 0.125
+    assert float(first["optimum_error_high"]) == 0.375
+    assert (second["auroc"], second["mdl_bits"]) == ("0.75", "")
+    assert third["ece"] == third["optimum_error_low"] == ""
+    assert "evaluation" not in first

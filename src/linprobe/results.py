@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from linprobe.errors import LinprobeError
+from linprobe.evidence import ControlRecord, DepthStep, Evaluation
 from linprobe.files import replacing
 from linprobe.serial import FieldError, from_json, to_json
 
@@ -37,6 +38,7 @@ class ProbeRecord:
         duality_gap: certified bound on the distance of `objective` from its minimum, nats.
         test_error_ci95: Wilson interval of the test error rate.
         num_passes: readings of all features, for the whole path and the refit.
+        evaluation: what the test probabilities show; None: not computed.
     """
 
     layer: str
@@ -59,6 +61,7 @@ class ProbeRecord:
     test_cross_entropy: float
     num_passes: float
     seconds: float
+    evaluation: Evaluation | None = None
 
     @property
     def converged(self) -> bool:
@@ -76,6 +79,8 @@ class CheckpointRecord:
         network_test_error_rate: of the network's own output, dropout off.
         stages: seconds of each stage: "train", "extract", "solve", "evaluate".
         probes: in the order of the probe points.
+        steps: paired comparison of each probe point with the next.
+        controls: what the curve is to be compared with.
     """
 
     name: str
@@ -83,6 +88,8 @@ class CheckpointRecord:
     network_test_error_rate: float
     stages: dict[str, float]
     probes: tuple[ProbeRecord, ...]
+    steps: tuple[DepthStep, ...] = ()
+    controls: tuple[ControlRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,14 +222,22 @@ def load_run(folder: Path) -> RunRecord:
 _RUN_COLUMNS = ("experiment", "protocol", "seed", "quick")
 _CHECKPOINT_COLUMNS = ("checkpoint", "step", "network_test_error_rate")
 _CI = "test_error_ci95"
+_PROBE_FIELDS = tuple(item.name for item in fields(ProbeRecord) if item.name != "evaluation")
+_EVALUATION_COLUMNS = (
+    *("ece", "brier", "auroc", "v_information_bits", "mdl_bits"),
+    *("optimum_error_low", "optimum_error_high"),
+)
 
 
 def _probe_columns() -> Iterator[str]:
-    for item in fields(ProbeRecord):
-        yield from (f"{_CI}_low", f"{_CI}_high") if item.name == _CI else (item.name,)
+    for name in _PROBE_FIELDS:
+        yield from (f"{_CI}_low", f"{_CI}_high") if name == _CI else (name,)
 
 
-_CSV_COLUMNS = (*_RUN_COLUMNS, "dataset", *_CHECKPOINT_COLUMNS, *_probe_columns())
+_CSV_COLUMNS = (
+    *(*_RUN_COLUMNS, "dataset", *_CHECKPOINT_COLUMNS),
+    *(*_probe_columns(), *_EVALUATION_COLUMNS),
+)
 
 
 def _csv_rows(run: RunRecord) -> Iterator[list[Any]]:
@@ -232,7 +247,17 @@ def _csv_rows(run: RunRecord) -> Iterator[list[Any]]:
         middle = [checkpoint.name, checkpoint.step, checkpoint.network_test_error_rate]
         for probe in checkpoint.probes:
             row: list[Any] = [*head, *middle]
-            for item in fields(ProbeRecord):
-                value = getattr(probe, item.name)
-                row.extend(value if item.name == _CI else (value,))
+            for name in _PROBE_FIELDS:
+                value = getattr(probe, name)
+                row.extend(value if name == _CI else (value,))
+            row.extend(_evaluation_cells(probe.evaluation))
             yield [to_json(cell) for cell in row]
+
+
+def _evaluation_cells(e: Evaluation | None) -> tuple[float | None, ...]:
+    """Cells of `_EVALUATION_COLUMNS`."""
+    if e is None:
+        return (None,) * len(_EVALUATION_COLUMNS)
+    low, high = e.optimum_error_interval or (None, None)
+    bits = e.mdl.bits if e.mdl is not None else None
+    return (e.ece, e.brier, e.auroc, e.v_information_bits, bits, low, high)

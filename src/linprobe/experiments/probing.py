@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from linprobe.evidence import Evaluation
 from linprobe.experiments.common import Samples, Settings
 from linprobe.features import extract_features, feature_widths, plan_groups
 from linprobe.metrics import wilson_interval
@@ -104,7 +105,13 @@ def probe_layers(
     return Probed(tuple(records), tensors, extract_seconds, solve_seconds)
 
 
-def probe_record(layer: str, index: int, fitted: FittedProbe, num_test: int) -> ProbeRecord:
+def probe_record(
+    layer: str,
+    index: int,
+    fitted: FittedProbe,
+    num_test: int,
+    evaluation: Evaluation | None = None,
+) -> ProbeRecord:
     """What a run keeps of a fitted probe.
 
     Args:
@@ -112,6 +119,7 @@ def probe_record(layer: str, index: int, fitted: FittedProbe, num_test: int) -> 
         index: its place along the network.
         fitted: the probe.
         num_test: test samples that its test error was measured on.
+        evaluation: what its test probabilities show.
     """
     rate = fitted.test_error_rate
     interval = (rate, rate)  # of an unknown rate: unknown
@@ -124,6 +132,7 @@ def probe_record(layer: str, index: int, fitted: FittedProbe, num_test: int) -> 
         "reducer": None,
         "status": str(fitted.status),
         "test_error_ci95": interval,
+        "evaluation": evaluation,
     }
     shared = {f.name: getattr(fitted, f.name) for f in fields(ProbeRecord) if f.name not in own}
     return ProbeRecord(**own, **shared)
