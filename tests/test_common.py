@@ -6,8 +6,9 @@ from tiny import tiny_dataset
 
 from linprobe.errors import LinprobeError
 from linprobe.experiments import common
-from linprobe.experiments.common import Settings, generator, load_samples
+from linprobe.experiments.common import Settings, load_samples
 from linprobe.holdout import num_held_out
+from linprobe.randomness import generator
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from linprobe.errors import LinprobeError
-from linprobe.experiments.folder import prepare_folder
+from linprobe.folder import prepare_folder
 
 
 def old_run(folder):

@@ -1,25 +1,21 @@
 """All layers of a small network: nothing lost, whatever the memory budget."""
 
-from dataclasses import fields
-
 import pytest
 import torch
 from tiny import tiny_dataset
 
 from linprobe.experiments import common
-from linprobe.experiments.common import Settings, generator, load_samples
+from linprobe.experiments.common import Settings, load_samples
 from linprobe.experiments.probing import (
     LayerWatcher,
     expected_cost,
     layer_widths,
     probe_layers,
-    probe_record,
 )
 from linprobe.features import extract_features
 from linprobe.networks import ConvNet, DeepMLP
-from linprobe.protocol import ProbeConfig, fit_probe
-from linprobe.results import ProbeRecord
-from linprobe.solvers.base import Status
+from linprobe.protocol import ProbeConfig
+from linprobe.randomness import generator
 
 PROBE = ProbeConfig(l2_path=(1e-1, 1e-2, 1e-3))
 
@@ -87,31 +83,6 @@ def test_saved_tensors_give_the_recorded_error_from_raw_features(samples, tmp_pa
         assert rate == pytest.approx(record.test_error_rate)
         low, high = record.test_error_ci95
         assert low <= rate <= high
-
-
-def test_record_takes_every_number_from_the_probe(samples):
-    images = samples.train_images.flatten(1).float()
-    test = samples.dataset.test_images.flatten(1).float()
-    fitted = fit_probe(images, samples.train_labels, test, samples.dataset.test_labels, PROBE)
-    record = probe_record("conv1", 7, fitted, 50)
-    assert (record.layer, record.index, record.reducer) == ("conv1", 7, None)
-    assert type(record.status) is str
-    own = {"layer", "index", "num_features", "reducer", "status", "test_error_ci95"}
-    own.add("evaluation")
-    for item in fields(ProbeRecord):
-        if item.name not in own:
-            assert getattr(record, item.name) == getattr(fitted, item.name)
-
-
-def test_unknown_error_rate_has_an_unknown_interval(samples):
-    images = samples.train_images.flatten(1).float()
-    images[0, 0] = torch.nan
-    test = samples.dataset.test_images.flatten(1).float()
-    fitted = fit_probe(images, samples.train_labels, test, samples.dataset.test_labels, PROBE)
-    record = probe_record("x", 0, fitted, 50)
-    assert record.status == Status.NONFINITE_FEATURES.value
-    assert all(end != end for end in record.test_error_ci95)
-    assert not record.converged
 
 
 def test_widths_and_costs_of_the_convolutional_network(samples):

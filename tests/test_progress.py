@@ -1,6 +1,6 @@
 """Fractions of expected work."""
 
-from linprobe.experiments.progress import Tracker, ignore
+from linprobe.progress import Tracker, ignore
 
 
 def test_fractions_follow_the_work_that_is_done():

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 from tiny import tiny_dataset
 
 from linprobe.experiments import common, session
-from linprobe.experiments.common import Settings, generator, load_samples
+from linprobe.experiments.common import Settings, load_samples
 from linprobe.experiments.session import Session
 from linprobe.networks import DeepMLP
 from linprobe.protocol import ProbeConfig
+from linprobe.randomness import generator
 from linprobe.results import load_run
 
 PROBE = ProbeConfig(l2_path=(1e-1, 1e-2))

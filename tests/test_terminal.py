@@ -7,7 +7,7 @@ import pytest
 from records import checkpoint_record, run_record
 from rich.console import Console
 
-from linprobe.experiments.progress import Event
+from linprobe.progress import Event
 from linprobe.terminal import (
     duration,
     make_console,

@@ -14,7 +14,7 @@ from linprobe.errors import LinprobeError
 
 if TYPE_CHECKING:
     from linprobe.experiments.common import Settings
-    from linprobe.experiments.progress import OnEvent
+    from linprobe.progress import OnEvent
     from linprobe.results import RunRecord
 
     Run = Callable[[OnEvent], RunRecord]

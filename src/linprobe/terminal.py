@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column, Table
 
-from linprobe.experiments.progress import Event, OnEvent
+from linprobe.progress import Event, OnEvent
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 
 _WIDTH = 110  # where the output is a file, which has none

@@ -1,6 +1,5 @@
 """What all experiments take: settings, samples and sources of randomness."""
 
-import hashlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from linprobe.errors import LinprobeError
 from linprobe.holdout import holdout_order
 from linprobe.metrics import error_rate
 from linprobe.protocol import ProbeConfig
+from linprobe.randomness import generator
 
 QUICK_TRAIN, QUICK_TEST = 1_000, 1_000
 DEVICES = ("cpu", "cuda")
@@ -117,9 +117,3 @@ def load_samples(settings: Settings) -> Samples:
         data.train_labels, settings.probe.validation_fraction, generator(settings.seed, "holdout")
     )
     return Samples(data, data.train_images[order], data.train_labels[order])
-
-
-def generator(seed: int, purpose: str) -> torch.Generator:
-    """A source of randomness of its own for each purpose of a run, on the CPU."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from linprobe.errors import LinprobeError
-from linprobe.experiments.common import Settings, generator, load_samples
-from linprobe.experiments.folder import prepare_folder
-from linprobe.experiments.progress import OnEvent, ignore
+from linprobe.experiments.common import Settings, load_samples
 from linprobe.experiments.session import Session
+from linprobe.folder import prepare_folder
 from linprobe.networks import RECIPES, ConvNet, Recipe
+from linprobe.progress import OnEvent, ignore
+from linprobe.randomness import generator
 from linprobe.report.plots import figure5, save_figure
 from linprobe.results import RunRecord
 from linprobe.training import CONVNET_TRAINING, train_convnet

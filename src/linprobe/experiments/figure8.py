@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from linprobe.experiments.common import Settings, generator, load_samples
-from linprobe.experiments.folder import prepare_folder
-from linprobe.experiments.progress import OnEvent, ignore
+from linprobe.experiments.common import Settings, load_samples
 from linprobe.experiments.session import Session
+from linprobe.folder import prepare_folder
 from linprobe.networks import DeepMLP
+from linprobe.progress import OnEvent, ignore
+from linprobe.randomness import generator
 from linprobe.report.plots import Split, figure8, save_figure
 from linprobe.results import RunRecord
 from linprobe.training import MLPTrainer, MLPTraining

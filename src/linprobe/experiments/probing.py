@@ -2,17 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from linprobe.evidence import Evaluation
 from linprobe.experiments.common import Samples, Settings
 from linprobe.features import extract_features, feature_widths, plan_groups
-from linprobe.metrics import wilson_interval
 from linprobe.networks import ConvNet, DeepMLP
-from linprobe.protocol import FittedProbe, fit_probe
+from linprobe.protocol import fit_probe
+from linprobe.recording import probe_record
 from linprobe.results import ProbeRecord
 
 Network = ConvNet | DeepMLP
@@ -103,39 +101,6 @@ def probe_layers(
             watcher.finished(records[-1])
     solve_seconds = sum(record.seconds for record in records)
     return Probed(tuple(records), tensors, extract_seconds, solve_seconds)
-
-
-def probe_record(
-    layer: str,
-    index: int,
-    fitted: FittedProbe,
-    num_test: int,
-    evaluation: Evaluation | None = None,
-) -> ProbeRecord:
-    """What a run keeps of a fitted probe.
-
-    Args:
-        layer: its name.
-        index: its place along the network.
-        fitted: the probe.
-        num_test: test samples that its test error was measured on.
-        evaluation: what its test probabilities show.
-    """
-    rate = fitted.test_error_rate
-    interval = (rate, rate)  # of an unknown rate: unknown
-    if rate == rate:
-        interval = wilson_interval(round(rate * num_test), num_test)
-    own: dict[str, Any] = {
-        "layer": layer,
-        "index": index,
-        "num_features": fitted.weight.shape[1],
-        "reducer": None,
-        "status": str(fitted.status),
-        "test_error_ci95": interval,
-        "evaluation": evaluation,
-    }
-    shared = {f.name: getattr(fitted, f.name) for f in fields(ProbeRecord) if f.name not in own}
-    return ProbeRecord(**own, **shared)
 
 
 def _features(

@@ -20,8 +20,8 @@ from linprobe.experiments.probing import (
     layer_widths,
     probe_layers,
 )
-from linprobe.experiments.progress import OnEvent, Tracker
 from linprobe.files import replacing
+from linprobe.progress import OnEvent, Tracker
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.serial import to_json
 from linprobe.training import OnBatch, network_error_rate

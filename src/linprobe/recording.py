@@ -1,0 +1,45 @@
+"""From a fitted probe to what a run keeps of it."""
+
+from dataclasses import fields
+from typing import Any
+
+from linprobe.evidence import Evaluation
+from linprobe.metrics import wilson_interval
+from linprobe.protocol import FittedProbe
+from linprobe.results import ProbeRecord
+
+
+def probe_record(
+    layer: str,
+    index: int,
+    fitted: FittedProbe,
+    num_test: int,
+    evaluation: Evaluation | None = None,
+    *,
+    reducer: str | None = None,
+) -> ProbeRecord:
+    """What a run keeps of a fitted probe.
+
+    Args:
+        layer: its name.
+        index: its place along the network.
+        fitted: the probe.
+        num_test: test samples that its test error was measured on.
+        evaluation: what its test probabilities show.
+        reducer: how the layer was made smaller before probing.
+    """
+    rate = fitted.test_error_rate
+    interval = (rate, rate)  # of an unknown rate: unknown
+    if rate == rate:
+        interval = wilson_interval(round(rate * num_test), num_test)
+    own: dict[str, Any] = {
+        "layer": layer,
+        "index": index,
+        "num_features": fitted.weight.shape[1],
+        "reducer": reducer,
+        "status": str(fitted.status),
+        "test_error_ci95": interval,
+        "evaluation": evaluation,
+    }
+    shared = {f.name: getattr(fitted, f.name) for f in fields(ProbeRecord) if f.name not in own}
+    return ProbeRecord(**own, **shared)

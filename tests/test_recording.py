@@ -1,0 +1,41 @@
+"""Records hold what the probe says, and nothing that is unknown is made up."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+from tiny import tiny_dataset
+
+from linprobe.protocol import ProbeConfig, fit_probe
+from linprobe.recording import probe_record
+from linprobe.results import ProbeRecord
+from linprobe.solvers.base import Status
+
+PROBE = ProbeConfig(l2_path=(1e-1, 1e-2, 1e-3))
+
+
+@pytest.fixture
+def splits():
+    data = tiny_dataset()
+    train, test = (x.flatten(1).float() for x in (data.train_images, data.test_images))
+    return train, data.train_labels, test, data.test_labels
+
+
+def test_record_takes_every_number_from_the_probe(splits):
+    fitted = fit_probe(*splits, PROBE)
+    record = probe_record("conv1", 7, fitted, 50, reducer="mean")
+    assert (record.layer, record.index, record.reducer) == ("conv1", 7, "mean")
+    assert type(record.status) is str
+    own = {"layer", "index", "num_features", "reducer", "status", "test_error_ci95"}
+    own.add("evaluation")
+    for item in fields(ProbeRecord):
+        if item.name not in own:
+            assert getattr(record, item.name) == getattr(fitted, item.name)
+
+
+def test_unknown_error_rate_has_an_unknown_interval(splits):
+    splits[0][0, 0] = torch.nan
+    record = probe_record("x", 0, fit_probe(*splits, PROBE), 50)
+    assert record.status == Status.NONFINITE_FEATURES.value
+    assert all(end != end for end in record.test_error_ci95)
+    assert not record.converged
