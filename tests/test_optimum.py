@@ -8,6 +8,7 @@ from reference import reference_optimum
 from linprobe.certificate import certify
 from linprobe.optimum import OptimumBall, OptimumError
 from linprobe.problem import Standardisation
+from linprobe.solvers.base import Point
 
 SAME = Standardisation(torch.zeros(1, dtype=torch.float64), 1.0)
 PENALTIES = (1e-1, 1e-2, 1e-3)
@@ -40,7 +41,8 @@ def near(case, rows, weight, bias, distance, l2, seed):
 def actual_moves(case, ball, loose, weight, bias, own):
     """How far the margins of class `own` move from the loose solution to the optimum."""
     x = case.features
-    before, after = loose @ x.T + ball.bias[:, None], weight @ x.T + bias[:, None]
+    before = loose @ x.T + (bias + ball.bias_shift)[:, None]
+    after = weight @ x.T + bias[:, None]
     return ((after[own] - after) - (before[own] - before)).abs()
 
 
@@ -70,7 +72,7 @@ def test_interval_holds_the_optimums_error(case, l2):
     widths = []
     for seed, distance in enumerate([1e-7, 1e-4, 1e-3, 1e-2, 0.1, 1.0]):
         loose, ball = near(case, rows, weight, bias, distance, l2, seed)
-        logits = loose @ case.features.T
+        logits = loose @ case.features.T + bias[:, None]
         found = ball.error_interval(logits, case.labels, case.features, SAME)
         assert found.low - 1e-12 <= rate <= found.high + 1e-12
         undecided = found.num_undecided / len(case.labels)
@@ -90,7 +92,8 @@ def test_a_smaller_ball_would_be_wrong():
             loose, ball = near(case, rows, weight, bias, 3.0, 1e-2, seed)
             ball.radius /= 100
             ball._divergence /= 1e4
-            found = ball.error_interval(loose @ case.features.T, case.labels, case.features, SAME)
+            logits = loose @ case.features.T + bias[:, None]
+            found = ball.error_interval(logits, case.labels, case.features, SAME)
             missed += not found.low <= float(exact.double().mean()) <= found.high
     assert missed > 5, "the check must be able to fail"
 
@@ -100,8 +103,10 @@ def test_given_bias_does_not_matter():
     rows = torch.arange(len(case.labels))
     weight, bias = optimum(case, 1e-2, rows)
     x, y = case.features, case.labels
-    ball = OptimumBall(x, y, weight @ x.T, bias + torch.tensor([0.3, -0.2, 0.1]), 1e-2, 1e-5)
-    torch.testing.assert_close(ball.bias - ball.bias.mean(), bias, atol=1e-9, rtol=0)
+    off = torch.tensor([0.3, -0.2, -0.1], dtype=torch.float64)
+    ball = OptimumBall(x, y, weight @ x.T, bias + off, 1e-2, 1e-5)
+    shift = ball.bias_shift - ball.bias_shift.mean()
+    torch.testing.assert_close(shift, -off, atol=1e-9, rtol=0)
 
 
 def test_raw_features_and_standardised_ones_agree():
@@ -109,7 +114,7 @@ def test_raw_features_and_standardised_ones_agree():
     rows = torch.arange(len(case.labels))
     weight, bias = optimum(case, 1e-2, rows)
     loose, ball = near(case, rows, weight, bias, 0.05, 1e-2, 0)
-    logits = loose @ case.features.T
+    logits = loose @ case.features.T + bias[:, None]
     one = ball.error_interval(logits, case.labels, case.features, SAME)
     mean = torch.linspace(-2, 2, case.features.shape[1]).double()
     raw = case.features / 4.0 + mean
@@ -129,3 +134,16 @@ def test_unknown_classes_are_certainly_wrong():
     found = ball.error_interval(weight @ case.features.T, labels, case.features, SAME)
     assert found == OptimumError(1.0, 1.0, 0)
     assert OptimumError.unknown(7) == OptimumError(0.0, 1.0, 7)
+
+
+def test_no_bound_without_a_certificate_or_with_too_many_classes():
+    def ball(num_classes, grad_norm):
+        labels = torch.arange(2 * num_classes) % num_classes
+        features = torch.eye(2 * num_classes).double()
+        zero = torch.zeros(num_classes, 2 * num_classes).double()
+        point = Point(zero, zero[:, 0], zero)
+        return OptimumBall.of(features, labels, point, 1e-2, grad_norm)
+
+    assert ball(3, 1e-3) is not None
+    assert ball(3, float("nan")) is None
+    assert ball(101, 1e-3) is None

@@ -235,3 +235,34 @@ def test_a_class_only_in_held_out_rows_is_refused():
     y[-1] = 3
     with pytest.raises(LinprobeError, match="holdout_order"):
         fit_probe(x, y, xt, yt)
+
+
+def test_optimum_error_interval_closes_with_the_tolerance():
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(900) % 3
+    features = torch.randn(900, 10, generator=generator)
+    features[torch.arange(900), labels] += 1.5
+    found = []
+    for tol in (1e-3, 1e-6, 1e-10):
+        config = ProbeConfig(l2_path=(1e-1, 1e-2, 1e-3), tol=tol)
+        train, test = features[:600].double(), features[600:].double()
+        fit = fit_probe(train, labels[:600], test, labels[600:], config)
+        assert fit.test_logits.shape == (3, 300)
+        wrong = fit.test_logits.argmax(0) != labels[600:]
+        assert float(wrong.double().mean()) == fit.test_error_rate
+        assert fit.optimum_error.low <= fit.test_error_rate <= fit.optimum_error.high
+        found.append(fit.optimum_error)
+    assert found[0].num_undecided > found[1].num_undecided > found[2].num_undecided
+    assert found[2].high - found[2].low <= 0.01
+    assert found[0].low <= found[2].low <= found[2].high <= found[0].high
+
+
+def test_optimum_error_with_a_class_that_training_lacks():
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(300) % 3
+    features = torch.randn(300, 10, generator=generator, dtype=torch.float64)
+    features[torch.arange(300), labels] += 1.5
+    two = labels < 2
+    fit = fit_probe(features[two], labels[two], features.clone(), labels, ProbeConfig(tol=1e-9))
+    assert fit.optimum_error.low >= 1 / 3
+    assert fit.optimum_error.low <= fit.test_error_rate <= fit.optimum_error.high < 0.75

@@ -46,6 +46,7 @@ import torch
 from torch import Tensor
 
 from linprobe.problem import Standardisation, bias_hessian
+from linprobe.solvers.base import Point
 
 MAX_CLASSES = 100
 _ROWS = 2048
@@ -83,13 +84,13 @@ class OptimumBall:
         labels: (n_train,) int64 in 0..n_classes-1; every class occurs.
         logits: (n_classes, n_train) of the probe without its bias; what rounding they carry
             is beyond the bound.
-        bias: (n_classes,) of the probe; moved to the best bias for its weight.
+        bias: (n_classes,) of the probe, about the best for its weight.
         l2: the penalty.
         grad_norm: ``||grad_W P||_F`` at the best bias, as certified.
 
     Attributes:
         radius: bound of ``||W* - W||_F``.
-        bias: (n_classes,) float64, the best one.
+        bias_shift: (n_classes,) float64, from the given bias to the best one.
     """
 
     def __init__(
@@ -102,7 +103,8 @@ class OptimumBall:
         grad_norm: float,
     ) -> None:
         self.radius = grad_norm / l2
-        self.bias, probabilities = _best_bias(logits.double(), labels, bias.double())
+        best_bias, probabilities = _best_bias(logits.double(), labels, bias.double())
+        self.bias_shift = best_bias - bias
         self._divergence = l2 * self.radius**2 / 4
         unsure = 1 - probabilities.square().sum(0)
         rows = unsure.topk(min(_ROWS, len(labels))).indices
@@ -126,6 +128,19 @@ class OptimumBall:
         h[own] = 0.0
         return shares.to(self._rows.dtype) @ self._rows, h
 
+    @classmethod
+    def of(
+        cls, features: Tensor, labels: Tensor, point: Point, l2: float, grad_norm: float
+    ) -> "OptimumBall | None":
+        """Of a solver's point; None where no bound can be had.
+
+        That is without a finite certificate, and for more than `MAX_CLASSES` classes, where the
+        pairs of classes would cost more than solving.
+        """
+        if not math.isfinite(grad_norm) or len(point.bias) > MAX_CLASSES:
+            return None
+        return cls(features, labels, point.logits, point.bias, l2, grad_norm)
+
     def margin_bounds(self, own: int, standardised: Tensor) -> Tensor:
         """Bound of how far the margins of class `own` over every class can move.
 
@@ -148,13 +163,13 @@ class OptimumBall:
         """Bound the exact optimum's error rate on a test split.
 
         Args:
-            logits: (n_classes, n_test) float64 of the probe, without bias.
+            logits: (n_classes, n_test) float64 of the probe, bias included.
             labels: (n_test,) int64; -1: a class that the probe does not know.
             features: (n_test, n_features), raw, finite.
             standardisation: of the training features.
         """
         num_right, num_wrong = 0, int((labels < 0).sum())
-        logits = logits + self.bias[:, None]
+        logits = logits + self.bias_shift[:, None]
         mean = standardisation.mean.to(features.dtype)
         rows = max(1, _BLOCK_BYTES // (features.element_size() * features.shape[1]))
         for own in range(len(logits)):

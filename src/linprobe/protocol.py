@@ -20,6 +20,7 @@ from torch import Tensor
 from linprobe.certificate import Certificate, certify, float64_logits
 from linprobe.errors import LinprobeError
 from linprobe.holdout import num_held_out
+from linprobe.optimum import OptimumBall, OptimumError
 from linprobe.problem import SoftmaxRegression, Standardisation
 from linprobe.solvers.base import Point, Status
 from linprobe.solvers.newton import NewtonOptions, SubsampledNewton
@@ -95,6 +96,8 @@ class FittedProbe:
         standardisation: the map to the space where `l2` is stated; ``weight / scale`` is W.
         path: the penalties tried, in order.
         num_passes: of the path and the refit together.
+        test_logits: (n_classes, n_test) float64.
+        optimum_error: interval of the exact optimum's test error rate, by the certificate.
     """
 
     weight: Tensor
@@ -116,6 +119,8 @@ class FittedProbe:
     test_cross_entropy: float
     num_passes: float
     seconds: float
+    test_logits: Tensor
+    optimum_error: OptimumError
 
 
 def fit_probe(
@@ -150,28 +155,36 @@ def fit_probe(
     if num_classes is None:
         num_classes = int(max(train_labels.max(), test_labels.max())) + 1
     classes = torch.unique(train_labels)
-    blank = _blank(train_features, num_classes)
+    blank = _blank(train_features, num_classes, len(test_labels))
     if not _all_finite(train_features) or not _all_finite(test_features):
         return replace(blank, status=Status.NONFINITE_FEATURES)
     compact = torch.searchsorted(classes, train_labels)
     standardisation = Standardisation.fit_(train_features)
+    ball: OptimumBall | None = None
     if len(classes) == 1:
         weight = train_features.new_zeros(1, train_features.shape[1]).double()
         fit = replace(blank, weight=weight, bias=weight.new_zeros(1))
         fit = replace(fit, status=Status.DEGENERATE_LABELS, standardisation=standardisation)
     else:
-        fit = _Protocol(
+        fit, ball = _Protocol(
             train_features, compact, len(classes), standardisation, config, on_event or _ignore
         ).run()
     weight, bias = _expand(fit, classes, num_classes)
     logits = float64_logits(test_features, weight) + bias[:, None]
     cross_entropy, error_rate = _evaluate(logits, test_labels)
+    optimum_error = OptimumError.unknown(len(test_labels))
+    if ball is not None:
+        known = torch.isin(test_labels, classes)
+        own = torch.where(known, torch.searchsorted(classes, test_labels), -1)
+        optimum_error = ball.error_interval(logits[classes], own, test_features, standardisation)
     return replace(
         fit,
         weight=weight,
         bias=bias,
         test_cross_entropy=cross_entropy,
         test_error_rate=error_rate,
+        test_logits=logits,
+        optimum_error=optimum_error,
         seconds=time.perf_counter() - started,
     )
 
@@ -198,13 +211,14 @@ class _Protocol:
                 "linprobe.holdout_order, which never holds out the last sample of a class"
             )
 
-    def run(self) -> FittedProbe:
+    def run(self) -> tuple[FittedProbe, OptimumBall | None]:
+        """The probe, without what belongs to the test split, and where the optimum can be."""
         path, best, best_point, sample_rows = self._solve_path()
         options = NewtonOptions(seed=self.config.seed, sample_rows=sample_rows)
         point, certificate, status, passes = self._refit(best.l2, best_point, options)
         weight, bias = self.standardisation.to_raw(point.weight, point.bias)
         ends = (self.config.l2_path[0], self.config.l2_path[-1])
-        return FittedProbe(
+        fit = FittedProbe(
             weight=weight,
             bias=bias,
             standardisation=self.standardisation,
@@ -224,7 +238,11 @@ class _Protocol:
             test_cross_entropy=_NAN,
             num_passes=passes + sum(p.num_passes for p in path),
             seconds=_NAN,
+            test_logits=weight.new_empty(0),
+            optimum_error=OptimumError.unknown(0),
         )
+        ball = OptimumBall.of(self.features, self.labels, point, best.l2, certificate.grad_norm)
+        return fit, ball
 
     def _solve_path(self) -> tuple[list[PathPoint], PathPoint, Point, int]:
         fit_rows = torch.zeros(len(self.labels), device=self.features.device)
@@ -344,7 +362,7 @@ def _check(
         )
 
 
-def _blank(features: Tensor, num_classes: int) -> FittedProbe:
+def _blank(features: Tensor, num_classes: int, num_test: int) -> FittedProbe:
     """A record that knows nothing yet."""
     weight = torch.full(
         (num_classes, features.shape[1]), _NAN, dtype=torch.float64, device=features.device
@@ -369,6 +387,8 @@ def _blank(features: Tensor, num_classes: int) -> FittedProbe:
         test_cross_entropy=_NAN,
         num_passes=0.0,
         seconds=0.0,
+        test_logits=weight.new_full((num_classes, num_test), _NAN),
+        optimum_error=OptimumError.unknown(num_test),
     )
 
 
