@@ -112,69 +112,6 @@ class OptimumBall:
         self._probabilities = probabilities[:, rows]
         self._each = 1 / len(labels)
 
-    def _centres(self, own: int) -> tuple[Tensor, Tensor]:
-        """The means <x> and the bounds h of class `own` against every class.
-
-        Returns:
-            (n_classes, n_features), standardised, and (n_classes,) float64; zero for `own`.
-        """
-        p = self._probabilities
-        weight = (p[own] * p / (p[own] + p)).nan_to_num(nan=0.0) * self._each  # c_i a class
-        weight[own] = 0.0
-        total = weight.sum(1)
-        shares = weight / total.clamp_min(torch.finfo(total.dtype).tiny)[:, None]
-        y = self._divergence / total
-        h = (y + (y * y + 8 * y).sqrt()) / 2
-        h[own] = 0.0
-        return shares.to(self._rows.dtype) @ self._rows, h
-
-    @classmethod
-    def of(
-        cls, features: Tensor, labels: Tensor, point: Point, l2: float, grad_norm: float
-    ) -> "OptimumBall | None":
-        """Of a solver's point; None where no bound can be had.
-
-        That is without a finite certificate, and for more than `MAX_CLASSES` classes, where the
-        pairs of classes would cost more than solving.
-        """
-        if not math.isfinite(grad_norm) or len(point.bias) > MAX_CLASSES:
-            return None
-        return cls(features, labels, point.logits, point.bias, l2, grad_norm)
-
-    def margin_bounds(self, own: int, standardised: Tensor) -> Tensor:
-        """Bound of how far the margins of class `own` over every class can move.
-
-        Args:
-            own: a class.
-            standardised: (n, n_features).
-
-        Returns:
-            (n_classes, n) float64; meaningless for `own` itself.
-        """
-        return self._bounds(self._centres(own), standardised)
-
-    def _bounds(self, centres: tuple[Tensor, Tensor], x: Tensor, scale: float = 1.0) -> Tensor:
-        """`margin_bounds` of ``scale * x``."""
-        centre, h = centres
-        distances = scale * _distances(centre / scale, x)
-        return math.sqrt(2) * self.radius * distances + h[:, None]
-
-    def _centres(self, own: int) -> tuple[Tensor, Tensor]:
-        """The means <x> and the bounds h of class `own` against every class.
-
-        Returns:
-            (n_classes, n_features), standardised, and (n_classes,) float64; zero for `own`.
-        """
-        p = self._probabilities
-        weight = (p[own] * p / (p[own] + p)).nan_to_num(nan=0.0) * self._each  # c_i a class
-        weight[own] = 0.0
-        total = weight.sum(1)
-        shares = weight / total.clamp_min(torch.finfo(total.dtype).tiny)[:, None]
-        y = self._divergence / total
-        h = (y + (y * y + 8 * y).sqrt()) / 2
-        h[own] = 0.0
-        return shares.to(self._rows.dtype) @ self._rows, h
-
     @classmethod
     def of(
         cls, features: Tensor, labels: Tensor, point: Point, l2: float, grad_norm: float
@@ -204,6 +141,22 @@ class OptimumBall:
         centre, h = centres
         return math.sqrt(2) * self.radius * _distances(centre, x) + h[:, None]
 
+    def _centres(self, own: int) -> tuple[Tensor, Tensor]:
+        """The means <x> and the bounds h of class `own` against every class.
+
+        Returns:
+            (n_classes, n_features), standardised, and (n_classes,) float64; zero for `own`.
+        """
+        p = self._probabilities
+        weight = (p[own] * p / (p[own] + p)).nan_to_num(nan=0.0) * self._each  # c_i a class
+        weight[own] = 0.0
+        total = weight.sum(1)
+        shares = weight / total.clamp_min(torch.finfo(total.dtype).tiny)[:, None]
+        y = self._divergence / total
+        h = (y + (y * y + 8 * y).sqrt()) / 2
+        h[own] = 0.0
+        return shares.to(self._rows.dtype) @ self._rows, h
+
     def error_interval(
         self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation
     ) -> OptimumError:
@@ -222,8 +175,8 @@ class OptimumBall:
         for own in range(len(logits)):
             centres = self._centres(own)
             for index in (labels == own).nonzero()[:, 0].split(rows):
-                x = features[index].sub_(mean)
-                bounds = self._bounds(centres, x, standardisation.scale)
+                x = features[index].sub_(mean).mul_(standardisation.scale)
+                bounds = self._bounds(centres, x)
                 margins = logits[own, index] - logits[:, index]
                 margins[own], bounds[own] = 1.0, 0.0
                 num_right += int((margins > bounds).all(0).sum())
@@ -234,10 +187,11 @@ class OptimumBall:
 
 def _distances(centres: Tensor, x: Tensor) -> Tensor:
     """Distances of (n_classes, n_features) to (n, n_features), rounded up, float64."""
-    lengths = [torch.linalg.vector_norm(a, dim=1).double().square() for a in (centres, x)]
-    squares = lengths[0][:, None] + lengths[1]
+    long, wide = (torch.linalg.vector_norm(a, dim=1).double().square() for a in (centres, x))
+    squares: Tensor = long[:, None] + wide
     inner = (centres.to(x.dtype) @ x.T).double()
-    return (squares * (1 + _ROUNDING) - 2 * inner).clamp_min(0).sqrt()
+    squares = squares * (1 + _ROUNDING) - 2 * inner
+    return squares.clamp_min(0).sqrt()
 
 
 def _best_bias(logits: Tensor, labels: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
