@@ -1,0 +1,13 @@
+"""One module a command; each adds its parser and imports what it runs only when it runs."""
+
+from typing import TYPE_CHECKING
+
+from linprobe.commands import reproduce
+
+if TYPE_CHECKING:
+    from linprobe.commands.options import Commands
+
+
+def add_parsers(commands: "Commands") -> None:
+    """Add every command to the command line, in the order of its help."""
+    reproduce.add_parser(commands)

@@ -1,0 +1,43 @@
+"""Options that several commands share: how their values are read, and what they do."""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+
+
+def whole_number(text: str, least: int, expected: str) -> int:
+    """Read a whole number of at least `least`; `expected` says so in the error."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text!r} given; expected {expected}")
+    return number
+
+
+def seed(text: str) -> int:
+    """Read the value of ``--seed``."""
+    return whole_number(text, 0, "a whole number from 0 on")
+
+
+def threads(text: str) -> int:
+    """Read the value of ``--threads``."""
+    return whole_number(text, 1, "a whole number from 1 on")
+
+
+@contextlib.contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """Let PyTorch use `number` threads within the block; None: leave its choice."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,143 @@
+"""The command ``linprobe reproduce``."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linprobe.commands.options import cpu_threads, seed, threads, whole_number
+
+if TYPE_CHECKING:
+    from linprobe.commands.options import Commands
+    from linprobe.experiments.common import Settings
+    from linprobe.progress import OnEvent
+    from linprobe.results import RunRecord
+
+    Run = Callable[[OnEvent], RunRecord]
+
+
+def add_parser(commands: "Commands") -> None:
+    """Add the command and its figures to the command line."""
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="draw a figure of the paper from probes of a network trained here",
+        description="Train a figure's network, probe every layer at each checkpoint, and draw it.",
+    )
+    figures = reproduce.add_subparsers(metavar="FIGURE", required=True)
+    _add_figure5(figures)
+    _add_figure8(figures)
+
+
+def _add_figure5(figures: "Commands") -> None:
+    parser = figures.add_parser(
+        "fig5",
+        help="convolutional network, untrained and trained",
+        description="Figure 5: test error of a probe at each layer of a convolutional network, "
+        "untrained (a) and after 10 epochs (b).",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=("paper", "course"),
+        default="paper",
+        help="initialisation and training (default: %(default)s)",
+    )
+    parser.set_defaults(command=_reproduce_figure5)
+    _add_common(parser, Path("runs", "fig5"))
+
+
+def _add_figure8(figures: "Commands") -> None:
+    parser = figures.add_parser(
+        "fig8",
+        help="deep network with one skip connection, after 0, 500 and 2000 minibatches",
+        description="Figure 8: error of a probe at each layer of a deep network whose input also "
+        "enters the layer in the middle, after 0, 500 and 2000 minibatches.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--depth",
+        type=_depth,
+        metavar="N",
+        help="hidden layers, even (default: 128; 10 with --quick)",
+    )
+    parser.set_defaults(command=_reproduce_figure8)
+    _add_common(parser, Path("runs", "fig8"))
+
+
+def _add_common(parser: argparse.ArgumentParser, out: Path) -> None:
+    add = parser.add_argument
+    add(
+        "--dataset",
+        choices=("mnist", "fashion-mnist"),
+        default="mnist",
+        help="what to train and probe on (default: %(default)s)",
+    )
+    add("--data-dir", metavar="DIR", help="folder of its files (default: found or downloaded)")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=out,
+        help="folder to write the run to (default: %(default)s)",
+    )
+    add("--overwrite", action="store_true", help="replace a run that --out holds")
+    add("--seed", type=seed, metavar="N", default=0, help="of everything random (default: 0)")
+    add("--threads", type=threads, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    add(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where to compute (default: %(default)s)",
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help="few samples and training steps, to see that all works: not a result",
+    )
+
+
+def _depth(text: str) -> int:
+    number = whole_number(text, 2, "an even number of layers, 2 or more")
+    if number % 2:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} given; expected an even number of layers, 2 or more"
+        )
+    return number
+
+
+def _reproduce_figure5(options: argparse.Namespace) -> None:
+    from linprobe.experiments import figure5
+
+    config = figure5.Figure5Config(_settings(options), recipe=options.recipe)
+    _run(options, lambda on_event: figure5.run(config, on_event))
+
+
+def _reproduce_figure8(options: argparse.Namespace) -> None:
+    from linprobe.experiments import figure8
+
+    config = figure8.Figure8Config(_settings(options), depth=options.depth)
+    _run(options, lambda on_event: figure8.run(config, on_event))
+
+
+def _settings(options: argparse.Namespace) -> "Settings":
+    from linprobe.experiments.common import Settings
+
+    return Settings(
+        out=options.out,
+        dataset=options.dataset,
+        data_dir=options.data_dir,
+        seed=options.seed,
+        device=options.device,
+        quick=options.quick,
+        overwrite=options.overwrite,
+    )
+
+
+def _run(options: argparse.Namespace, run: "Run") -> None:
+    from linprobe.memory import keep_freed_memory
+    from linprobe.terminal import make_console, print_summary, show_progress
+
+    keep_freed_memory()
+    with cpu_threads(options.threads), show_progress(make_console(stderr=True)) as on_event:
+        record = run(on_event)
+    print_summary(make_console(), record, options.out)
