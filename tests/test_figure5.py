@@ -40,6 +40,8 @@ def test_files(finished):
         "probes/trained.safetensors",
         "networks/untrained.safetensors",
         "networks/trained.safetensors",
+        "predictions/untrained.safetensors",
+        "predictions/trained.safetensors",
     }
     assert load_run(folder) == record
 

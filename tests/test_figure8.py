@@ -38,7 +38,8 @@ def test_run_and_files(tiny, tmp_path):
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     checkpoints = ["untrained", "step20", "step60"]
     figures = {f"figure8_{s}.{kind}" for s in ("test", "train") for kind in ("png", "svg")}
-    tensors = {f"{kind}/{c}.safetensors" for kind in ("probes", "networks") for c in checkpoints}
+    kinds = ("probes", "networks", "predictions")
+    tensors = {f"{kind}/{c}.safetensors" for kind in kinds for c in checkpoints}
     assert names == {"results.json", "results.csv"} | figures | tensors
     assert load_run(tmp_path) == record
     assert [c.name for c in record.checkpoints] == checkpoints

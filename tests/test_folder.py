@@ -12,6 +12,8 @@ def old_run(folder):
     (folder / "probes").mkdir()
     (folder / "probes" / "untrained.safetensors").write_text("x")
     (folder / "probes" / "mine.txt").write_text("x")
+    (folder / "predictions").mkdir()
+    (folder / "predictions" / "untrained.safetensors").write_text("x")
 
 
 def test_makes_folders_and_leaves_nothing(tmp_path):

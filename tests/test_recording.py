@@ -1,5 +1,6 @@
 """Records hold what the probe says, and nothing that is unknown is made up."""
 
+import math
 from dataclasses import fields
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from tiny import tiny_dataset
 
 from linprobe.protocol import ProbeConfig, fit_probe
-from linprobe.recording import probe_record
+from linprobe.recording import evaluate_probe, probe_record
 from linprobe.results import ProbeRecord
 from linprobe.solvers.base import Status
 
@@ -39,3 +40,24 @@ def test_unknown_error_rate_has_an_unknown_interval(splits):
     assert record.status == Status.NONFINITE_FEATURES.value
     assert all(end != end for end in record.test_error_ci95)
     assert not record.converged
+
+
+def test_evaluation_and_predictions_are_those_of_the_probe(splits):
+    _, train_labels, _, test_labels = splits
+    fitted = fit_probe(*splits, PROBE)
+    evaluation, predictions = evaluate_probe(fitted, train_labels, test_labels)
+    wrong = predictions.predicted != test_labels
+    assert float(wrong.double().mean()) == fitted.test_error_rate
+    loss = -float(predictions.own_log_probability.double().mean())
+    assert loss == pytest.approx(fitted.test_cross_entropy, rel=1e-6)
+    gained = evaluation.prior_entropy_bits - fitted.test_cross_entropy / math.log(2)
+    assert evaluation.v_information_bits == pytest.approx(gained)
+    low, high = evaluation.optimum_error_interval
+    assert low <= fitted.test_error_rate <= high
+    assert evaluation.num_undecided == fitted.optimum_error.num_undecided
+    assert probe_record("x", 0, fitted, 50, evaluation).evaluation is evaluation
+
+
+def test_no_evaluation_of_features_that_are_not_finite(splits):
+    splits[2][3, 0] = torch.inf
+    assert evaluate_probe(fit_probe(*splits, PROBE), splits[1], splits[3]) is None

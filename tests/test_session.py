@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from linprobe.experiments import common, session
 from linprobe.experiments.common import Settings, load_samples
 from linprobe.experiments.session import Session
 from linprobe.networks import DeepMLP
+from linprobe.predictions import load_predictions
 from linprobe.protocol import ProbeConfig
 from linprobe.randomness import generator
 from linprobe.results import load_run
@@ -50,6 +52,18 @@ def test_each_checkpoint_is_written_at_once(opened, tmp_path):
     assert probes["layer1.weight"].shape == (10, 128)
     assert probes["layer1.bias"].dtype == torch.float64
     assert drawn == [(run.record, tmp_path)]
+    labels, layers = load_predictions(tmp_path, "untrained")
+    checkpoint = run.record.checkpoints[0]
+    assert set(layers) == {probe.layer for probe in checkpoint.probes}
+    for probe in checkpoint.probes:
+        wrong = layers[probe.layer].predicted != labels
+        assert float(wrong.double().mean()) == probe.test_error_rate
+        assert probe.evaluation.num_test == len(labels)
+    pairs = [(step.from_layer, step.to_layer) for step in checkpoint.steps]
+    assert pairs == list(pairwise(probe.layer for probe in checkpoint.probes))
+    for step, (one, other) in zip(checkpoint.steps, pairwise(checkpoint.probes), strict=True):
+        change = (step.num_fixed - step.num_broken) / len(labels)
+        assert change == pytest.approx(one.test_error_rate - other.test_error_rate)
     with run.training(40):
         pass
     run.probe()

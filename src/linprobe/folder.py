@@ -6,7 +6,10 @@ from pathlib import Path
 from linprobe.errors import LinprobeError
 from linprobe.results import CSV_NAME, JSON_NAME
 
-_WRITTEN = (JSON_NAME, CSV_NAME, "probes/*.safetensors", "networks/*.safetensors", "figure*.*g")
+_WRITTEN = (
+    *(JSON_NAME, CSV_NAME, "figure*.*g"),
+    *(f"{kind}/*.safetensors" for kind in ("probes", "networks", "predictions")),
+)
 
 
 def prepare_folder(folder: Path, *, overwrite: bool) -> None:

@@ -1,12 +1,41 @@
 """From a fitted probe to what a run keeps of it."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
+from torch import Tensor
+
+from linprobe.evaluation import evaluate
 from linprobe.evidence import Evaluation
 from linprobe.metrics import wilson_interval
+from linprobe.predictions import Predictions
 from linprobe.protocol import FittedProbe
 from linprobe.results import ProbeRecord
+
+
+def evaluate_probe(
+    fitted: FittedProbe, train_labels: Tensor, test_labels: Tensor
+) -> tuple[Evaluation, Predictions] | None:
+    """What a fitted probe shows on its test split.
+
+    Args:
+        fitted: the probe.
+        train_labels: (n_train,) int64, that it was fitted on.
+        test_labels: (n_test,) int64, that it was tested on.
+
+    Returns:
+        None where the probe has no logits, because a feature is not finite.
+    """
+    logits = fitted.test_logits
+    if bool(logits.isnan().any()):
+        return None
+    found = fitted.optimum_error
+    evaluation = replace(
+        evaluate(logits, test_labels, train_labels),
+        optimum_error_interval=(found.low, found.high),
+        num_undecided=found.num_undecided,
+    )
+    return evaluation, Predictions.of(logits, test_labels)
 
 
 def probe_record(

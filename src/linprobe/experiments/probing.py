@@ -9,8 +9,9 @@ from torch import Tensor
 from linprobe.experiments.common import Samples, Settings
 from linprobe.features import extract_features, feature_widths, plan_groups
 from linprobe.networks import ConvNet, DeepMLP
+from linprobe.predictions import Predictions
 from linprobe.protocol import fit_probe
-from linprobe.recording import probe_record
+from linprobe.recording import evaluate_probe, probe_record
 from linprobe.results import ProbeRecord
 
 Network = ConvNet | DeepMLP
@@ -40,14 +41,18 @@ class Probed:
         records: in the order of the probe points.
         tensors: ``LAYER.weight`` (n_classes, n_features) and ``LAYER.bias`` (n_classes,),
             float64 on raw features, on the CPU.
+        predictions: of each layer whose features are finite.
         extract_seconds: time spent on features.
         solve_seconds: time spent on probes.
+        evaluate_seconds: time spent on what their test probabilities show.
     """
 
     records: tuple[ProbeRecord, ...]
     tensors: dict[str, Tensor]
+    predictions: dict[str, Predictions]
     extract_seconds: float
     solve_seconds: float
+    evaluate_seconds: float
 
 
 def layer_widths(network: Network, samples: Samples, device: str) -> dict[str, int]:
@@ -77,7 +82,8 @@ def probe_layers(
     config = replace(settings.probe, seed=settings.seed)
     records: list[ProbeRecord] = []
     tensors: dict[str, Tensor] = {}
-    extract_seconds = 0.0
+    predictions: dict[str, Predictions] = {}
+    extract_seconds = evaluate_seconds = 0.0
     for group in plan_groups(widths, sum(map(len, splits)), settings.feature_bytes):
         watcher.extracting(group)
         started = time.perf_counter()
@@ -95,12 +101,21 @@ def probe_layers(
                 num_classes=data.num_classes,
                 on_event=watcher.solving(layer),
             )
-            records.append(probe_record(layer, index[layer], fitted, len(labels[1])))
+            started = time.perf_counter()
+            shown = evaluate_probe(fitted, *labels)
+            evaluation = None
+            if shown is not None:
+                evaluation, predictions[layer] = shown
+            evaluate_seconds += time.perf_counter() - started
+            records.append(probe_record(layer, index[layer], fitted, len(labels[1]), evaluation))
             tensors[f"{layer}.weight"] = fitted.weight.cpu().contiguous()
             tensors[f"{layer}.bias"] = fitted.bias.cpu().contiguous()
             watcher.finished(records[-1])
     solve_seconds = sum(record.seconds for record in records)
-    return Probed(tuple(records), tensors, extract_seconds, solve_seconds)
+    return Probed(
+        *(tuple(records), tensors, predictions),
+        *(extract_seconds, solve_seconds, evaluate_seconds),
+    )
 
 
 def _features(

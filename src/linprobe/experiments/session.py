@@ -21,6 +21,8 @@ from linprobe.experiments.probing import (
     probe_layers,
 )
 from linprobe.files import replacing
+from linprobe.paired import depth_steps
+from linprobe.predictions import save_predictions
 from linprobe.progress import OnEvent, Tracker
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.serial import to_json
@@ -122,14 +124,20 @@ class Session:
             "train": self._train_seconds,
             "extract": probed.extract_seconds,
             "solve": probed.solve_seconds,
-            "evaluate": evaluated,
+            "evaluate": evaluated + probed.evaluate_seconds,
         }
         self._train_seconds = 0.0
+        labels = self._samples.dataset.test_labels
+        classes = {layer: made.predicted for layer, made in probed.predictions.items()}
         self._save_tensors("probes", name, probed.tensors)
+        save_predictions(settings.out, name, labels, probed.predictions)
         state = {key: value.cpu().contiguous() for key, value in self._network.state_dict().items()}
         self._save_tensors("networks", name, state)
         self.record = self.record.with_checkpoint(
-            CheckpointRecord(name, step, rate, stages, probed.records),
+            CheckpointRecord(
+                *(name, step, rate, stages, probed.records),
+                steps=depth_steps(classes, labels),
+            ),
             seconds=time.perf_counter() - self._started,
             peak_rss_bytes=peak_rss_bytes(),
             complete=not self._left,
