@@ -1,0 +1,75 @@
+// All layers of the checkpoint in view: sorted by a click on a column's name, searched by layer.
+
+const numeric = (key, label, text) => ({ key, label, value: (probe) => probe[key], text: (probe) => text(probe[key]) });
+const has = (test) => data.checkpoints.some(({ probes }) => probes.some(test));
+
+const columns = [
+  { key: "layer", label: "layer", value: (probe) => probe.place },
+  numeric("width", "width", whole),
+  { key: "l2", label: "l2", value: (probe) => probe.l2, text: (probe) => penalty(probe.l2) + (probe.edge ? " (end)" : "") },
+  { key: "train", label: "train error", value: (probe) => probe.values.train_error_rate, text: (probe) => rate(probe.values.train_error_rate) },
+  { key: "test", label: "test error", value: (probe) => probe.values.test_error_rate, text: (probe) => rate(probe.values.test_error_rate) },
+  { key: "interval", label: "95 % interval", value: (probe) => probe.interval[0], text: (probe) => span(probe.interval) },
+  { key: "verdict", label: "from layer before", left: true, value: (probe) => probe.verdict, text: (probe) => probe.verdict || "", when: (probe) => probe.verdict },
+  numeric("gap", "gap, nats", tiny),
+  numeric("passes", "passes", whole),
+  { key: "seconds", label: "seconds", value: (probe) => probe.seconds, text: (probe) => (known(probe.seconds) ? probe.seconds.toFixed(1) : "none") },
+  { key: "certificate", label: "what is guaranteed", left: true, words: true, value: (probe) => probe.certificate, text: (probe) => probe.certificate },
+].filter((column) => !column.when || has(column.when));
+
+const order = { key: "layer", down: false };
+
+// Unknown values come last in either direction.
+function compare(one, other) {
+  const { value } = columns.find((column) => column.key === order.key);
+  const [a, b] = [value(one), value(other)];
+  const [lost, alsoLost] = [a === null || a === undefined, b === null || b === undefined];
+  if (lost || alsoLost) return lost - alsoLost || one.place - other.place;
+  const sign = order.down ? -1 : 1;
+  const least = typeof a === "string" ? a.localeCompare(b) : a - b;
+  return sign * least || one.place - other.place;
+}
+
+function drawHead(redraw) {
+  const row = make("tr");
+  for (const column of columns) {
+    const button = make("button", { type: "button" }, column.label);
+    button.addEventListener("click", () => {
+      order.down = order.key === column.key && !order.down;
+      order.key = column.key;
+      redraw();
+    });
+    const kind = column.key === "layer" ? "name" : column.left ? "left" : null;
+    row.append(make("th", { scope: "col", class: kind, "data-key": column.key }, button));
+  }
+  document.querySelector("#table thead").replaceChildren(row);
+}
+
+function drawBody(view, select) {
+  for (const head of document.querySelectorAll("#table thead th")) {
+    const chosen = head.dataset.key === order.key;
+    const column = columns.find(({ key }) => key === head.dataset.key);
+    head.setAttribute("aria-sort", chosen ? (order.down ? "descending" : "ascending") : "none");
+    head.firstChild.textContent = column.label + (chosen ? (order.down ? " \u25bc" : " \u25b2") : "");
+  }
+  const { probes } = data.checkpoints[view.checkpoint];
+  const wanted = view.search.trim().toLowerCase();
+  const shown = probes.filter((probe) => data.layers[probe.place].toLowerCase().includes(wanted));
+  const rows = [...shown].sort(compare).map((probe) => tableRow(probe, view, select));
+  document.querySelector("#table tbody").replaceChildren(...rows);
+  byId("count").textContent = `${shown.length} of ${probes.length} layers`;
+}
+
+function tableRow(probe, view, select) {
+  const button = make("button", { type: "button" }, data.layers[probe.place]);
+  button.addEventListener("click", () => select(probe.place, true));
+  const row = make("tr", probe.place === view.layer ? { class: "selected" } : {},
+    make("th", { scope: "row", class: "name" }, button));
+  for (const column of columns.slice(1)) {
+    const element = make("td", {}, column.text(probe));
+    if (column.words) element.className = probe.certified ? "words" : "words warn";
+    else if (column.left) element.className = "left";
+    row.append(element);
+  }
+  return row;
+}

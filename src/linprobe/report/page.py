@@ -1,0 +1,165 @@
+"""One self-contained page from a run's record: `report.html` opens anywhere, offline.
+
+plotly.js is put into the page whole, from the plotly package. Its full bundle of 4.8 MB is the only
+one that a maintained Python package carries; it draws SVG, which prints sharply and which keyboard
+and screen reader reach, where bokeh's smaller bundle draws on a canvas. The rest of the page is
+plain HTML: its slider, table and search box are the browser's own.
+
+What comes from users is never markup: Python escapes it into HTML and into JSON, the scripts set
+it as text, and a content security policy lets no script run but the page's own, by hash, and
+nothing be loaded from anywhere.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from linprobe.errors import LinprobeError
+from linprobe.files import replacing
+from linprobe.report import wording
+from linprobe.report.payload import payload
+from linprobe.report.style import DARK, LIGHT
+from linprobe.results import RunRecord
+from linprobe.serial import to_json
+
+HTML_NAME = "report.html"
+
+_SCRIPTS = ("format.js", "chart.js", "detail.js", "table.js", "page.js")
+
+
+def write_report(run: RunRecord, folder: Path) -> Path:
+    """Write `report.html` into the run's folder, whole or not at all.
+
+    Args:
+        run: its record, the only source.
+        folder: where to; made if it is missing.
+
+    Returns:
+        The file.
+
+    Raises:
+        LinprobeError: The folder can't be written.
+    """
+    path = Path(folder) / HTML_NAME
+    text = report_html(run)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LinprobeError(
+            f"{path} can't be written ({error.strerror}); expected a folder that you may write to"
+        ) from error
+    return path
+
+
+def report_html(run: RunRecord) -> str:
+    """The page as text; the same record gives the same page."""
+    from plotly.offline import get_plotlyjs
+
+    code = "\n".join(_asset(name) for name in _SCRIPTS)
+    own = f'(() => {{\n"use strict";\n{code}}})();\n'
+    library = get_plotlyjs()
+    data = json.dumps(payload(run), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Template(_asset("report.html")).substitute(
+        policy=_policy(library, own),
+        title=escape(_title(run)),
+        style=_palettes() + _asset("report.css"),
+        heading=escape(_title(run)),
+        subtitle=escape(_subtitle(run)),
+        banners="".join(f'<p class="banner">{escape(text)}</p>' for text in _banners(run)),
+        summary=escape(wording.summary(run)),
+        reading="".join(f"<li>{escape(text)}</li>" for text in wording.how_to_read(run)),
+        provenance="".join(_provenance(run)),
+        # "<" could end the script element, or open a comment in it; JSON has an escape for it.
+        data=data.replace("<", "\\u003c"),
+        library=library,
+        script=own,
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("linprobe.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _policy(*scripts: str) -> str:
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for text in scripts
+    )
+    # plotly.js writes style attributes, and the picture that it saves is a data or blob URL.
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _palettes() -> str:
+    """Both palettes of `style` as CSS variables; paper is light."""
+    light = "".join(f"--{name}:{colour};" for name, colour in LIGHT.items())
+    dark = "".join(f"--{name}:{colour};" for name, colour in DARK.items())
+    return (
+        f":root{{color-scheme:light dark;{light}}}\n"
+        f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+    )
+
+
+def _title(run: RunRecord) -> str:
+    return f"Linear probes: {run.experiment}, {run.dataset.get('name', 'unnamed data')}"
+
+
+def _subtitle(run: RunRecord) -> str:
+    data = run.dataset
+    sizes = [
+        f"{data[key]:,} {split} samples"
+        for key, split in (("num_train", "training"), ("num_test", "test"))
+        if isinstance(data.get(key), int)
+    ]
+    return ", ".join([*sizes, f"seed {run.seed}, {run.protocol} protocol"])
+
+
+def _banners(run: RunRecord) -> Iterator[str]:
+    """What a reader must know before anything else."""
+    if run.quick:
+        yield "QUICK RUN: few samples and training steps, to see that all works. Not a result."
+    if not run.complete:
+        yield "UNFINISHED RUN: checkpoints are missing."
+    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
+    unsolved = sum(not probe.converged for probe in probes)
+    if unsolved:
+        yield (
+            f"{unsolved} of {len(probes)} probes are not certified to the tolerance that was "
+            "asked for. They are drawn as hollow points; the table says why."
+        )
+
+
+def _provenance(run: RunRecord) -> Iterator[str]:
+    """Where the numbers come from, as rows of a description list."""
+    rows: dict[str, Any] = {
+        "experiment": run.experiment,
+        "seed": run.seed,
+        "data": run.dataset,
+        "settings": run.config,
+        "software and machine": run.environment,
+        "wall time": f"{run.seconds:,.0f} s",
+        "seconds of each stage": {name: round(value, 1) for name, value in run.stages.items()},
+        "peak memory": f"{run.peak_rss_bytes / 2**30:.1f} GiB",
+        "source of this page": "results.json in the same folder",
+    }
+    for name, value in rows.items():
+        yield f"<dt>{escape(name)}</dt><dd>{_tree(to_json(value))}</dd>"
+
+
+def _tree(value: Any) -> str:
+    """JSON types as nested lists."""
+    if isinstance(value, dict) and value:
+        items = (f"<li><b>{escape(key)}</b> {_tree(item)}</li>" for key, item in value.items())
+        return f"<ul>{''.join(items)}</ul>"
+    if isinstance(value, list):
+        return escape(", ".join(str(item) for item in value))
+    return escape("none" if value is None or value == {} else str(value))

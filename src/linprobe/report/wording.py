@@ -1,0 +1,129 @@
+"""Plain words for what a record says: the same in the report, in figures and in the terminal."""
+
+import math
+from collections.abc import Sequence
+
+from linprobe.evidence import FALLS, RISES, DepthStep
+from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
+
+_REASONS = {
+    "max_passes_reached": "the budget of passes ran out first",
+    "precision_limit": "the arithmetic could compute no further decrease",
+    "nonfinite_features": "the features hold NaN or infinity, so there is no problem to solve",
+    "degenerate_labels": "all training labels are of one class, so there is nothing to separate",
+}
+
+_MIDDLE = "\N{HORIZONTAL ELLIPSIS}"
+
+
+def scientific(value: float, digits: int = 1) -> str:
+    """A number such as 3.0e-5, without the zero that Python puts into exponents."""
+    if not math.isfinite(value):
+        return "unknown"
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def tolerance(run: RunRecord) -> float | None:
+    """The duality gap in nats that the run asked for; None: its configuration doesn't say."""
+    probe = run.config.get("probe")
+    for source in (probe if isinstance(probe, dict) else {}, run.config):
+        value = source.get("tol")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    return None
+
+
+def certificate(probe: ProbeRecord, tol: float | None) -> str:
+    """What is guaranteed about a probe, in one or two sentences."""
+    gap = probe.duality_gap
+    if probe.converged and math.isfinite(gap):
+        return f"Certified: at most {scientific(gap)} nats above the exact minimum." + _flips(probe)
+    reason = _REASONS.get(probe.status, f"status {probe.status}")
+    if not math.isfinite(gap):
+        return f"No certificate: {reason}. This value tells nothing about the layer."
+    asked = f", {scientific(tol, 0)} were asked for" if tol is not None else ""
+    return (
+        f"Not certified as asked: {reason}. The objective may be {scientific(gap)} nats above its "
+        f"minimum{asked}, so a better probe may exist." + _flips(probe)
+    )
+
+
+def _flips(probe: ProbeRecord) -> str:
+    """How far the test error of the exact optimum can be from the one that is shown."""
+    found = probe.evaluation
+    if found is None or found.optimum_error_interval is None or found.num_undecided is None:
+        return ""
+    if found.num_undecided == 0:
+        return " The exact optimum has this very test error."
+    low, high = found.optimum_error_interval
+    return (
+        f" The exact optimum's test error lies between {low:.4f} and {high:.4f} "
+        f"({found.num_undecided:,} of {found.num_test:,} samples undecided)."
+    )
+
+
+def step(found: DepthStep) -> str:
+    """The paired comparison of a layer with the one before it."""
+    numbers = f"{found.num_fixed:,} put right, {found.num_broken:,} put wrong"
+    return f"{found.verdict} ({numbers}, p = {found.p_holm:.2g})"
+
+
+def steps_summary(steps: Sequence[DepthStep]) -> str:
+    """Where the error falls, rises, or can't be told along the depth; "" without steps."""
+    if not steps:
+        return ""
+    falls = sum(item.verdict == FALLS for item in steps)
+    rises = sum(item.verdict == RISES for item in steps)
+    rising = [item.to_layer for item in steps if item.verdict == RISES]
+    where = f" ({', '.join(shorten(layer, 24) for layer in rising[:3])}" if rising else ""
+    where += (", ..." if len(rising) > 3 else "") + ")" if rising else ""
+    return (
+        f"From layer to layer the test error falls at {falls} of {len(steps)} steps, rises at "
+        f"{rises}{where}, and can't be told at {len(steps) - falls - rises} (exact McNemar test "
+        "on the same samples, Holm-adjusted, 5 %)."
+    )
+
+
+def state(checkpoint: CheckpointRecord) -> str:
+    """How long the network had been trained."""
+    return "untrained" if checkpoint.step == 0 else f"after {checkpoint.step:,} minibatches"
+
+
+def shorten(text: str, length: int) -> str:
+    """At most `length` characters, with both ends kept: layers differ in either."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) * 3 // 5
+    return text[: length - 1 - tail] + _MIDDLE + text[-tail:]
+
+
+def summary(run: RunRecord) -> str:
+    """How many probes are certified, and how well."""
+    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
+    sure = sum(probe.converged for probe in probes)
+    gaps = [p.duality_gap for p in probes if p.converged and math.isfinite(p.duality_gap)]
+    largest = f"; their largest duality gap is {scientific(max(gaps))} nats" if gaps else ""
+    return f"{sure:,} of {len(probes):,} probes are certified optima{largest}."
+
+
+def how_to_read(run: RunRecord) -> tuple[str, str, str, str, str]:
+    """Five sentences for a reader who has never seen a probe curve."""
+    tested = any(checkpoint.steps for checkpoint in run.checkpoints)
+    interval = "A bar is the 95 % Wilson interval that sampling the test set leaves around an error"
+    return (
+        "Each point is a linear classifier trained on nothing but the frozen features of one "
+        "layer: the lower its error, the better planes separate the classes at that depth.",
+        f"{interval}; between neighbouring layers, a solid line means that a paired test on the "
+        "same samples finds a change, a dotted one that it finds none."
+        if tested
+        else f"{interval}; layers are tested on the same samples, so overlapping bars alone do "
+        "not make two layers equal.",
+        "Broken lines are what a probe has to be compared with, such as the error of always "
+        "saying the commonest class: a probe near them has found little.",
+        "The certificate bounds how far each probe's training objective is above the exact "
+        "minimum for its penalty l2, so a high error is a fact about the layer and not a failure "
+        "of the optimiser.",
+        "It does not say that the network itself uses what a probe can read, nor that other "
+        "data, another penalty or a nonlinear probe would give the same error.",
+    )
