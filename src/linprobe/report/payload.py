@@ -3,7 +3,7 @@
 Text stays as it is here. The page sets it as text, never as markup.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from linprobe.evidence import ControlRecord, Evaluation
@@ -16,14 +16,51 @@ _MAX_CELLS = 100_000  # of all confusion matrices, so that the page stays below 
 _MOST_CONFUSED = 5
 _DIGITS = 6  # significant ones, more than the page ever shows
 
-_MEASURES = (
-    ("test_error_rate", "test error", "test prediction error"),
-    ("train_error_rate", "training error", "training prediction error"),
-    ("test_cross_entropy", "test cross-entropy", "test cross-entropy (nats)"),
-    ("v_information_bits", "V-information", "V-information (bits)"),
-    ("compression", "compression by MDL", "compression of the labels (uniform code / MDL)"),
-    ("ece", "calibration error", "expected calibration error"),
+_Read = Callable[[ProbeRecord], float | None]
+
+
+def _of_evaluation(read: Callable[[Evaluation], float | None]) -> _Read:
+    return lambda probe: read(probe.evaluation) if probe.evaluation else None
+
+
+# What can be drawn: where it is found, its name, its axis.
+_MEASURES: tuple[tuple[_Read, str, str], ...] = (
+    (lambda probe: probe.test_error_rate, "test error", "test prediction error"),
+    (lambda probe: probe.train_error_rate, "training error", "training prediction error"),
+    (
+        lambda probe: probe.test_cross_entropy,
+        "test cross-entropy",
+        "test cross-entropy (nats)",
+    ),
+    (
+        _of_evaluation(lambda found: found.v_information_bits),
+        "V-information",
+        "V-information (bits)",
+    ),
+    (
+        _of_evaluation(lambda found: found.mdl.compression if found.mdl else None),
+        "compression by MDL",
+        "compression of the labels (uniform code / MDL)",
+    ),
+    (
+        _of_evaluation(lambda found: found.ece),
+        "calibration error",
+        "expected calibration error",
+    ),
 )
+
+_FACTS: dict[str, Callable[[Evaluation], float | None]] = {
+    "samples that the certificate leaves open": lambda found: found.num_undecided,
+    "V-information, bits": lambda found: found.v_information_bits,
+    "label entropy, bits": lambda found: found.prior_entropy_bits,
+    "MDL, bits": lambda found: found.mdl.bits if found.mdl else None,
+    "Brier score": lambda found: found.brier,
+    "calibration error (ECE)": lambda found: found.ece,
+    "top-2 error": lambda found: found.top_k_error_rate.get("2"),
+    "top-3 error": lambda found: found.top_k_error_rate.get("3"),
+    "top-5 error": lambda found: found.top_k_error_rate.get("5"),
+    "area under the ROC curve": lambda found: found.auroc,
+}
 
 
 def payload(run: RunRecord) -> dict[str, Any]:
@@ -44,9 +81,14 @@ def payload(run: RunRecord) -> dict[str, Any]:
     skip = run.config.get("skip_layer")
     content = {
         "layers": list(layers),
-        "short": [wording.shorten(layer, 22) for layer in layers],
+        "short": wording.short_names(list(layers), 22),
+        "mark": "QUICK RUN" if run.quick else None,
         "skip": layers.get(skip) if isinstance(skip, str) else None,
-        "measures": list(_measures(run)),
+        "measures": [
+            {"label": label, "axis": axis, "floor": floor}
+            for _, label, axis, floor in _measures(run)
+        ],
+        "facts": list(_FACTS),
         "checkpoints": [
             _checkpoint(run, checkpoint, layers, matrices=cells <= _MAX_CELLS)
             for checkpoint in run.checkpoints
@@ -66,31 +108,26 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.{_DIGITS - 1}e}") if isinstance(value, float) else value
 
 
-def _measures(run: RunRecord) -> Iterator[dict[str, str]]:
-    """Those that the run has."""
+def _measures(run: RunRecord) -> Iterator[tuple[_Read, str, str, float]]:
+    """Those that the run has, with the least value that a logarithmic scale can show."""
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
-    for key, label, axis in _MEASURES:
-        if any(_values(probe)[key] is not None for probe in probes):
-            yield {"key": key, "label": label, "axis": axis}
+    for number, (read, label, axis) in enumerate(_MEASURES):
+        if number == 0 or any(read(probe) is not None for probe in probes):
+            yield read, label, axis, _floor(run, number)
 
 
-def _values(probe: ProbeRecord) -> dict[str, float | None]:
-    found = probe.evaluation
-    values: dict[str, float | None] = {
-        "test_error_rate": probe.test_error_rate,
-        "train_error_rate": probe.train_error_rate,
-        "test_cross_entropy": probe.test_cross_entropy,
-        "v_information_bits": found.v_information_bits if found else None,
-        "compression": found.mdl.compression if found and found.mdl else None,
-        "ece": found.ece if found else None,
-    }
-    return values
+def _floor(run: RunRecord, number: int) -> float:
+    """Half a sample for an error rate: less than the least one that is not zero."""
+    splits = ("num_test", "num_train")
+    samples = run.dataset.get(splits[number]) if number < len(splits) else None
+    return 0.5 / samples if isinstance(samples, int) and samples > 0 else 1e-5
 
 
 def _checkpoint(
     run: RunRecord, checkpoint: CheckpointRecord, layers: dict[str, int], *, matrices: bool
 ) -> dict[str, Any]:
     tol = wording.tolerance(run)
+    reads = [read for read, *_ in _measures(run)]
     steps = {item.to_layer: item for item in checkpoint.steps}
     probes = []
     for probe in checkpoint.probes:
@@ -99,7 +136,8 @@ def _checkpoint(
             "certificate": wording.certificate(probe, tol),
             "verdict": step.verdict if step else None,
             "step": wording.step(step) if step else None,
-            "after": step.from_layer if step else None,
+            "after": layers.get(step.from_layer) if step else None,
+            "values": [read(probe) for read in reads],
         }
         content = _probe(probe, layers[probe.layer]) | words
         if probe.evaluation:
@@ -126,9 +164,10 @@ def _probe(probe: ProbeRecord, place: int) -> dict[str, Any]:
         "gap": probe.duality_gap,
         "passes": probe.num_passes,
         "seconds": probe.seconds,
+        "test": probe.test_error_rate,
         "interval": probe.test_error_ci95,
         "optimum": found.optimum_error_interval if found else None,
-        "values": _values(probe),
+        "train": probe.train_error_rate,
     }
 
 
@@ -143,20 +182,11 @@ def _evaluation(found: Evaluation, *, matrices: bool) -> dict[str, Any]:
         ),
         key=lambda item: (-item[0], item[1:]),
     )
-    facts = {
-        "Brier score": found.brier,
-        "calibration error (ECE)": found.ece,
-        **{f"top-{k} error": rate for k, rate in found.top_k_error_rate.items()},
-        "area under the ROC curve": found.auroc,
-        "V-information, bits": found.v_information_bits,
-        "label entropy, bits": found.prior_entropy_bits,
-        "MDL, bits": found.mdl.bits if found.mdl else None,
-    }
     return {
         "confusion": found.confusion if matrices else None,
         "mistakes": mistakes[:_MOST_CONFUSED],
         "classErrors": found.per_class_error_rate if matrices else None,
-        "facts": [[name, value] for name, value in facts.items() if value is not None],
+        "facts": [read(found) for read in _FACTS.values()],
     }
 
 

@@ -13,6 +13,7 @@ _REASONS = {
     "degenerate_labels": "all training labels are of one class, so there is nothing to separate",
 }
 
+_MAX_NAMED = 3
 _MIDDLE = "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -38,29 +39,26 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
     """What is guaranteed about a probe, in one or two sentences."""
     gap = probe.duality_gap
     if probe.converged and math.isfinite(gap):
-        return f"Certified: at most {scientific(gap)} nats above the exact minimum." + _flips(probe)
+        return f"Certified: at most {scientific(gap)} nats above the exact minimum{_flips(probe)}."
     reason = _REASONS.get(probe.status, f"status {probe.status}")
     if not math.isfinite(gap):
         return f"No certificate: {reason}. This value tells nothing about the layer."
-    asked = f", {scientific(tol, 0)} were asked for" if tol is not None else ""
+    asked = f" ({scientific(tol, 0)} was asked for)" if tol is not None else ""
     return (
-        f"Not certified as asked: {reason}. The objective may be {scientific(gap)} nats above its "
-        f"minimum{asked}, so a better probe may exist." + _flips(probe)
+        f"Not certified as asked: {reason}. The objective is at most {scientific(gap)} nats "
+        f"above the exact minimum{_flips(probe)}{asked}."
     )
 
 
 def _flips(probe: ProbeRecord) -> str:
     """How far the test error of the exact optimum can be from the one that is shown."""
     found = probe.evaluation
-    if found is None or found.optimum_error_interval is None or found.num_undecided is None:
+    if found is None or found.optimum_error_interval is None:
         return ""
-    if found.num_undecided == 0:
-        return " The exact optimum has this very test error."
     low, high = found.optimum_error_interval
-    return (
-        f" The exact optimum's test error lies between {low:.4f} and {high:.4f} "
-        f"({found.num_undecided:,} of {found.num_test:,} samples undecided)."
-    )
+    if low == high:
+        return ", which has this very test error"
+    return f", whose test error is between {low:.4f} and {high:.4f}"
 
 
 def step(found: DepthStep) -> str:
@@ -75,9 +73,8 @@ def steps_summary(steps: Sequence[DepthStep]) -> str:
         return ""
     falls = sum(item.verdict == FALLS for item in steps)
     rises = sum(item.verdict == RISES for item in steps)
-    rising = [item.to_layer for item in steps if item.verdict == RISES]
-    where = f" ({', '.join(shorten(layer, 24) for layer in rising[:3])}" if rising else ""
-    where += (", ..." if len(rising) > 3 else "") + ")" if rising else ""
+    rising = [shorten(item.to_layer, 40) for item in steps if item.verdict == RISES]
+    where = f" (at {', '.join(rising)})" if 1 <= rises <= _MAX_NAMED else ""
     return (
         f"From layer to layer the test error falls at {falls} of {len(steps)} steps, rises at "
         f"{rises}{where}, and can't be told at {len(steps) - falls - rises} (exact McNemar test "
@@ -96,6 +93,26 @@ def shorten(text: str, length: int) -> str:
         return text
     tail = (length - 1) * 3 // 5
     return text[: length - 1 - tail] + _MIDDLE + text[-tail:]
+
+
+def short_names(names: Sequence[str], length: int) -> list[str]:
+    """Names of at most `length` characters, different ones where the names are.
+
+    Long names that would look alike are cut around the first place where they differ.
+    """
+    short = [shorten(name, length) for name in names]
+    for place, name in enumerate(names):
+        alike = [other for other in names if shorten(other, length) == shorten(name, length)]
+        letters = zip(*alike, strict=False)
+        common = next((i for i, found in enumerate(letters) if len(set(found)) > 1), 0)
+        if common:
+            begin = max(0, common - length // 3)
+            end = begin + length - 2
+            short[place] = _MIDDLE + name[begin:end] + (_MIDDLE if end < len(name) else "")
+    return [
+        f"{text[: length - 6]} #{place}" if short.count(text) > 1 else text
+        for place, text in enumerate(short)
+    ]
 
 
 def summary(run: RunRecord) -> str:

@@ -1,19 +1,20 @@
 // The curve. Everything that is drawn comes from `view`: checkpoint, measure, scale, selection.
 
 const SYMBOLS = { D: "diamond", s: "square", "^": "triangle-up", v: "triangle-down", o: "circle" };
-const LOWEST = 1e-5; // where an error of zero stands on a logarithmic scale
 const narrow = () => byId("chart").clientWidth < 560;
 const css = (dash) => dash.map((length) => `${2 * length}px`).join(",");
-const placed = (value, view) => (known(value) && view.log ? Math.max(value, LOWEST) : value);
+// A logarithmic scale has no zero.
+const placed = (value, view) =>
+  (known(value) && view.log ? Math.max(value, data.measures[view.measure].floor) : value);
 
 function hoverText(probe, view) {
-  const { key, label } = data.measures[view.measure];
+  const { label } = data.measures[view.measure];
   const lines = [
     `<b>${escaped(data.layers[probe.place].replace(/(.{38})/g, "$1\n")).replace(/\n/g, "<br>")}</b>`,
-    `${label} ${rate(probe.values[key])}`,
+    `${label} ${rate(probe.values[view.measure])}`,
   ];
-  if (key === "test_error_rate") lines.push(`95 % interval ${span(probe.interval)}`);
-  if (key === "test_error_rate" && probe.optimum) lines.push(`exact optimum ${span(probe.optimum)}`);
+  if (view.measure === 0) lines.push(`95 % interval ${span(probe.interval)}`);
+  if (view.measure === 0 && probe.optimum) lines.push(`exact optimum ${span(probe.optimum)}`);
   lines.push(
     `l2 ${penalty(probe.l2)}${probe.edge ? " (end of the path)" : ""}`,
     `gap ${tiny(probe.gap)} nats${probe.certified ? "" : ", NOT certified"}`,
@@ -28,7 +29,7 @@ const lineOf = (x, y, line, more = {}) => ({
 
 // Solid where the paired test finds a change, dotted where it doesn't; all solid without tests.
 function curves(probes, view) {
-  const value = (probe) => placed(probe.values[data.measures[view.measure].key], view);
+  const value = (probe) => placed(probe.values[view.measure], view);
   const tested = view.measure === 0 && probes.some((probe) => probe.verdict);
   const solid = { x: [], y: [] };
   const dotted = { x: [], y: [] };
@@ -46,11 +47,10 @@ function curves(probes, view) {
 }
 
 function points(probes, view) {
-  const { key } = data.measures[view.measure];
-  const shown = probes.filter((probe) => known(probe.values[key]));
+  const shown = probes.filter((probe) => known(probe.values[view.measure]));
   const crowded = probes.length > 40;
   const bars = view.measure === 0;
-  const y = shown.map((probe) => placed(probe.values[key], view));
+  const y = shown.map((probe) => placed(probe.values[view.measure], view));
   const away = (i, end) => Math.abs(placed(shown[i].interval[end], view) - y[i]);
   return {
     type: "scatter", mode: "markers", x: shown.map((probe) => probe.place), y,
@@ -82,11 +82,10 @@ function optimum(probes, view) {
 }
 
 function unsolved(probes, view) {
-  const { key } = data.measures[view.measure];
-  const lost = probes.filter((probe) => !known(probe.values[key]));
+  const lost = probes.filter((probe) => !known(probe.values[view.measure]));
   if (!lost.length) return [];
   const least = Math.min(
-    ...probes.map((probe) => placed(probe.values[key], view)).filter(known), 1);
+    ...probes.map((probe) => placed(probe.values[view.measure], view)).filter(known), 1);
   return [{
     type: "scatter", mode: "markers", x: lost.map((probe) => probe.place),
     y: lost.map(() => (view.log ? least : 0)), customdata: lost.map((probe) => probe.place),
@@ -126,11 +125,10 @@ function reference(item, view) {
 
 function otherCurves(view) {
   if (!view.others) return [];
-  const { key } = data.measures[view.measure];
   return data.checkpoints.flatMap((checkpoint, i) =>
     i === view.checkpoint ? [] : [lineOf(
       checkpoint.probes.map((probe) => probe.place),
-      checkpoint.probes.map((probe) => placed(probe.values[key], view)),
+      checkpoint.probes.map((probe) => placed(probe.values[view.measure], view)),
       { color: faded("muted", 0.55), width: 1.2 })]);
 }
 
@@ -154,7 +152,7 @@ function ticks() {
 }
 
 // 1, 2 and 5 of each power of ten, with their whole value.
-const LOG_TICKS = [-5, -4, -3, -2, -1, 0, 1, 2].flatMap((power) =>
+const LOG_TICKS = [-6, -5, -4, -3, -2, -1, 0, 1, 2].flatMap((power) =>
   [1, 2, 5].map((digit) => Number(`${digit}e${power}`)));
 
 function layout(view) {
@@ -163,16 +161,20 @@ function layout(view) {
     color: colour("ink"), gridcolor: colour("line"), linecolor: colour("muted"), zeroline: false,
     tickfont: { size: narrow() ? 11 : 12 }, automargin: true,
   };
+  const mark = data.mark ? [{
+    x: 0.5, y: 0.5, xref: "paper", yref: "paper", showarrow: false, text: data.mark,
+    textangle: -15, opacity: 0.3, font: { size: narrow() ? 30 : 50, color: colour("vermilion") },
+  }] : [];
   const skip = known(data.skip) ? {
     shapes: [{
       type: "line", x0: data.skip, x1: data.skip, y0: 0, y1: 1, yref: "paper",
       line: { color: colour("ink"), width: 1, dash: "dot" },
     }],
-    annotations: [{
+    annotations: [...mark, {
       x: data.skip, y: 1, yref: "paper", yanchor: "bottom", showarrow: false,
       text: escaped(`skip enters ${data.short[data.skip]}`), font: { size: 11 },
     }],
-  } : {};
+  } : { annotations: mark };
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
     font: { family: "system-ui, Arial, DejaVu Sans, sans-serif", size: 13, color: colour("ink") },
@@ -200,6 +202,7 @@ function layout(view) {
 
 const drawChart = (view) => Plotly.react("chart", traces(view), layout(view), {
   displaylogo: false, responsive: true, displayModeBar: narrow() ? false : "hover",
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "pan2d"],
+  // Named one by one: the default set has a button that uploads the chart.
+  modeBarButtons: [["toImage", "zoom2d", "resetScale2d"]], showSendToCloud: false,
   toImageButtonOptions: { format: "svg", filename: "linprobe" },
 });

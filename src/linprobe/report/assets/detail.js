@@ -76,16 +76,18 @@ function drawDetail(view) {
     make("h3", {}, `${data.layers[probe.place]}, ${state}`),
     make("p", probe.certified ? {} : { class: "warn" }, probe.certificate),
     facts([
-      ["test error", rate(probe.values.test_error_rate)],
+      ["test error", rate(probe.test)],
       ["95 % interval", span(probe.interval)],
-      ["training error", rate(probe.values.train_error_rate)],
+      ["training error", rate(probe.train)],
       ["width", whole(probe.width) + (probe.reducer ? `, reduced: ${probe.reducer}` : "")],
       ["l2", penalty(probe.l2) + (probe.edge ? ", end of the path" : "")],
       ["passes over the features", whole(probe.passes)],
-      ...(found ? found.facts.map(([name, value]) => [name, rate(value)]) : []),
+      ...data.facts.map((name, i) => [name, found ? found.facts[i] : null])
+        .filter(([, value]) => known(value))
+        .map(([name, value]) => [name, value > 100 || name.startsWith("samples") ? whole(value) : rate(value)]),
     ]),
   );
-  if (probe.step) byId("detail-body").append(make("p", {}, `Against ${probe.after}, the layer before: ${probe.step}.`));
+  if (probe.step) byId("detail-body").append(make("p", {}, `Against ${data.layers[probe.after]}, the layer before: ${probe.step}.`));
   if (found) byId("detail-body").append(...confusionPart(found));
   else byId("detail-body").append(make("p", { class: "note" }, "The record holds no confusion matrix for this probe."));
 }

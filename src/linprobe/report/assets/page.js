@@ -10,9 +10,8 @@ const view = {
 let playing = null;
 
 function spread() {
-  const { key } = data.measures[view.measure];
   const values = data.checkpoints.flatMap(({ probes, references }) => [
-    ...probes.map((probe) => probe.values[key]),
+    ...probes.map((probe) => probe.values[view.measure]),
     ...(view.measure === 0 ? references.flatMap((item) =>
       item.points ? item.points.map((point) => point.value) : [item.value]) : []),
   ]).filter((value) => known(value) && value > 0);

@@ -5,15 +5,13 @@ const has = (test) => data.checkpoints.some(({ probes }) => probes.some(test));
 
 const columns = [
   { key: "layer", label: "layer", value: (probe) => probe.place },
+  { key: "test", label: "test error, 95\u00a0%\u00a0interval", value: (probe) => probe.test, text: (probe) => rate(probe.test), below: (probe) => span(probe.interval) },
+  { key: "verdict", label: "step", left: true, value: (probe) => probe.verdict, text: (probe) => probe.verdict || "", when: (probe) => probe.verdict },
+  numeric("train", "train error", rate),
   numeric("width", "width", whole),
   { key: "l2", label: "l2", value: (probe) => probe.l2, text: (probe) => penalty(probe.l2) + (probe.edge ? " (end)" : "") },
-  { key: "train", label: "train error", value: (probe) => probe.values.train_error_rate, text: (probe) => rate(probe.values.train_error_rate) },
-  { key: "test", label: "test error", value: (probe) => probe.values.test_error_rate, text: (probe) => rate(probe.values.test_error_rate) },
-  { key: "interval", label: "95 % interval", value: (probe) => probe.interval[0], text: (probe) => span(probe.interval) },
-  { key: "verdict", label: "from layer before", left: true, value: (probe) => probe.verdict, text: (probe) => probe.verdict || "", when: (probe) => probe.verdict },
   numeric("gap", "gap, nats", tiny),
   numeric("passes", "passes", whole),
-  { key: "seconds", label: "seconds", value: (probe) => probe.seconds, text: (probe) => (known(probe.seconds) ? probe.seconds.toFixed(1) : "none") },
   { key: "certificate", label: "what is guaranteed", left: true, words: true, value: (probe) => probe.certificate, text: (probe) => probe.certificate },
 ].filter((column) => !column.when || has(column.when));
 
@@ -67,6 +65,7 @@ function tableRow(probe, view, select) {
     make("th", { scope: "row", class: "name" }, button));
   for (const column of columns.slice(1)) {
     const element = make("td", {}, column.text(probe));
+    if (column.below) element.append(make("div", { class: "note" }, column.below(probe)));
     if (column.words) element.className = probe.certified ? "words" : "words warn";
     else if (column.left) element.className = "left";
     row.append(element);
