@@ -8,7 +8,10 @@ from linprobe.errors import LinprobeError
 if TYPE_CHECKING:
     from linprobe.certificate import Certificate, certify
     from linprobe.features import extract_features
-    from linprobe.holdout import holdout_order
+    from linprobe.holdout import holdout_order, holdout_order_by_group
+    from linprobe.layer_table import LayerRow, LayerTable, layers
+    from linprobe.probe_report import Probe, ProbeReport, load_report
+    from linprobe.probing import fit_probes, probe
     from linprobe.problem import SoftmaxRegression, Standardisation
     from linprobe.protocol import FittedProbe, ProbeConfig, fit_probe
     from linprobe.taps import Taps
@@ -18,28 +21,46 @@ __version__ = "0.1.0"
 __all__ = [
     "Certificate",
     "FittedProbe",
+    "LayerRow",
+    "LayerTable",
     "LinprobeError",
+    "Probe",
     "ProbeConfig",
+    "ProbeReport",
     "SoftmaxRegression",
     "Standardisation",
     "Taps",
     "certify",
     "extract_features",
     "fit_probe",
+    "fit_probes",
     "holdout_order",
+    "holdout_order_by_group",
+    "layers",
+    "load_report",
+    "probe",
 ]
 
 _HOMES = {
     "Certificate": "certificate",
     "FittedProbe": "protocol",
+    "LayerRow": "layer_table",
+    "LayerTable": "layer_table",
+    "Probe": "probe_report",
     "ProbeConfig": "protocol",
+    "ProbeReport": "probe_report",
     "SoftmaxRegression": "problem",
     "Standardisation": "problem",
     "Taps": "taps",
     "certify": "certificate",
     "extract_features": "features",
     "fit_probe": "protocol",
+    "fit_probes": "probing",
     "holdout_order": "holdout",
+    "holdout_order_by_group": "holdout",
+    "layers": "layer_table",
+    "load_report": "probe_report",
+    "probe": "probing",
 }
 
 

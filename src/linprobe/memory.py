@@ -2,8 +2,10 @@
 
 import ctypes
 import sys
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_FALLBACK = 4.0 * 2**30  # where the system does not say
 _KEEP, _MAPPED, _PAD = 2**31 - 1, 2**30, 2**26
 
 
@@ -25,3 +27,22 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_M_MMAP_THRESHOLD, _MAPPED), (_M_TRIM_THRESHOLD, _KEEP), (_M_TOP_PAD, _PAD))
     return all([bool(mallopt(option, value)) for option, value in settings])
+
+
+def available_bytes() -> float:
+    """Main memory that a process may still take: the machine's, or its control group's if less."""
+    room = _FALLBACK
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                room = 1024.0 * int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text(encoding="utf-8"))
+        used = int((group / "memory.current").read_text(encoding="utf-8"))
+        room = min(room, float(limit - used))
+    except (OSError, ValueError):  # no control groups, or "max"
+        pass
+    return max(room, 0.0)

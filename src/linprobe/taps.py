@@ -7,7 +7,8 @@ A tap is written
 - ``path#2``: its second call in one forward pass, where a module is called more than once
   (``path#2:in`` for that call's input). Without a number the first call is meant.
 
-Where a module takes or gives a tuple, list, dict or dataclass, the first tensor in it is taken.
+Where a module takes or gives a tuple, list, dict or dataclass, the first tensor in it is taken,
+or the one that a selector picks.
 A module that stands at several paths is one module: its calls are counted together. Compiled
 modules run uncompiled while they are tapped, and go by the names that they had before.
 """
@@ -31,6 +32,9 @@ Consume = Callable[[str, Tensor], None]
 The tensor is the network's own, without gradient: copy what is kept, for a later in-place layer
 may write to it.
 """
+
+Select = Callable[[str, object], Tensor | None]
+"""Called as ``select(tap, value)`` with what the module gave, or ``[args, kwargs]`` at an input."""
 
 _TAP = re.compile(r"(?P<path>.*?)(#(?P<call>[1-9]\d*))?(?P<input>:in)?", re.DOTALL)
 _COMPILED = "_orig_mod"  # torch.compile puts the network under this name
@@ -63,18 +67,19 @@ class Taps:
     Args:
         network: any module.
         names: taps, as the module's text says.
+        select: picks the tensor of each tap; default: the first.
 
     Raises:
         LinprobeError: A path is not in the network; near names are listed. No hook was placed.
     """
 
-    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+    def __init__(
+        self, network: nn.Module, names: Sequence[str], select: Select | None = None
+    ) -> None:
         self.network = network
+        self._select = select or first_tensor
         self.names = tuple(dict.fromkeys(names))
-        modules = {
-            _plain_path(path): module
-            for path, module in network.named_modules(remove_duplicate=False)
-        }
+        modules = modules_by_path(network)
         self._taps = [_resolve(name, modules) for name in self.names]
 
     def __call__(self, *args: object, **kwargs: object) -> dict[str, Tensor]:
@@ -106,30 +111,32 @@ class Taps:
         Raises:
             LinprobeError: A tap was not reached, or its module handles no tensor.
         """
+        self.stream_during(consume, lambda: self.network(*args, **kwargs))
+
+    def stream_during(self, consume: Consume, run: Callable[[], object]) -> None:
+        """As `stream`, for a network that is not simply called: `run` makes the forward pass."""
         if self._taps:
-            with inference_state(self.network), _uncompiled():
-                _Pass(self._taps, consume).run(self.network, args, kwargs)
+            with inference_state(self.network), uncompiled():
+                _Pass(self._taps, consume, self._select).run(run)
 
 
 class _Pass:
     """One forward pass with hooks in place."""
 
-    def __init__(self, taps: Sequence[_Tap], consume: Consume) -> None:
-        self._waiting = list(taps)
+    def __init__(self, taps: Sequence[_Tap], consume: Consume, select: Select) -> None:
+        self._waiting, self._select = list(taps), select
         self._consume = consume
         self._calls = {tap.module: 0 for tap in taps}
         self._open: dict[nn.Module, list[int]] = {tap.module: [] for tap in taps}
 
-    def run(
-        self, network: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]
-    ) -> None:
+    def run(self, run: Callable[[], object]) -> None:
         with ExitStack() as stack:
             for module in self._calls:
                 before = module.register_forward_pre_hook(self._before, with_kwargs=True)
                 stack.callback(before.remove)
                 stack.callback(module.register_forward_hook(self._after).remove)
             try:
-                network(*args, **kwargs)
+                run()
             except _LastTapReached as end:
                 # The network's forward may itself tap: an end is for the pass that raised it.
                 if end.ended is not self:
@@ -159,12 +166,15 @@ class _Pass:
             if tap.module is module and tap.call == call and tap.is_input == is_input
         ]
         for tap in here:
-            tensor = next(_tensors(value), None)
-            if tensor is None:
+            tensor: object = self._select(tap.name, value)
+            if not isinstance(tensor, Tensor):
                 side = "input" if is_input else f"output ({type(value).__name__})"
                 raise LinprobeError(
                     f"tap {tap.name!r}: the {side} of this {type(module).__name__} holds no "
                     "tensor; choose another point"
+                    if tensor is None
+                    else f"tap {tap.name!r}: the selector picks a {type(tensor).__name__} from "
+                    f"the {side} of this {type(module).__name__}; expected a tensor"
                 )
             self._consume(tap.name, tensor.detach())
             self._waiting.remove(tap)
@@ -227,7 +237,7 @@ def _hint(path: str, modules: Mapping[str, nn.Module]) -> str:
     )
 
 
-def _uncompiled() -> AbstractContextManager[object]:
+def uncompiled() -> AbstractContextManager[object]:
     """Hooks on inner modules do not run in compiled code."""
     # Without this module nothing has been compiled yet, and importing it takes seconds.
     if "torch._dynamo" not in sys.modules:
@@ -244,16 +254,28 @@ def _times(calls: int) -> str:
     return "never called" if calls == 0 else f"called {calls} time{'s' if calls > 1 else ''}"
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
+def modules_by_path(network: nn.Module) -> dict[str, nn.Module]:
+    """Modules by the paths that taps are written with; a shared module stands at each of its."""
+    return {
+        _plain_path(path): module for path, module in network.named_modules(remove_duplicate=False)
+    }
+
+
+def first_tensor(_: str, value: object) -> Tensor | None:
+    """What is taken without a selector."""
+    return next(tensors(value), None)
+
+
+def tensors(value: object) -> Iterator[Tensor]:
     """Tensors in a nest of containers, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            yield from _tensors(getattr(value, field.name))
+            yield from tensors(getattr(value, field.name))
