@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 from linprobe.errors import LinprobeError
 
 if TYPE_CHECKING:
+    from linprobe.arrays import fit_probes
     from linprobe.certificate import Certificate, certify
     from linprobe.features import extract_features
     from linprobe.holdout import holdout_order, holdout_order_by_group
     from linprobe.layer_table import LayerRow, LayerTable, layers
     from linprobe.probe_report import Probe, ProbeReport, load_report
-    from linprobe.probing import fit_probes, probe
+    from linprobe.probing import probe
     from linprobe.problem import SoftmaxRegression, Standardisation
     from linprobe.protocol import FittedProbe, ProbeConfig, fit_probe
     from linprobe.taps import Taps
@@ -55,7 +56,7 @@ _HOMES = {
     "certify": "certificate",
     "extract_features": "features",
     "fit_probe": "protocol",
-    "fit_probes": "probing",
+    "fit_probes": "arrays",
     "holdout_order": "holdout",
     "holdout_order_by_group": "holdout",
     "layers": "layer_table",

@@ -57,7 +57,8 @@ class Probe:
     def linear(self, dtype: torch.dtype = torch.float32) -> nn.Linear:
         """The probe as a module, from features (n, n_features) to logits (n, n_classes)."""
         # Without storage at first: initial values would be drawn from the global generator.
-        linear = nn.Linear(*self.weight.shape[::-1], dtype=dtype, device="meta")
+        num_classes, num_features = self.weight.shape
+        linear = nn.Linear(num_features, num_classes, dtype=dtype, device="meta")
         linear = linear.to_empty(device="cpu")
         with torch.no_grad():
             linear.weight.copy_(self.weight)

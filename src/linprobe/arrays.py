@@ -1,0 +1,142 @@
+"""`linprobe.fit_probes`: certified probes of features that are at hand."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linprobe.assembly import Meter, Progress, make_report, shown, stage_seconds
+from linprobe.errors import LinprobeError
+from linprobe.fitting import Penalty, fit_layer, make_task
+from linprobe.probe_report import ProbeReport
+from linprobe.splits import integer_labels, read_groups
+
+Array = Tensor | np.ndarray
+
+_ROWS = 4096
+
+
+def fit_probes(
+    train: Mapping[str, Array | str | Path],
+    labels: Array | Sequence[int],
+    test: tuple[Mapping[str, Array | str | Path], Array | Sequence[int]],
+    *,
+    l2: Penalty = None,
+    tol: float = 1e-4,
+    seed: int = 0,
+    groups: object = None,
+    num_classes: int | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = False,
+) -> ProbeReport:
+    """Fit a certified linear probe to features that are at hand, layer by layer.
+
+    Args:
+        train: layer to (n_train, n_features): tensors, arrays, memory-mapped arrays, or paths of
+            ``.npy`` files, which are mapped. One layer is copied to memory at a time.
+        labels: (n_train,) class numbers.
+        test: the same layers of the test samples, and their labels.
+        l2: as in `probe`.
+        tol: as in `probe`.
+        seed: as in `probe`.
+        groups: as in `probe`.
+        num_classes: K; default: one more than the largest label.
+        device: where probes are solved.
+        progress: as in `probe`.
+
+    Raises:
+        LinprobeError: Anything that can't be used; the message names the layer.
+    """
+    started = time.perf_counter()
+    test_features, test_labels = _check_features(train, test)
+    y, yt = _label_array(labels, "train"), _label_array(test_labels, "test")
+    numbered = read_groups(groups, len(y), len(yt))
+    task = make_task(y, yt, groups=numbered, l2=l2, tol=tol, seed=seed, num_classes=num_classes)
+    place, probes, copying = task.place, {}, 0.0
+    kept = torch.device(device)
+    with shown(progress) as show:
+        opened = {name: (_open(train[name]), _open(test_features[name])) for name in train}
+        for name, (x, xt) in opened.items():
+            _check_array(name, "train", x, len(y))
+            _check_array(name, "test", xt, len(yt))
+        meter = Meter(show, task, {name: x.shape[1] for name, (x, _) in opened.items()})
+        for index, (name, (x, xt)) in enumerate(opened.items()):
+            begun = time.perf_counter()
+            features = _copy(x, kept, place), _copy(xt, kept, None)
+            copying += time.perf_counter() - begun
+            on_event = meter.solving(name)
+            probes[name] = fit_layer(task, name, index, *features, on_event=on_event)
+            meter.finished(probes[name])
+    stages = stage_seconds(copying, probes)
+    return make_report(task, probes, stages, {"network": None}, "arrays", str(kept), started)
+
+
+def _check_features(train: Mapping[str, object], test: object) -> tuple[Mapping[str, Any], Any]:
+    if not isinstance(test, tuple | list) or len(test) != 2 or not isinstance(test[0], Mapping):
+        raise LinprobeError("test is no pair; expected ({layer: features}, labels)")
+    if not isinstance(train, Mapping) or not train:
+        raise LinprobeError("there are no layers; expected a dict of layer to features")
+    features, labels = test
+    odd = sorted(set(train) ^ set(features))
+    if odd:
+        raise LinprobeError(
+            f"layer {odd[0]!r} stands in one split only; expected the same layers in both"
+        )
+    return features, labels
+
+
+def _label_array(labels: Any, split: str) -> Tensor:
+    values = integer_labels(torch.as_tensor(labels), split)
+    if values.ndim != 1 or not len(values):
+        raise LinprobeError(
+            f"{split} labels have shape {tuple(values.shape)}; expected one class number for each "
+            "sample, and at least one sample"
+        )
+    return values
+
+
+def _open(features: Array | str | Path) -> Array:
+    if isinstance(features, str | Path):
+        try:
+            mapped: np.ndarray = np.load(features, mmap_mode="r", allow_pickle=False)
+            return mapped
+        except (OSError, ValueError) as error:
+            raise LinprobeError(
+                f"{os.fspath(features)} can't be read as .npy ({error}); expected an array of "
+                "(n_samples, n_features)"
+            ) from error
+    return features
+
+
+def _check_array(name: str, split: str, features: Array, count: int) -> None:
+    if not isinstance(features, Tensor | np.ndarray) or features.ndim != 2:
+        shape = features.shape if isinstance(features, Tensor | np.ndarray) else None
+        raise LinprobeError(
+            f"layer {name!r}: {split} features are a {type(features).__name__}"
+            + (f" of shape {tuple(shape)}" if shape is not None else "")
+            + "; expected an array (n_samples, n_features): flatten or pool each sample"
+        )
+    if len(features) != count:
+        raise LinprobeError(
+            f"layer {name!r}: {len(features):,} rows of {split} features for {count:,} labels; "
+            "expected as many"
+        )
+
+
+def _copy(features: Array, device: torch.device, place: Tensor | None) -> Tensor:
+    """(n_samples, n_features) float32 or float64, row i written to row ``place[i]``."""
+    double = features.dtype in (torch.float64, np.float64)
+    dtype = torch.float64 if double else torch.float32
+    copy = torch.empty(tuple(features.shape), dtype=dtype, device=device)
+    for start in range(0, len(features), _ROWS):
+        rows = features[start : start + _ROWS]
+        # Copied first: PyTorch warns of arrays that can't be written to.
+        block = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
+        spots = slice(start, start + _ROWS) if place is None else place[start : start + _ROWS]
+        copy[spots] = block.to(device, dtype)
+    return copy
