@@ -105,7 +105,7 @@ def _palettes() -> str:
     dark = "".join(f"--{name}:{colour};" for name, colour in DARK.items())
     return (
         f":root{{color-scheme:light dark;{light}}}\n"
-        f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+        f"@media screen and (prefers-color-scheme:dark){{:root:not(.printing){{{dark}}}}}\n"
     )
 
 

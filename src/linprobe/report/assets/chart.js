@@ -146,7 +146,8 @@ function traces(view) {
 function ticks() {
   const count = data.layers.length;
   const room = Math.max(3, Math.floor(byId("chart").clientWidth / (count > 12 ? 60 : 24)));
-  const step = Math.ceil((count - 1) / room) || 1;
+  const round = [1, 2, 5, 10, 16, 32, 64, 128, 256, 512, count];
+  const step = round.find((distance) => (count - 1) / distance <= room) || 1;
   const places = data.layers.map((_, i) => i).filter((i) => i % step === 0 && count - 1 - i > step / 2);
   return [...places, count - 1];
 }

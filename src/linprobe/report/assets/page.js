@@ -2,6 +2,7 @@
 
 const SPREAD = 20; // values that differ by more than this factor open on a logarithmic scale
 const PLAY_MS = 1400;
+const PAPER_WIDTH = "680px"; // of A4 and of Letter, less margins
 
 const view = {
   checkpoint: Math.max(0, data.checkpoints.length - 1), measure: 0, layer: null, search: "",
@@ -127,6 +128,13 @@ async function onKey(event) {
   else Plotly.Fx.unhover(chart);
 }
 
+// The curve has its size and colours from the screen, and is not laid out anew by the printer.
+function forPaper(printing) {
+  document.documentElement.classList.toggle("printing", printing);
+  byId("chart").style.width = printing ? PAPER_WIDTH : "";
+  draw();
+}
+
 function start() {
   const several = data.checkpoints.length > 1;
   byId("slider").max = data.checkpoints.length - 1;
@@ -150,8 +158,8 @@ function start() {
   byId("chart").addEventListener("keydown", onKey);
   byId("chart").on("plotly_click", ({ points: [point] }) => select(point.customdata, false));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  addEventListener("beforeprint", draw);
-  addEventListener("afterprint", draw);
+  addEventListener("beforeprint", () => forPaper(true));
+  addEventListener("afterprint", () => forPaper(false));
 }
 
 if (data.checkpoints.some(({ probes }) => probes.length)) start();
