@@ -12,6 +12,7 @@ from tiny import tiny_dataset
 
 import linprobe
 from linprobe import cli
+from linprobe.controls import ControlConfig
 from linprobe.data import load
 from linprobe.errors import LinprobeError
 from linprobe.experiments import common, figure5, figure8
@@ -103,7 +104,8 @@ def test_options_reach_figure5(no_run, tmp_path, capsys):
     before = torch.get_num_threads()
     arguments = (
         f"reproduce fig5 --recipe course --dataset fashion-mnist --out {tmp_path} --seed 7 "
-        "--threads 1 --data-dir somewhere --quick --overwrite"
+        "--threads 1 --data-dir somewhere --quick --overwrite "
+        "--controls input,shuffled_labels,input --repeats 2 --mdl"
     )
     assert cli.main(arguments.split()) == 0
     ((config, threads),) = no_run
@@ -113,6 +115,8 @@ def test_options_reach_figure5(no_run, tmp_path, capsys):
     settings = config.settings
     assert (settings.out, settings.dataset, settings.seed) == (tmp_path, "fashion-mnist", 7)
     assert (settings.data_dir, settings.quick, settings.overwrite) == ("somewhere", True, True)
+    assert settings.controls == ControlConfig(("input", "shuffled_labels"), 2)
+    assert settings.mdl
     output = capsys.readouterr().out
     assert "2 of 2 probes converged" in output
     assert f"Written to {tmp_path}" in output
@@ -132,6 +136,8 @@ def test_defaults_and_depth_of_figure8(no_run):
     [
         ("", "required: COMMAND (see linprobe --help)"),
         ("reproduce fig6", "invalid choice: 'fig6'"),
+        ("reproduce fig8 --controls input,x", "--controls: 'x' is no control; expected some of"),
+        ("reproduce fig8 --repeats 0", "--repeats: '0' given; expected a whole number from 1 on"),
         ("reproduce fig5 --seed -1", "--seed: '-1' given; expected a whole number from 0 on"),
         ("reproduce fig5 --seed 1.5", "--seed: '1.5' given; expected a whole number from 0 on"),
         ("reproduce fig5 --threads 0", "--threads: '0' given; expected a whole number from 1 on"),

@@ -1,14 +1,19 @@
 """All layers of a small network: nothing lost, whatever the memory budget."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import tiny_dataset
 
+from linprobe.controls import ControlConfig
 from linprobe.experiments import common
 from linprobe.experiments.common import Settings, load_samples
 from linprobe.experiments.probing import (
     LayerWatcher,
+    control_task,
     expected_cost,
+    extras_of,
     layer_widths,
     probe_layers,
 )
@@ -53,8 +58,11 @@ def test_every_layer_has_a_record_in_order(samples, tmp_path):
     assert log.records == list(result.records)
     assert log.groups == [tuple(layers)]
     assert {layer for layer, *_ in log.solves} == set(layers)
-    assert result.solve_seconds == pytest.approx(sum(r.seconds for r in result.records))
-    assert result.extract_seconds > 0
+    assert result.stages["solve"] == pytest.approx(sum(r.seconds for r in result.records))
+    assert result.stages["extract"] > 0
+    assert result.stages["evaluate"] > 0
+    assert result.controls == ()
+    assert set(result.predictions) == set(layers)
 
 
 def test_memory_budget_changes_groups_but_no_result(samples, tmp_path):
@@ -93,3 +101,41 @@ def test_widths_and_costs_of_the_convolutional_network(samples):
     costs = expected_cost(widths, 60_000)
     assert costs["conv1_preact"] > costs["conv1_postpool"] > costs["logits"] > 0
     assert costs["input"] > expected_cost(widths, 1_000)["input"]
+
+
+def test_extras_are_added_and_change_no_probe(samples, tmp_path):
+    network, plain, _ = probed(samples, tmp_path)
+    settings = Settings(
+        *(tmp_path, "mnist", None, 5),
+        probe=PROBE,
+        controls=ControlConfig(("shuffled_labels", "random_features"), repeats=2),
+        mdl=True,
+    )
+    task = control_task(network, samples, settings)
+    extras = extras_of(task, settings)
+    assert extras.controls.config.seed == 5
+    log = Log()
+    result = probe_layers(network, samples, replace(settings, seed=0), log.watcher, extras)
+    layers = list(network.probe_points)
+    assert [c.layer for c in result.controls] == [layer for layer in layers for _ in range(4)]
+    assert {(c.name, c.repeat, c.seed) for c in result.controls} == {
+        (name, repeat, 5 + repeat)
+        for name in ("shuffled_labels", "random_features")
+        for repeat in (0, 1)
+    }
+    for one, other in zip(plain.records, result.records, strict=True):
+        assert one.evaluation.mdl is None
+        assert sum(count for count, _ in other.evaluation.mdl.blocks) == len(samples.train_labels)
+        assert (one.objective, one.test_error_rate) == (other.objective, other.test_error_rate)
+    assert result.stages["controls"] > 0
+    stages = {stage for _, stage, *_ in log.solves}
+    assert {"path", "refit", "random_features 2 of 2"} <= stages
+
+
+def test_inputs_are_flattened_only_where_a_control_needs_them(samples, tmp_path):
+    network = ConvNet("paper", generator(0, "network"))
+    for names, needed in ((("majority",), False), (("control_task",), True)):
+        settings = Settings(tmp_path, controls=ControlConfig(names))
+        task = control_task(network, samples, settings)
+        assert (task.inputs is not None) is needed
+    assert [x.shape for x in task.inputs] == [(120, 784), (50, 784)]

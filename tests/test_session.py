@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_dataset
 
+from linprobe.controls import ControlConfig
 from linprobe.experiments import common, session
 from linprobe.experiments.common import Settings, load_samples
 from linprobe.experiments.session import Session
@@ -153,3 +154,37 @@ def test_unsolved_probes_are_called_out(opened, monkeypatch):
     run.probe()
     watcher.finished(replace(run.record.checkpoints[0].probes[0], status="max_passes_reached"))
     assert events[-1].text.endswith("NOT converged (max_passes_reached)")
+
+
+def test_controls_and_codes_are_written_down(monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "load", lambda *_: tiny_dataset())
+    names = ("control_task", "untrained", "input", "majority")
+    settings = Settings(
+        tmp_path, probe=PROBE, seed=4, controls=ControlConfig(names, repeats=1), mdl=True
+    )
+    run = Session(
+        *("test", settings, {}, load_samples(settings), DeepMLP(2, generator(4, "network"))),
+        (("untrained", 0), ("later", 40)),
+        batch_cost=0.5,
+        draw=lambda *_: None,
+        on_event=lambda _: None,
+    )
+    run.probe()
+    run.probe()
+    first, later = load_run(tmp_path).checkpoints
+    assert run.record.config["controls"] == {"names": [*names], "repeats": 1, "seed": 4}
+    assert run.record.config["mdl"] is True
+    layers = [probe.layer for probe in first.probes]
+    assert [(c.name, c.layer) for c in first.controls] == [
+        *(("control_task", layer) for layer in layers),
+        *(("input", None), ("majority", None)),
+    ]
+    untrained = [c for c in later.controls if c.name == "untrained"]
+    assert [c.layer for c in untrained] == layers
+    assert [c.test_error_rate for c in untrained] == [p.test_error_rate for p in first.probes]
+    assert later.controls[-1].test_error_rate == 0.9
+    for probe, control in zip(first.probes, first.controls, strict=False):
+        gained = control.test_error_rate - probe.test_error_rate
+        assert control.selectivity == pytest.approx(gained)
+        assert probe.evaluation.mdl.bits > 0
+    assert first.stages["controls"] > 0

@@ -24,17 +24,13 @@ from torch import Tensor
 
 from linprobe.clusters import cluster
 from linprobe.errors import LinprobeError
-from linprobe.evidence import ControlRecord
+from linprobe.evidence import CONTROLS, ControlRecord
 from linprobe.holdout import num_held_out
 from linprobe.metrics import error_rate, wilson_interval
-from linprobe.protocol import ProbeConfig, fit_probe
+from linprobe.protocol import OnEvent, ProbeConfig, fit_probe
 from linprobe.randomness import generator
 from linprobe.results import ProbeRecord
 
-CONTROLS = (
-    *("shuffled_labels", "control_task", "untrained", "random_features", "input"),
-    "majority",
-)
 OF_LAYERS = ("shuffled_labels", "control_task", "random_features")
 TYPES_PER_CLASS = 10
 
@@ -111,8 +107,18 @@ class Controls:
             draw = generator(config.seed, "types")
             self._types = cluster(*task.inputs, num_types, draw)
 
+    @property
+    def fits_per_layer(self) -> int:
+        """Probes that `of_layer` fits."""
+        return self.config.repeats * sum(name in OF_LAYERS for name in self.config.names)
+
     def of_layer(
-        self, layer: str, train_features: Tensor, test_features: Tensor, test_error_rate: float
+        self,
+        layer: str,
+        train_features: Tensor,
+        test_features: Tensor,
+        test_error_rate: float,
+        on_event: OnEvent | None = None,
     ) -> list[ControlRecord]:
         """Fit the controls that belong to one layer.
 
@@ -121,6 +127,7 @@ class Controls:
             train_features: (n_train, n_features) finite; OVERWRITTEN by its standardised form.
             test_features: (n_test, n_features), mapped as `train_features` is.
             test_error_rate: of the layer's probe, for the selectivity.
+            on_event: called after each fit, with the control's name as stage.
         """
         found = []
         for name in (name for name in self.config.names if name in OF_LAYERS):
@@ -138,6 +145,9 @@ class Controls:
                 if name == "control_task":
                     record = replace(record, selectivity=rate - test_error_rate)
                 found.append(record)
+                if on_event is not None:
+                    stage = f"{name} {repeat + 1} of {self.config.repeats}"
+                    on_event(stage, fitted.l2, fitted.num_passes, fitted.duality_gap)
         return found
 
     def _drawn(self, name: str, seed: int, train: Tensor, test: Tensor) -> tuple[Pair, Pair]:

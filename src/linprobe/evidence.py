@@ -7,6 +7,11 @@ without them is valid, and so is a file from before there were any.
 from dataclasses import dataclass
 
 FALLS, RISES, UNDECIDED = "falls", "rises", "can't tell"
+CONTROLS = (
+    *("shuffled_labels", "control_task", "untrained"),
+    *("random_features", "input", "majority"),
+)
+"""Names of `ControlRecord`."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,7 @@ class ControlRecord:
     """One probe, or rule, that a curve is to be compared with.
 
     Attributes:
-        name: "shuffled_labels", "control_task", "untrained", "random_features", "input" or
-            "majority".
+        name: one of `CONTROLS`.
         layer: the probe point that it belongs to; None: one value for all of them.
         repeat: number of the draw, from 0.
         seed: of the draw; None: nothing was drawn.

@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from linprobe.evidence import CONTROLS
+
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
@@ -27,6 +29,23 @@ def seed(text: str) -> int:
 
 def threads(text: str) -> int:
     """Read the value of ``--threads``."""
+    return whole_number(text, 1, "a whole number from 1 on")
+
+
+def controls(text: str) -> tuple[str, ...]:
+    """Read the value of ``--controls``: names separated by commas, each once."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in CONTROLS:
+            known = ", ".join(CONTROLS)
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is no control; expected some of: {known}, separated by commas"
+            )
+    return names
+
+
+def repeats(text: str) -> int:
+    """Read the value of ``--repeats``."""
     return whole_number(text, 1, "a whole number from 1 on")
 
 

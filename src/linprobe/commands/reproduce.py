@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linprobe.commands.options import cpu_threads, seed, threads, whole_number
+from linprobe.commands.options import controls, cpu_threads, repeats, seed, threads, whole_number
+from linprobe.evidence import CONTROLS
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
@@ -81,6 +82,25 @@ def _add_common(parser: argparse.ArgumentParser, out: Path) -> None:
         help="folder to write the run to (default: %(default)s)",
     )
     add("--overwrite", action="store_true", help="replace a run that --out holds")
+    add(
+        "--controls",
+        type=controls,
+        default=(),
+        metavar="NAMES",
+        help="compare each curve with these, separated by commas: " + ", ".join(CONTROLS),
+    )
+    add(
+        "--repeats",
+        type=repeats,
+        metavar="N",
+        default=3,
+        help="draws of each random control (default: %(default)s)",
+    )
+    add(
+        "--mdl",
+        action="store_true",
+        help="also measure each layer's description length of the labels (online code)",
+    )
     add("--seed", type=seed, metavar="N", default=0, help="of everything random (default: 0)")
     add("--threads", type=threads, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add(
@@ -120,6 +140,7 @@ def _reproduce_figure8(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
+    from linprobe.controls import ControlConfig
     from linprobe.experiments.common import Settings
 
     return Settings(
@@ -130,6 +151,8 @@ def _settings(options: argparse.Namespace) -> "Settings":
         device=options.device,
         quick=options.quick,
         overwrite=options.overwrite,
+        controls=ControlConfig(options.controls, options.repeats),
+        mdl=options.mdl,
     )
 
 

@@ -1,12 +1,13 @@
 """What all experiments take: settings, samples and sources of randomness."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from linprobe.controls import ControlConfig
 from linprobe.data import ImageDataset, load
 from linprobe.errors import LinprobeError
 from linprobe.holdout import holdout_order
@@ -32,6 +33,8 @@ class Settings:
         overwrite: replace a run that `out` holds.
         feature_bytes: features held in memory at a time; a layer that is larger is held alone.
         probe: the probing protocol's numbers; its seed is set from `seed`.
+        controls: what each curve is compared with; its seed is set from `seed`.
+        mdl: whether to compute the description length of the labels at each layer.
     """
 
     out: Path
@@ -43,6 +46,8 @@ class Settings:
     overwrite: bool = False
     feature_bytes: float = 8e9
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    controls: ControlConfig = field(default_factory=ControlConfig)
+    mdl: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -62,6 +67,8 @@ class Settings:
             "device": self.device,
             "feature_bytes": self.feature_bytes,
             "probe": asdict(self.probe),
+            "controls": asdict(replace(self.controls, seed=self.seed)),
+            "mdl": self.mdl,
         }
 
 

@@ -10,13 +10,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from linprobe.controls import of_records
 from linprobe.environment import environment, peak_rss_bytes
 from linprobe.experiments.common import Samples, Settings
 from linprobe.experiments.probing import (
     LayerWatcher,
     Network,
     OnSolve,
+    Probed,
+    control_task,
     expected_cost,
+    extras_of,
     layer_widths,
     probe_layers,
 )
@@ -69,7 +73,11 @@ class Session:
         self._left = list(checkpoints)
         self._batch_cost, self._draw = batch_cost, draw
         widths = layer_widths(network, samples, settings.device)
-        self._costs = expected_cost(widths, len(samples.train_labels))
+        self._task = control_task(network, samples, settings)
+        self._extras = extras_of(self._task, settings)
+        costs = expected_cost(widths, len(samples.train_labels))
+        times = 1 + self._extras.relative_cost
+        self._costs = {layer: times * cost for layer, cost in costs.items()}
         probing = len(checkpoints) * sum(self._costs.values())
         self._tracker = Tracker(on_event, probing + batch_cost * checkpoints[-1][1])
         self._train_seconds = 0.0
@@ -119,31 +127,41 @@ class Session:
         started = time.perf_counter()
         rate = network_error_rate(self._network, data.test_images, data.test_labels)
         evaluated = time.perf_counter() - started
-        probed = probe_layers(self._network, self._samples, settings, self._watcher(name))
-        stages = {
-            "train": self._train_seconds,
-            "extract": probed.extract_seconds,
-            "solve": probed.solve_seconds,
-            "evaluate": evaluated + probed.evaluate_seconds,
-        }
+        probed = probe_layers(
+            self._network, self._samples, settings, self._watcher(name), self._extras
+        )
+        stages = {"train": self._train_seconds, **probed.stages}
+        stages["evaluate"] += evaluated
         self._train_seconds = 0.0
-        labels = self._samples.dataset.test_labels
-        classes = {layer: made.predicted for layer, made in probed.predictions.items()}
         self._save_tensors("probes", name, probed.tensors)
-        save_predictions(settings.out, name, labels, probed.predictions)
+        save_predictions(settings.out, name, data.test_labels, probed.predictions)
         state = {key: value.cpu().contiguous() for key, value in self._network.state_dict().items()}
         self._save_tensors("networks", name, state)
         self.record = self.record.with_checkpoint(
-            CheckpointRecord(
-                *(name, step, rate, stages, probed.records),
-                steps=depth_steps(classes, labels),
-            ),
+            self._checkpoint(name, step, rate, stages, probed),
             seconds=time.perf_counter() - self._started,
             peak_rss_bytes=peak_rss_bytes(),
             complete=not self._left,
         )
         self.record.save(settings.out)
         self._draw(self.record, settings.out)
+
+    def _checkpoint(
+        self, name: str, step: int, rate: float, stages: dict[str, float], probed: Probed
+    ) -> CheckpointRecord:
+        classes = {layer: made.predicted for layer, made in probed.predictions.items()}
+        untrained = [c.probes for c in self.record.checkpoints if c.step == 0]
+        settings = self._settings
+        controls = of_records(
+            *(settings.controls, self._task, probed.records),
+            untrained=untrained[0] if untrained else (),
+            untrained_seed=settings.seed,
+        )
+        return CheckpointRecord(
+            *(name, step, rate, stages, probed.records),
+            steps=depth_steps(classes, self._samples.dataset.test_labels),
+            controls=(*probed.controls, *controls),
+        )
 
     def _save_tensors(self, kind: str, name: str, tensors: dict[str, Tensor]) -> None:
         with replacing(self._settings.out / kind / f"{name}.safetensors") as temporary:
