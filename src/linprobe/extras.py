@@ -3,15 +3,19 @@
 Both start from the features that `fit_probe` leaves behind, so a layer is extracted once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from linprobe.controls import Controls
+from linprobe.controls import ControlConfig, Controls, Pair, Task
 from linprobe.evidence import ControlRecord, Evaluation
 from linprobe.mdl import online_code
 from linprobe.protocol import FittedProbe, OnEvent, ProbeConfig
 from linprobe.solvers.base import Status
+
+Wanted = Sequence[str] | ControlConfig
+"""Names of controls, or these with the number of draws."""
 
 NOTHING_TO_COMPARE = (Status.NONFINITE_FEATURES, Status.DEGENERATE_LABELS)
 
@@ -74,3 +78,45 @@ class Extras:
         rate = fitted.test_error_rate
         found = self.controls.of_layer(layer, train[0], test, rate, on_event)
         return evaluation, tuple(found)
+
+
+def control_config(wanted: Wanted, seed: int) -> ControlConfig:
+    """Settle what controls are wanted; their draws start at `seed`.
+
+    Raises:
+        LinprobeError: No such control.
+    """
+    if isinstance(wanted, ControlConfig):
+        return replace(wanted, seed=seed)
+    names = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))
+    return ControlConfig(names, seed=seed)
+
+
+def make_extras(
+    controls: ControlConfig,
+    *,
+    mdl: bool,
+    train_labels: Tensor,
+    test_labels: Tensor,
+    num_classes: int,
+    probe: ProbeConfig,
+    inputs: Pair | None = None,
+    types: Pair | None = None,
+) -> Extras:
+    """Prepare the extras of all layers of one network.
+
+    Args:
+        controls: which controls.
+        mdl: whether to compute the online code.
+        train_labels: (n_train,) int64, held-out rows last.
+        test_labels: (n_test,) int64.
+        num_classes: K.
+        probe: the protocol's numbers.
+        inputs: flattened inputs of the network, as `linprobe.controls.Task` takes them.
+        types: of the control task, likewise.
+
+    Raises:
+        LinprobeError: A control lacks inputs or types.
+    """
+    task = Task(train_labels, test_labels, num_classes, inputs, types)
+    return Extras(Controls(controls, task, probe), mdl)
