@@ -38,3 +38,29 @@ def test_an_allocator_without_settings_is_left_alone(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert not memory.keep_freed_memory()
+
+
+def test_available_memory_is_what_the_system_says(monkeypatch):
+    texts = {
+        "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    2048 kB\n",
+        "/sys/fs/cgroup/memory.max": "3000000\n",
+        "/sys/fs/cgroup/memory.current": "1000000\n",
+    }
+
+    def read(path, **_):
+        if str(path) not in texts:
+            raise FileNotFoundError(path)
+        return texts[str(path)]
+
+    monkeypatch.setattr(memory.Path, "read_text", read)
+    assert memory.available_bytes() == 2_000_000
+    texts["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert memory.available_bytes() == 2048 * 1024
+    texts.clear()
+    assert memory.available_bytes() == 4 * 2**30
+
+
+def test_failed_allocations_are_told_from_other_errors():
+    assert memory.is_out_of_memory(MemoryError())
+    assert memory.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert not memory.is_out_of_memory(RuntimeError("unsupported memory format"))

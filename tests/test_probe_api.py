@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from nets import ResNet, images
+from nets import Encoder, ResNet, images, sentences
 from torch import nn
 
 import linprobe
+from linprobe import LinprobeError
 
 PATH = (1e-1, 1e-2, 1e-3)
 
@@ -67,3 +68,201 @@ def test_a_linear_network_is_a_layer():
     report = probed(nn.Linear(64, 5), *[(x.flatten(1), y) for x, y in (images(30), images(9))])
     assert list(report) == [""] and report[""].record.num_features == 5
     assert "(output)" in str(report)
+
+
+class Words(torch.utils.data.Dataset):
+    """Sentences as a tokenizer gives them, each with its label."""
+
+    def __init__(self, count, seed):
+        self.words, self.mask, _ = sentences(count, seed)
+
+    def __len__(self):
+        return len(self.words)
+
+    def __getitem__(self, i):
+        return {
+            "input_ids": self.words[i],
+            "attention_mask": self.mask[i],
+            "labels": int(self.words[i, 0]) % 3,
+        }
+
+
+class Jitter(torch.utils.data.Dataset):
+    """Samples that a random augmentation changes each time they are read."""
+
+    def __init__(self, count, seed):
+        self.x, self.y = images(count, seed)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return self.x[i] + torch.rand(()), self.y[i]
+
+
+def weights(report):
+    return [probe.weight for probe in report.values()]
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+
+
+def test_shuffling_loaders_data_sets_and_arrays_give_the_same_probes(network):
+    train, test = images(60), images(40, seed=1)
+    plain = probed(network, train, test, layers=["layer2", "fc"], batch_size=16)
+    sets = [torch.utils.data.TensorDataset(*split) for split in (train, test)]
+    shuffled = [torch.utils.data.DataLoader(s, 16, shuffle=True, drop_last=True) for s in sets]
+    for other in (sets, shuffled, [tuple(t.numpy() for t in split) for split in (train, test)]):
+        again = probed(network, *other, layers=["layer2", "fc"], batch_size=16)
+        assert same(plain, again)
+        assert torch.equal(again.test_labels, test[1])
+
+
+def test_random_augmentation_is_the_same_in_every_reading(network):
+    data = Jitter(60, 0), Jitter(40, 1)
+    layers = ["layer1", "layer2"]
+    at_once = probed(network, *data, layers=layers)
+    # A budget for one layer at a time: the data is read twice.
+    apart = probed(network, *data, layers=layers, memory_bytes=4 * 100 * 256)
+    assert same(at_once, apart)
+    assert not same(at_once, probed(network, *data, layers=layers, seed=1))
+
+
+def test_dict_batches_with_masks_and_a_forward_hook():
+    torch.manual_seed(0)
+    network, data = Encoder(), (Words(40, 0), Words(30, 1))
+    report = probed(network, *data, layers=["embed", "encoder", "pooler"])
+    assert [r.reducer for r in report.records] == ["tokens=mean", "tokens=mean", None]
+    hooked = probed(
+        network,
+        *data,
+        layers=["embed", "encoder", "pooler"],
+        forward=lambda net, batch: net(batch["input_ids"], batch["attention_mask"]),
+    )
+    assert same(report, hooked)
+
+
+def test_tokens_with_labels_of_their_own_are_held_out_by_sequence(monkeypatch):
+    torch.manual_seed(0)
+    words, mask, labels = sentences(30)
+    held = {}
+    original = linprobe.fitting.holdout_order_by_group
+
+    def watched(labels, groups, fraction, generator):
+        order, count = original(labels, groups, fraction, generator)
+        held["out"], held["in"] = groups[order[-count:]], groups[order[:-count]]
+        return order, count
+
+    monkeypatch.setattr(linprobe.fitting, "holdout_order_by_group", watched)
+    data = {"input_ids": words, "attention_mask": mask, "labels": labels}
+    report = probed(Encoder(), data, data, tokens="all")
+    assert not set(held["out"].tolist()) & set(held["in"].tolist())
+    assert len(held["out"]) + len(held["in"]) == int(mask.sum())
+    assert "pooler" not in report, "it has no tokens"
+    assert report["embed"].record.test_error_rate < 0.2 and report["embed"].record.num_features == 8
+    assert report.run.dataset["num_test"] == int(mask.sum())
+    assert report["embed"].features(torch.zeros(2, 5, 8)).shape == (10, 8)
+
+
+def test_groups_hold_together(network):
+    x, y = images(20)
+    y = y[torch.randperm(20)]  # nothing can be learnt, but a copy gives its sample away
+    copies, groups = (x.repeat(4, 1, 1, 1), y.repeat(4)), torch.arange(20).repeat(4)
+    apart = probed(network, copies, images(9, seed=1), layers="layer1", groups=groups)
+    together = probed(network, copies, images(9, seed=1), layers="layer1")
+    errors = [r["layer1"].record.validation_cross_entropy for r in (apart, together)]
+    assert errors[0] > 0.9 > 0.2 > errors[1]
+    with pytest.raises(LinprobeError, match="1 groups stand in both splits, 5 for one"):
+        probed(network, copies, images(9), layers="fc", groups=(groups, [5] * 9))
+
+
+def test_the_reducer_is_chosen_by_the_budget_and_stated(network):
+    data = images(60), images(40, seed=1)
+    report = probed(network, *data, layers=["layer1", "layer2", "fc"], memory_bytes=4 * 100 * 70)
+    assert [r.reducer for r in report.records] == ["pool:4", "pool:3", None]
+    assert [r.num_features for r in report.records] == [64, 54, 3]
+    assert "pool:4" in str(report)
+    pooled = probed(network, *data, layers=["layer1"], reduce="pool:4")
+    torch.testing.assert_close(report["layer1"].weight, pooled["layer1"].weight)
+
+
+def test_a_nonfinite_layer_is_flagged_and_the_others_finish(network):
+    with torch.no_grad():
+        network.fc.weight.fill_(torch.inf)
+    report = probed(network, images(30), images(30, seed=1), layers=["layer1", "fc"])
+    assert report["layer1"].record.converged
+    assert report["fc"].record.status == "nonfinite_features"
+    assert report.notes[0] == "Layer 'fc' holds NaN or infinity: no probe was fitted."
+
+
+class Fails(nn.Module):
+    def __init__(self, after):
+        super().__init__()
+        self.fc = nn.Linear(64, 3)
+        self.left = after
+
+    def forward(self, x):
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("the cat\nsat on the mat")
+        return self.fc(x.flatten(1))
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 5])
+def test_a_network_that_fails_shows_its_error_and_keeps_no_hooks(after):
+    network = Fails(after).train()
+    with pytest.raises(
+        LinprobeError, match=r"fails on a batch of \d+ samples: ValueError: the cat$"
+    ):
+        probed(network, images(30), images(30, seed=1), batch_size=10)
+    assert network.training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+X, Y = images(30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": "layer7"}, "there is no layer 'layer7'; near names: 'layer2', 'layer1'"),
+        (
+            {"train": (X, Y.float())},
+            "train labels have dtype float32; expected whole class numbers",
+        ),
+        ({"test": (X, Y - 1)}, "test labels hold -1; expected class numbers from 0 on"),
+        ({"train": (X, Y * 0)}, r"the train labels are of one class only \(0\)"),
+        ({"train": (X, Y * 20)}, "30 training samples for 41 classes"),
+        ({"train": (X, Y[:9])}, "train arrays differ in length: x has 30, labels has 9"),
+        ({"train": []}, "the train data is empty"),
+        ({"test": iter([(X, Y)])}, "the test data is a list_iterator, which can be read only once"),
+        ({"layers": "layer1", "memory_bytes": 99}, "layer 'layer1': 60 rows of 256 features"),
+        ({"reduce": "median"}, "reduce is 'median'; expected 'auto'"),
+        ({"tokens": "cls"}, "tokens is 'cls'; expected"),
+        ({"seed": -1}, "seed is -1"),
+        ({"l2": ()}, r"l2 is \(\); expected a positive number"),
+        ({"device": "tpu"}, "device is 'tpu', which can't be used here"),
+        ({"groups": [0, 1]}, r"groups of the train samples have shape \(2,\)"),
+        ({"tokens": "all"}, r"tokens='all' meets labels of shape \(30,\)"),
+    ],
+)
+def test_bad_input_is_one_clear_line(network, changes, message):
+    options = {"network": network, "train": (X, Y), "test": (X, Y), "l2": PATH, **changes}
+    with pytest.raises(LinprobeError, match=message) as caught:
+        linprobe.probe(**options)
+    assert "\n" not in str(caught.value)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+def test_what_is_no_network():
+    with pytest.raises(LinprobeError, match=r"network is a function; expected a torch.nn.Module"):
+        linprobe.probe(lambda x: x, (X, Y), (X, Y))
+
+
+def test_progress_goes_from_nothing_to_all(network):
+    events = []
+    probed(network, (X, Y), (X, Y), layers=["layer1", "fc"], progress=events.append)
+    assert {event.stage for event in events} == {"extract", "solve"}
+    assert [e.fraction for e in events] == sorted(e.fraction for e in events)
+    assert events[-1].fraction == pytest.approx(1)

@@ -107,7 +107,7 @@ def make_report(
         device: where the probes were solved.
         started: `time.perf_counter` at the start.
     """
-    notes = [*task.notes, *(note for p in probes.values() for note in layer_notes(task, p))]
+    notes = [*task.notes, *layer_notes(task, probes.values())]
     predicted = {
         name: p.predictions.predicted for name, p in probes.items() if p.predictions is not None
     }

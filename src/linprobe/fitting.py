@@ -1,7 +1,7 @@
 """Probes of layers whose features are at hand: what all of them share, then one at a time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,12 +9,15 @@ from torch import Tensor
 
 from linprobe.errors import LinprobeError
 from linprobe.features.points import Reduction
+from linprobe.features.reduce import size_text
 from linprobe.holdout import holdout_order, holdout_order_by_group, num_held_out
+from linprobe.memory import is_out_of_memory
 from linprobe.metrics import error_rate
 from linprobe.probe_report import Probe
 from linprobe.protocol import DEFAULT_L2_PATH, OnEvent, ProbeConfig, fit_probe
 from linprobe.randomness import generator
 from linprobe.recording import evaluate_probe, probe_record
+from linprobe.solvers.base import Status
 from linprobe.splits import check_labels
 
 Penalty = float | Sequence[float] | None
@@ -79,8 +82,7 @@ def make_task(
     Raises:
         LinprobeError: Labels, groups or numbers that can't be used.
     """
-    if type(seed) is not int or seed < 0:
-        raise LinprobeError(f"seed is {seed!r}; expected a whole number from 0 on")
+    check_seed(seed)
     count = check_labels(train_labels, test_labels, num_classes)
     config = ProbeConfig(l2_path=_path(l2), tol=tol, seed=seed)
     fraction, draws = config.validation_fraction, generator(seed, "holdout")
@@ -101,6 +103,12 @@ def make_task(
             "and the test cross-entropy is infinite."
         )
     return Task(order, train_labels[order], test_labels, count, config, tuple(notes))
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that is no whole number from 0 on, with a `LinprobeError`."""
+    if type(seed) is not int or seed < 0:
+        raise LinprobeError(f"seed is {seed!r}; expected a whole number from 0 on")
 
 
 def fit_layer(
@@ -142,11 +150,12 @@ def fit_layer(
         )
     except LinprobeError as error:
         raise LinprobeError(f"layer {layer!r}: {error}") from error
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        size = 4 * (train.numel() + test.numel()) / 2**30
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise LinprobeError(
             f"layer {layer!r}: no memory left to solve {train.shape[1]:,} features "
-            f"({size:.3g} GiB); lower memory_bytes, or use "
+            f"({size_text(train.nbytes + test.nbytes)}); lower memory_bytes, or use "
             f"reduce='random:{max(1, train.shape[1] // 4)}'"
         ) from error
     if len(task.config.l2_path) == 1:
@@ -163,22 +172,28 @@ def fit_layer(
     )
 
 
-def layer_notes(task: Task, probe: Probe) -> tuple[str, ...]:
-    """What is unusual about a layer, a sentence each."""
-    record, n = probe.record, len(task.order)
-    if record.status == "nonfinite_features":
-        return (f"Layer {record.layer!r} holds NaN or infinity: no probe was fitted.",)
-    notes = []
-    if record.status == "precision_limit":
-        notes.append(f"Layer {record.layer!r}: arithmetic ended before tol; raise l2 or tol.")
-    if not bool(probe.weight.any()):
-        notes.append(f"Layer {record.layer!r} is constant on the training samples.")
-    elif record.num_features >= n:
-        notes.append(
-            f"Layer {record.layer!r} has {record.num_features:,} features for {n:,} training "
-            "samples: any labels could be fitted, so only the test error tells."
+def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
+    """What is unusual about layers, a sentence each."""
+    wide = []
+    for probe in probes:
+        record, name = probe.record, f"Layer {probe.record.layer!r}"
+        if record.status == Status.NONFINITE_FEATURES:
+            yield f"{name} holds NaN or infinity: no probe was fitted."
+        elif record.status == Status.PRECISION_LIMIT:
+            yield f"{name}: arithmetic ended before tol was reached; raise l2 or tol."
+        elif record.status == Status.MAX_PASSES_REACHED:
+            yield f"{name}: the passes over the features ran out before tol; raise l2 or tol."
+        elif not bool(probe.weight.any()):
+            yield f"{name} is constant on the training samples."
+        elif record.num_features >= len(task.order):
+            wide.append(record.layer)
+    if wide:
+        some = ", ".join(wide[:3]) + (" ..." if len(wide) > 3 else "")
+        yield (
+            f"{len(wide)} layers have at least as many features as there are training samples "
+            f"({len(task.order):,}): {some}; any labels could be fitted there, so only the test "
+            "error tells."
         )
-    return tuple(notes)
 
 
 def _path(l2: Penalty) -> tuple[float, ...]:

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from linprobe.errors import LinprobeError
 from linprobe.features.points import Point, Reduction
-from linprobe.features.reduce import choose_reducer, random_columns
+from linprobe.features.reduce import choose_reducer, random_columns, size_text
 from linprobe.features.tokens import Tokens
 from linprobe.inputs import Batch
 from linprobe.layer_table import Forward, run_network, sample_dimension
+from linprobe.memory import is_out_of_memory
 from linprobe.randomness import fixed_randomness
 from linprobe.splits import Split
 from linprobe.taps import Consume, Select, Taps
@@ -164,8 +165,10 @@ class Reader:
         try:
             return torch.empty(num_rows, point.width, device=self.device)
         except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise LinprobeError(
-                f"layer {point.name!r}: no memory for {size / 2**30:.3g} GiB of features; set "
+                f"layer {point.name!r}: no memory for {size_text(size)} of features; set "
                 f"memory_bytes below {size}, or use reduce='random:{max(1, point.width // 4)}'"
             ) from error
 

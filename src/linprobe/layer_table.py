@@ -34,7 +34,7 @@ class LayerRow:
         shape: of its output, samples included.
         num_features: of one sample, flattened; 0 where there is no dimension of samples.
         num_calls: how often the module is called in one forward pass.
-        is_leaf: the module has no modules inside.
+        is_leaf: no other module is called inside it.
         passes_through: the output is the input itself, as of dropout at evaluation.
     """
 
@@ -226,36 +226,49 @@ class _Watch:
                 self.paths.setdefault(module, path)
         self._num_samples = num_samples
         self._calls = dict.fromkeys(self.paths, 0)
-        self._open: dict[nn.Module, list[tuple[int, set[tuple[int, int, int]]]]] = {
-            module: [] for module in self.paths
-        }
-        self._shapes: list[tuple[nn.Module, int, tuple[int, ...], bool]] = []
+        self._open: list[_Call] = []
+        self._done: list[_Call] = []
 
     def before(self, module: nn.Module, args: object, kwargs: object) -> None:
+        for outer in self._open:
+            outer.is_leaf = False
         self._calls[module] += 1
-        given = {_identity(t) for t in tensors([args, kwargs])}
-        self._open[module].append((self._calls[module], given))
+        given = {_identity(tensor) for tensor in tensors([args, kwargs])}
+        self._open.append(_Call(module, self._calls[module], given))
 
     def after(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
-        call, given = self._open[module].pop()
+        call = self._open.pop()
         tensor = next(tensors(output), None)
         if tensor is not None:
-            same = _identity(tensor) in given
-            self._shapes.append((module, call, tuple(tensor.shape), same))
+            call.shape = tuple(tensor.shape)
+            call.passes_through = _identity(tensor) in call.given
+            self._done.append(call)
 
     def rows(self) -> Iterator[LayerRow]:
-        for module, call, shape, same in self._shapes:
-            path = self.paths[module]
-            counted = sample_dimension(shape, self._num_samples) is not None
+        for call in self._done:
+            path = self.paths[call.module]
+            counted = sample_dimension(call.shape, self._num_samples) is not None
             yield LayerRow(
-                name=path if call == 1 else f"{path}#{call}",
-                type=type(module).__name__,
-                shape=shape,
-                num_features=math.prod(shape) // self._num_samples if counted else 0,
-                num_calls=self._calls[module],
-                is_leaf=next(module.children(), None) is None,
-                passes_through=same,
+                name=path if call.number == 1 else f"{path}#{call.number}",
+                type=type(call.module).__name__,
+                shape=call.shape,
+                num_features=math.prod(call.shape) // self._num_samples if counted else 0,
+                num_calls=self._calls[call.module],
+                is_leaf=call.is_leaf,
+                passes_through=call.passes_through,
             )
+
+
+@dataclass
+class _Call:
+    """One call of a module while its table is made."""
+
+    module: nn.Module
+    number: int
+    given: set[tuple[int, int, int]]
+    is_leaf: bool = True
+    shape: tuple[int, ...] = ()
+    passes_through: bool = False
 
 
 def _identity(tensor: Tensor) -> tuple[int, int, int]:

@@ -29,6 +29,12 @@ def keep_freed_memory() -> bool:
     return all([bool(mallopt(option, value)) for option, value in settings])
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: PyTorch raises a plain RuntimeError for main memory."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
+
+
 def available_bytes() -> float:
     """Main memory that a process may still take: the machine's, or its control group's if less."""
     room = _FALLBACK

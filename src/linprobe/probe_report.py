@@ -199,14 +199,15 @@ class ProbeReport(Mapping[str, Probe]):
 
     def _sentences(self) -> Iterator[str]:
         unsolved = sum(not record.converged for record in self.records)
-        yield f"{len(self) - unsolved} of {len(self)} probes converged" + (
-            f" (duality gap at most {self.run.config['probe']['tol']:.0e} nats); "
-            + ("* marks the others." if unsolved else "none is marked *.")
+        tol = self.run.config["probe"]["tol"]
+        yield (
+            f"{len(self) - unsolved} of {len(self)} probes converged (duality gap at most "
+            f"{tol:.0e} nats){'; * marks the others' if unsolved else ''}."
         )
         edge = [record.layer for record in self.records if record.l2_at_edge]
         if edge:
             some = ", ".join(edge[:3]) + (" ..." if len(edge) > 3 else "")
-            yield f"The chosen l2 stands at an end of the path for {len(edge)} probes: {some}"
+            yield f"The chosen l2 stands at an end of the path for {len(edge)} probes: {some}."
         yield from self.notes
 
 

@@ -13,7 +13,7 @@ from linprobe.features.extract import plan_groups
 from linprobe.features.points import Point
 from linprobe.features.reduce import AUTO, Reducer
 from linprobe.features.tokens import Tokens, check_tokens
-from linprobe.fitting import Penalty, Task, fit_layer, make_task
+from linprobe.fitting import Penalty, Task, check_seed, fit_layer, make_task
 from linprobe.gather import Reader
 from linprobe.inputs import Source
 from linprobe.layer_table import Forward, Layers, choose_layers, survey
@@ -81,6 +81,7 @@ def probe(
         LinprobeError: Anything that can't be used; the message says what to do.
     """
     started = time.perf_counter()
+    check_seed(seed)
     _check_options(network, reduce, tokens)
     with ExitStack() as stack:
         show = stack.enter_context(shown(progress))

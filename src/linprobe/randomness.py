@@ -25,7 +25,7 @@ def fixed_randomness(seed: int) -> Iterator[None]:
     torch_state = torch.random.get_rng_state()
     try:
         random.seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed % 2**32)
         torch.default_generator.manual_seed(seed)
         yield
     finally:

@@ -140,6 +140,14 @@ def choose_reducer(
     raise LinprobeError(_too_large(layer, FLATTEN, shape, num_rows, budget_bytes))
 
 
+def size_text(num_bytes: float) -> str:
+    """Bytes for people."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.3g} {unit}"
+    return f"{num_bytes:.0f} bytes"
+
+
 def _too_large(
     layer: str, reducer: Reducer, shape: Sequence[int], num_rows: int, budget_bytes: float
 ) -> str:
@@ -147,8 +155,7 @@ def _too_large(
     room = int(budget_bytes // (4 * num_rows))
     return (
         f"layer {layer!r}: {num_rows:,} rows of {width:,} features (reduce={str(reducer)!r}) take "
-        f"{4 * width * num_rows / 2**30:.3g} GiB, the memory budget is "
-        f"{budget_bytes / 2**30:.3g} GiB; "
+        f"{size_text(4 * width * num_rows)}, the memory budget is {size_text(budget_bytes)}; "
         + (f"use reduce='random:{room}', or " if room else "use fewer samples, or ")
         + "raise memory_bytes"
     )
