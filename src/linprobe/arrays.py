@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from linprobe.assembly import Meter, Progress, make_report, shown, stage_seconds
+from linprobe.comparison import OF_NETWORKS, controls_of_task, with_extras
 from linprobe.errors import LinprobeError
+from linprobe.extras import Wanted, control_config
 from linprobe.fitting import Penalty, fit_layer, make_task
 from linprobe.probe_report import ProbeReport
 from linprobe.splits import integer_labels, read_groups
@@ -32,6 +35,9 @@ def fit_probes(
     groups: object = None,
     num_classes: int | None = None,
     device: torch.device | str = "cpu",
+    controls: Wanted = (),
+    types: object = None,
+    mdl: bool = False,
     progress: Progress = False,
 ) -> ProbeReport:
     """Fit a certified linear probe to features that are at hand, layer by layer.
@@ -47,6 +53,9 @@ def fit_probes(
         groups: as in `probe`.
         num_classes: K; default: one more than the largest label.
         device: where probes are solved.
+        controls: as in `probe`, except those that start from a network or its inputs.
+        types: as in `probe`.
+        mdl: as in `probe`.
         progress: as in `probe`.
 
     Raises:
@@ -57,6 +66,13 @@ def fit_probes(
     y, yt = _label_array(labels, "train"), _label_array(test_labels, "test")
     numbered = read_groups(groups, len(y), len(yt))
     task = make_task(y, yt, groups=numbered, l2=l2, tol=tol, seed=seed, num_classes=num_classes)
+    wanted = control_config(controls, seed)
+    for name in set(wanted.names) & set(OF_NETWORKS):
+        raise LinprobeError(
+            f"control {name!r} starts from a network, and only its features are given here; "
+            "expected other controls, or linprobe.probe"
+        )
+    task = with_extras(task, wanted, mdl=mdl, types=types)
     place, probes, copying = task.place, {}, 0.0
     kept = torch.device(device)
     with shown(progress) as show:
@@ -73,7 +89,9 @@ def fit_probes(
             probes[name] = fit_layer(task, name, index, *features, on_event=on_event)
             meter.finished(probes[name])
     stages = stage_seconds(copying, probes)
-    return make_report(task, probes, stages, {"network": None}, "arrays", str(kept), started)
+    config = {"network": None, "controls": asdict(wanted), "mdl": mdl}
+    rules = controls_of_task(task, wanted)
+    return make_report(task, probes, stages, config, "arrays", str(kept), started, rules)
 
 
 def _check_features(train: Mapping[str, object], test: object) -> tuple[Mapping[str, Any], Any]:

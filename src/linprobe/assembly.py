@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from linprobe.environment import environment, peak_rss_bytes
+from linprobe.evidence import ControlRecord
 from linprobe.fitting import Task, layer_notes
 from linprobe.paired import depth_steps
 from linprobe.probe_report import CHECKPOINT, EXPERIMENT, Probe, ProbeReport
@@ -95,6 +96,7 @@ def make_report(
     data_name: str,
     device: str,
     started: float,
+    controls: tuple[ControlRecord, ...] = (),
 ) -> ProbeReport:
     """Put the probes of all layers together.
 
@@ -106,6 +108,7 @@ def make_report(
         data_name: what the data was, in a word.
         device: where the probes were solved.
         started: `time.perf_counter` at the start.
+        controls: those that were not fitted with their layer.
     """
     notes = [*task.notes, *layer_notes(task, probes.values())]
     predicted = {
@@ -118,6 +121,7 @@ def make_report(
         stages=stages,
         probes=tuple(probe.record for probe in probes.values()),
         steps=depth_steps(predicted, task.test_labels),
+        controls=(*(c for probe in probes.values() for c in probe.controls), *controls),
     )
     run = RunRecord(
         experiment=EXPERIMENT,

@@ -133,7 +133,8 @@ class Controls:
         for name in (name for name in self.config.names if name in OF_LAYERS):
             for repeat in range(self.config.repeats):
                 seed = self.config.seed + repeat
-                (x, x_test), (y, y_test) = self._drawn(name, seed, train_features, test_features)
+                (x, x_test), labels = self._drawn(name, seed, train_features, test_features)
+                y, y_test = (part.to(x.device) for part in labels)
                 config = replace(self.probe, seed=seed)
                 num_classes = self.task.num_classes
                 fitted = fit_probe(x, y, x_test, y_test, config, num_classes=num_classes)

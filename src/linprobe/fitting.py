@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from linprobe.errors import LinprobeError
+from linprobe.extras import Extras
 from linprobe.features.points import Reduction
 from linprobe.features.reduce import size_text
 from linprobe.holdout import holdout_order, holdout_order_by_group, num_held_out
@@ -34,6 +35,7 @@ class Task:
         num_classes: K.
         config: the protocol's numbers.
         notes: what is unusual about the labels, a sentence each.
+        extras: what is computed beside each probe.
     """
 
     order: Tensor
@@ -42,6 +44,7 @@ class Task:
     num_classes: int
     config: ProbeConfig
     notes: tuple[str, ...]
+    extras: Extras = field(default_factory=Extras)
 
     @property
     def place(self) -> Tensor:
@@ -161,7 +164,10 @@ def fit_layer(
     if len(task.config.l2_path) == 1:
         fitted = replace(fitted, l2_at_edge=False)  # there was nothing to choose from
     shown = evaluate_probe(fitted, *labels)
-    record = probe_record(layer, index, fitted, len(labels[1]), shown and shown[0], reducer=stated)
+    evaluation, controls = task.extras.of_layer(
+        *(layer, fitted, shown and shown[0], (train, labels[0]), test, task.config, on_event)
+    )
+    record = probe_record(layer, index, fitted, len(labels[1]), evaluation, reducer=stated)
     return Probe(
         record=record,
         weight=fitted.weight.cpu(),
@@ -169,6 +175,7 @@ def fit_layer(
         reduction=Reduction.parse(stated),
         columns=columns,
         predictions=shown and shown[1],
+        controls=controls,
     )
 
 

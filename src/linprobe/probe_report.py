@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from linprobe.errors import LinprobeError
+from linprobe.evidence import ControlRecord
 from linprobe.features.points import Reduction
 from linprobe.files import replacing
 from linprobe.folder import prepare_folder
@@ -45,6 +46,7 @@ class Probe:
         reduction: how the layer's activation becomes features.
         columns: coordinates that a random reducer keeps, int64.
         predictions: on the test split; None: not known.
+        controls: what the layer is compared with.
     """
 
     record: ProbeRecord
@@ -53,6 +55,7 @@ class Probe:
     reduction: Reduction
     columns: Tensor | None = None
     predictions: Predictions | None = None
+    controls: tuple[ControlRecord, ...] = ()
 
     def linear(self, dtype: torch.dtype = torch.float32) -> nn.Linear:
         """The probe as a module, from features (n, n_features) to logits (n, n_classes)."""
@@ -243,6 +246,7 @@ def load_report(folder: str | Path) -> ProbeReport:
                 reduction=Reduction.parse(record.reducer),
                 columns=tensors.get(f"{record.layer}.columns"),
                 predictions=predictions.get(record.layer),
+                controls=tuple(c for c in checkpoint.controls if c.layer == record.layer),
             )
             for record in checkpoint.probes
         }

@@ -2,13 +2,17 @@
 
 import time
 from contextlib import ExitStack
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from linprobe.assembly import Meter, Progress, make_report, shown, stage_seconds
+from linprobe.comparison import controls_of_task, wants_inputs, with_extras
+from linprobe.controls import Pair
 from linprobe.errors import LinprobeError
+from linprobe.extras import Wanted, control_config
 from linprobe.features.extract import plan_groups
 from linprobe.features.points import Point
 from linprobe.features.reduce import AUTO, Reducer
@@ -19,12 +23,15 @@ from linprobe.inputs import Source
 from linprobe.layer_table import Forward, Layers, choose_layers, survey
 from linprobe.memory import available_bytes
 from linprobe.probe_report import Probe, ProbeReport
-from linprobe.progress import OnEvent
+from linprobe.progress import OnEvent, ignore
 from linprobe.randomness import fixed_randomness
+from linprobe.results import ProbeRecord
 from linprobe.splits import Split, read_groups
 from linprobe.taps import Select
+from linprobe.untrained import untrained_copy
 
 _EXAMPLE = 3  # samples of the example that shapes are read from; batches have other sizes
+_INPUT_TAP = ":in"  # of the network itself
 _SHARE = 0.4  # of the memory that is free may be features; solving takes as much again
 
 
@@ -45,6 +52,9 @@ def probe(
     forward: Forward | None = None,
     select: Select | None = None,
     memory_bytes: float | None = None,
+    controls: Wanted = (),
+    types: object = None,
+    mdl: bool = False,
     progress: Progress = False,
 ) -> ProbeReport:
     """Fit a linear probe at layers of a network, each to a certified optimum.
@@ -75,6 +85,12 @@ def probe(
         select: ``f(name, value)``, picks the tensor of a layer that gives something else than a
             tensor; default: the first tensor in it.
         memory_bytes: for the features held at a time; default: 40 % of the memory that is free.
+        controls: what the curve is compared with, of "shuffled_labels", "control_task",
+            "untrained", "random_features", "input" and "majority"; see `linprobe.controls`. Each
+            random one is drawn three times, or as often as a `ControlConfig` says.
+        types: (of train, of test), a number a sample: its type in the control task. Default:
+            the sample's cluster among those of the inputs.
+        mdl: whether to measure the description length of the labels at each layer.
         progress: True to show it, or a function that takes `linprobe.progress.Event`.
 
     Raises:
@@ -82,6 +98,7 @@ def probe(
     """
     started = time.perf_counter()
     check_seed(seed)
+    wanted = control_config(controls, seed)
     _check_options(network, reduce, tokens)
     with ExitStack() as stack:
         show = stack.enter_context(shown(progress))
@@ -95,7 +112,16 @@ def probe(
         reader = Reader(network, forward, select, tokens, reduce, seed, place)
         budget = _budget(place) if memory_bytes is None else memory_bytes
         points = _plan(reader, splits, layers, budget)
+        inputs = _inputs(reader, splits, task, budget) if wants_inputs(wanted, types) else None
+        task = with_extras(task, wanted, mdl=mdl, types=types, inputs=inputs)
         stages, probes = _probe_points(reader, splits, task, points, budget, show)
+
+        def untrained(plain: Task) -> list[ProbeRecord]:
+            other = replace(reader, network=untrained_copy(network, seed))
+            found = _probe_points(other, splits, plain, points, budget, ignore)[1]
+            return [probe.record for probe in found.values()]
+
+        others = controls_of_task(task, wanted, inputs, untrained)
     config = {
         "network": type(network).__name__,
         "reduce": reduce,
@@ -103,9 +129,11 @@ def probe(
         "groups": groups is not None,
         "memory_bytes": budget,
         "batch_size": batch_size,
+        "controls": asdict(wanted),
+        "mdl": mdl,
     }
     name = splits[0].source.kind
-    return make_report(task, probes, stages, config, name, str(place), started)
+    return make_report(task, probes, stages, config, name, str(place), started, others)
 
 
 def _check_options(network: object, reduce: str, tokens: Tokens) -> None:
@@ -135,6 +163,16 @@ def _plan(reader: Reader, splits: list[Split], layers: Layers, budget: float) ->
     table = survey(reader.network, batch, reader.forward)
     names = choose_layers(reader.network, table, layers)
     return reader.plan(names, batch, num_rows, budget, skip_unfit=layers is None)
+
+
+def _inputs(reader: Reader, splits: list[Split], task: Task, budget: float) -> Pair:
+    """The network's inputs, flattened: train in the task's order, and test."""
+    whole = replace(reader, reduce="flatten", tokens=None)
+    batch = next(iter(splits[0].source)).head(_EXAMPLE)
+    num_rows = sum(len(split.labels) for split in splits)
+    points = whole.plan([_INPUT_TAP], batch, num_rows, budget, skip_unfit=False)
+    train = whole.gather(splits[0], points, task.place)[_INPUT_TAP]
+    return train, whole.gather(splits[1], points)[_INPUT_TAP]
 
 
 def _probe_points(
