@@ -88,6 +88,11 @@ def test_a_loader_whose_order_is_unknown_is_refused():
         read(loader)
 
 
+def test_kinds_are_named_for_the_record():
+    assert Source(DataLoader(TENSORS), "train", 4).kind == "TensorDataset"
+    assert Source((X, Y), "train", 4).kind == "arrays"
+
+
 def test_a_mapped_file_is_read(tmp_path):
     np.save(tmp_path / "x.npy", X.numpy())
     x = np.load(tmp_path / "x.npy", mmap_mode="r")

@@ -79,6 +79,13 @@ def test_what_does_not_fit_is_refused_with_what_would(reduce, shape, width):
         choose_reducer(reduce, "fc", shape, 10, 39)
 
 
+@pytest.mark.parametrize("reduce", ["mean", "max", "pool:6", "random:120"])
+def test_a_reducer_that_keeps_everything_is_not_stated(reduce):
+    whole = (120, 1, 1) if reduce in ("mean", "max") else (4, 6, 5)
+    assert choose_reducer(reduce, "fc", whole, 10, 1e9) == FLATTEN
+    assert choose_reducer(reduce, "fc", (240, 7, 7), 10, 1e9) == Reducer.parse(reduce)
+
+
 def test_sizes_for_people():
     assert [size_text(n) for n in (12, 2048, 3 * 2**20, 2**31)] == [
         "12 bytes", "2 KiB", "3 MiB", "2 GiB",

@@ -1,5 +1,6 @@
 """Rows of features of chosen layers, from any network and any data."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -154,10 +155,7 @@ class Reader:
         rule = Reduction(rule.tokens, reducer)
         columns = None
         if reducer.kind == "random":
-            whole = 1
-            for extent in inner:
-                whole *= extent
-            columns = random_columns(whole, reducer.size, self.seed, name)
+            columns = random_columns(math.prod(inner), reducer.size, self.seed, name)
         return Point(name, where, rule, rule.stated(sample), reducer.width(inner), columns)
 
     def _allocate(self, point: Point, num_rows: int) -> Tensor:

@@ -127,7 +127,8 @@ class Source:
         if batch_size < 1:
             raise LinprobeError(f"batch_size is {batch_size}; expected at least 1")
         self.split = split
-        self.kind = type(data).__name__ if isinstance(data, Dataset | DataLoader) else "arrays"
+        inner = data.dataset if isinstance(data, DataLoader) else data
+        self.kind = type(inner).__name__ if isinstance(inner, Dataset) else "arrays"
         self._open = _opener(data, split, batch_size)
 
     def __iter__(self) -> Iterator[Batch]:

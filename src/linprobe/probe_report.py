@@ -163,11 +163,11 @@ class ProbeReport(Mapping[str, Probe]):
         return pandas.DataFrame(rows, columns=names)
 
     def plot(self) -> "Figure":
-        """Test error at each layer with its interval; probes that aren't converged are marked."""
-        from linprobe.report.plots import figure5
+        """Test error at each layer with its interval, as `linprobe plot` draws it."""
+        from linprobe.report.plots import draw_run
 
-        figure = figure5(self.run, self.run.checkpoints[0].name)
-        figure.axes[0].set_title(f"linear probes of {self.run.config.get('network', 'the layers')}")
+        figure = draw_run(self.run)
+        figure.axes[0].set_title(f"linear probes of {self.run.config['network'] or 'features'}")
         return figure
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:

@@ -121,6 +121,9 @@ def choose_reducer(
         num_rows: rows of features, all splits together.
         budget_bytes: what the layer's float32 features may take.
 
+    Returns:
+        "flatten" too where another reducer would keep everything.
+
     Raises:
         LinprobeError: The features would not fit; the message names a reducer that would.
     """
@@ -131,7 +134,7 @@ def choose_reducer(
     if reduce != AUTO:
         reducer = Reducer.parse(reduce)
         if fits(reducer):
-            return reducer
+            return FLATTEN if reducer.width(shape) == math.prod(shape) else reducer
         raise LinprobeError(_too_large(layer, reducer, shape, num_rows, budget_bytes))
     cells = range(max(shape[1:], default=1) - 1, 0, -1) if len(shape) in (2, 3, 4) else ()
     for reducer in (FLATTEN, *(Reducer("pool", k) for k in cells)):
