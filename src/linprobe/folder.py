@@ -1,6 +1,8 @@
 """The folder that a run is written to."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from linprobe.errors import LinprobeError
@@ -12,12 +14,12 @@ _WRITTEN = (
 )
 
 
-def prepare_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make sure that a run can be written to `folder`, and that none is there.
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Make sure that a run can be written to `folder`, and touch nothing in it.
 
     Args:
         folder: made if it is missing.
-        overwrite: delete the files of an earlier run; other files stay.
+        overwrite: an earlier run may be there.
 
     Raises:
         LinprobeError: The folder holds a run and `overwrite` is false, or it can't be written.
@@ -27,13 +29,25 @@ def prepare_folder(folder: Path, *, overwrite: bool) -> None:
             f"{folder} already holds a run ({JSON_NAME}); choose another --out, or replace that "
             "run with --overwrite"
         )
-    try:
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+
+
+def prepare_folder(folder: Path, *, overwrite: bool) -> None:
+    """As `check_folder`; and delete the files of an earlier run, while other files stay."""
+    check_folder(folder, overwrite=overwrite)
+    with _writing(folder):
         for pattern in _WRITTEN:
             for path in folder.glob(pattern):
                 path.unlink()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise LinprobeError(
             f"can't write to {folder} ({error.strerror}); choose an --out folder that you may "

@@ -1,0 +1,68 @@
+"""The command ``linprobe layers``."""
+
+import argparse
+import math
+from typing import TYPE_CHECKING
+
+from linprobe.commands.network import (
+    add_data_options,
+    add_network_options,
+    open_data,
+    open_network,
+)
+from linprobe.commands.options import cpu_threads
+from linprobe.errors import LinprobeError
+
+if TYPE_CHECKING:
+    from linprobe.commands.options import Commands
+
+_EXAMPLES = 2
+
+
+def add_parser(commands: "Commands") -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "layers",
+        help="list the layers of a network that can be probed",
+        description="Run a network on an example and list its probe points: name, type, output, "
+        "features of a sample, calls.",
+        allow_abbrev=False,
+    )
+    add_network_options(parser)
+    parser.add_argument(
+        "--shape",
+        type=_shape,
+        metavar="CxHxW",
+        help="of one sample, to run the network on random numbers instead of --data",
+    )
+    add_data_options(parser, required=False)
+    parser.set_defaults(command=_layers)
+
+
+def _layers(options: argparse.Namespace) -> None:
+    if (options.data is None) == (options.shape is None):
+        raise LinprobeError(
+            "expected either --data, or --shape of one sample such as 3x224x224, to run the "
+            "network on"
+        )
+    import linprobe
+    from linprobe.randomness import generator
+
+    with cpu_threads(options.threads):
+        network, _ = open_network(options)
+        example: object
+        if options.shape is None:
+            example = open_data(options, _EXAMPLES).train
+        else:
+            import torch
+
+            draws = generator(options.seed, "example")
+            example = torch.rand(_EXAMPLES, *options.shape, generator=draws)
+        print(linprobe.layers(network, example))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = text.split("x")
+    if not all(size.isdecimal() for size in sizes) or not math.prod(map(int, sizes)):
+        raise argparse.ArgumentTypeError(f"{text!r} given; expected sizes such as 3x224x224")
+    return tuple(map(int, sizes))

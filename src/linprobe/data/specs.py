@@ -1,0 +1,190 @@
+"""Data to probe on, by a word: ``mnist``, ``npz:FILE``, ``imagefolder:DIR``, ``module:name``."""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from linprobe.data import load
+from linprobe.data.images import ImageBatches, Preparation, find_images
+from linprobe.data.registry import REGISTRY
+from linprobe.errors import LinprobeError
+from linprobe.objects import load_object
+
+_LABELS, _GROUPS, _INPUT = "y", "groups", "x"
+_NPZ = (
+    "expected arrays x_train, y_train, x_test and y_test (or the network's own keyword arguments "
+    "instead of x, such as input_ids_train)"
+)
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """Both splits, as `linprobe.probe` takes them.
+
+    Attributes:
+        name: as the user gave it.
+        train: the training split.
+        test: the test split.
+        groups: as `linprobe.probe` takes them.
+        sha256: hex digest of each file, where the data is in few files.
+        classes: names of the classes, where they have any.
+    """
+
+    name: str
+    train: object
+    test: object
+    groups: object = None
+    sha256: dict[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+
+
+def read_data(
+    spec: str,
+    prepare: Preparation | None = None,
+    *,
+    batch_size: int = 256,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> ProbeData:
+    """Find the data that `spec` names.
+
+    Args:
+        spec: ``mnist`` or ``fashion-mnist``; ``npz:FILE`` with arrays ``x_train``, ``y_train``,
+            ``x_test``, ``y_test`` (uint8 arrays of three or four dimensions are images), other
+            names than x being keyword arguments of the network, and ``groups_train`` as
+            `linprobe.probe` takes groups; ``imagefolder:DIR`` with ``train/CLASS/IMAGE`` and
+            ``test/CLASS/IMAGE``; or ``package.module:name`` of a pair (train, test) as
+            `linprobe.probe` takes them, or of a function that gives one.
+        prepare: what to do to images; default: divide by 255.
+        batch_size: images at a time.
+        data_dir: where the files of a published data set are.
+
+    Raises:
+        LinprobeError: No such data, or data of another form.
+    """
+    kind, _, rest = spec.partition(":")
+    options = prepare or Preparation()
+    if spec in REGISTRY:
+        return _published(spec, options, batch_size, data_dir)
+    if kind == "npz" and rest:
+        return _npz(spec, Path(rest), prepare, batch_size)
+    if kind == "imagefolder" and rest:
+        return _image_folder(spec, Path(rest), options, batch_size)
+    if not rest:
+        raise LinprobeError(
+            f"data is {spec!r}; expected {', '.join(REGISTRY)}, npz:FILE, imagefolder:DIR or "
+            "package.module:name"
+        )
+    if prepare is not None:
+        raise LinprobeError(
+            f"data {spec!r} comes as it is; --channels, --image-size and --normalize are for "
+            f"images: {', '.join(REGISTRY)}, npz:FILE and imagefolder:DIR"
+        )
+    return _made(spec)
+
+
+def _published(
+    name: str, prepare: Preparation, batch_size: int, data_dir: str | os.PathLike[str] | None
+) -> ProbeData:
+    data = load(name, data_dir)
+    train, test = (
+        ImageBatches(images[:, None], labels, prepare, batch_size)
+        for images, labels in (
+            (data.train_images, data.train_labels),
+            (data.test_images, data.test_labels),
+        )
+    )
+    return ProbeData(name, train, test, sha256=data.sha256)
+
+
+def _image_folder(spec: str, folder: Path, prepare: Preparation, batch_size: int) -> ProbeData:
+    classes, found = find_images(folder)
+    train, test = (ImageBatches(*found[split], prepare, batch_size) for split in ("train", "test"))
+    return ProbeData(spec, train, test, classes=tuple(classes))
+
+
+def _made(spec: str) -> ProbeData:
+    made: Any = load_object(spec, "data")
+    if callable(made):
+        try:
+            made = made()
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise LinprobeError(
+                f"data {spec!r} failed: {type(error).__name__}: {first}; expected it to give "
+                "(train, test) when called without arguments"
+            ) from error
+    if isinstance(made, Mapping) and set(made) == {"train", "test"}:
+        made = (made["train"], made["test"])
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        raise LinprobeError(
+            f"data {spec!r} gave a {type(made).__name__}; expected a pair (train, test), each "
+            "(x, y) arrays, a Dataset, a DataLoader or a list of batches"
+        )
+    return ProbeData(spec, made[0], made[1])
+
+
+def _npz(spec: str, path: Path, prepare: Preparation | None, batch_size: int) -> ProbeData:
+    arrays = _read_npz(path)
+    splits: dict[str, dict[str, np.ndarray]] = {"train": {}, "test": {}}
+    for name, array in arrays.items():
+        stem, _, split = name.rpartition("_")
+        if stem and split in splits:
+            splits[split][stem] = array
+    groups = [splits[split].pop(_GROUPS, None) for split in splits]
+    for split, own in splits.items():
+        lacking = [f"{_LABELS}_{split}"] * (_LABELS not in own)
+        if set(own) <= {_LABELS}:
+            lacking.append(f"{_INPUT}_{split}")
+        if lacking:
+            held = ", ".join(arrays) or "no arrays"
+            raise LinprobeError(f"{path} has {held} and lacks {lacking[0]}; {_NPZ}")
+    train, test = (_npz_split(own, prepare, batch_size) for own in splits.values())
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    given = None if groups[0] is None else (groups[0] if groups[1] is None else tuple(groups))
+    return ProbeData(spec, train, test, groups=given, sha256={path.name: digest})
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise LinprobeError(f"{path} is a single array; {_NPZ}")
+        with found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise LinprobeError(f"{path} can't be read as .npz ({first}); {_NPZ}") from error
+
+
+def _npz_split(
+    arrays: dict[str, np.ndarray], prepare: Preparation | None, batch_size: int
+) -> object:
+    labels = arrays.pop(_LABELS)
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    x = arrays.get(_INPUT)
+    if len(arrays) > 1 or x is None:
+        return {**arrays, "labels": labels}
+    if x.dtype == np.uint8 and x.ndim in (3, 4) and len(x) == len(labels):
+        images = torch.from_numpy(x[:, None] if x.ndim == 3 else _channels_first(x))
+        return ImageBatches(images, torch.from_numpy(labels), prepare or Preparation(), batch_size)
+    if prepare is not None:
+        raise LinprobeError(
+            f"x is {x.dtype} {x.shape}; --channels, --image-size and --normalize are for images: "
+            "expected uint8 (n, height, width) or (n, height, width, channels)"
+        )
+    return x, labels
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    """(n, channels, height, width) of images that may have their channels last."""
+    if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+        return np.moveaxis(images, 3, 1)
+    return images
