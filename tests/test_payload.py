@@ -15,7 +15,7 @@ from records import (
 )
 
 from linprobe.report.payload import payload
-from linprobe.report.style import CONTROLS, DARK, LIGHT, NETWORK
+from linprobe.report.style import CONTROL_LOOKS, DARK, LIGHT, NETWORK
 
 
 def with_evaluations(checkpoint, **changes):
@@ -95,7 +95,7 @@ def test_steps_belong_to_the_later_layer():
 def test_references_are_the_network_and_the_commonest_class():
     found = references(checkpoint_record([0.1, 0.2]))
     assert found[NETWORK.label]["value"] == 0.9
-    assert found[CONTROLS["majority"].label]["value"] == 0.8865
+    assert found[CONTROL_LOOKS["majority"].label]["value"] == 0.8865
     nothing = checkpoint_record([0.1], network_test_error_rate=math.nan)
     assert references(nothing, dataset={}) == {}
 
@@ -108,8 +108,8 @@ def test_recorded_controls_are_averaged_over_draws():
         control_record("mine", "logits", selectivity=None),
     )
     found = references(checkpoint_record([0.1, 0.2, 0.3], controls=draws))
-    assert found[CONTROLS["majority"].label]["value"] == 0.5
-    (point,) = found[CONTROLS["shuffled_labels"].label]["points"]
+    assert found[CONTROL_LOOKS["majority"].label]["value"] == 0.5
+    (point,) = found[CONTROL_LOOKS["shuffled_labels"].label]["points"]
     assert point["place"] == 1
     assert point["value"] == pytest.approx(0.85)
     assert (point["low"], point["high"], point["draws"]) == (0.8, 0.9, 2)
@@ -131,8 +131,8 @@ def test_numbers_are_rounded_and_nan_is_null():
 
 def test_every_look_has_a_colour_by_day_and_by_night():
     assert set(LIGHT) == set(DARK)
-    looks = [NETWORK, *CONTROLS.values()]
+    looks = [NETWORK, *CONTROL_LOOKS.values()]
     assert {look.colour for look in looks} <= set(LIGHT)
     assert len({(look.colour, look.dash) for look in looks}) == len(looks)
     names = {"shuffled_labels", "control_task", "untrained", "random_features", "input", "majority"}
-    assert set(CONTROLS) == names
+    assert set(CONTROL_LOOKS) == names

@@ -6,11 +6,11 @@ from dataclasses import replace
 import matplotlib
 import pytest
 from matplotlib.colors import to_hex
-from records import checkpoint_record, run_record
+from records import checkpoint_record, control_record, probe_record, run_record
 
 from linprobe.errors import LinprobeError
-from linprobe.report.plots import figure5, figure8, save_figure
-from linprobe.report.style import BLUE, VERMILION
+from linprobe.report.plots import draw_run, figure5, figure8, save_figure, write_figure
+from linprobe.report.style import BLUE, CONTROL_LOOKS, VERMILION
 
 RATES = [0.08, 0.02, 0.03, 0.01]
 
@@ -44,22 +44,17 @@ def bars(axes, colour):
     }
 
 
-def test_figure5_shows_rates_intervals_and_names():
-    run = run_record(checkpoint_record(RATES))
-    (axes,) = figure5(run, "untrained").axes
-    line = axes.lines[0]
-    assert list(line.get_ydata()) == RATES
-    assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "input",
-        "layer1",
-        "layer2",
-        "logits",
-    ]
-    segments = axes.containers[0].lines[2][0].get_segments()
-    for segment, probe in zip(segments, run.checkpoints[0].probes, strict=True):
-        assert tuple(segment[:, 1]) == pytest.approx(probe.test_error_ci95)
+def keys(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_figure5_has_one_panel_with_a_key_and_a_title():
+    run = run_record(checkpoint_record(RATES), config={"recipe": "paper"})
+    figure = figure5(run, "untrained")
+    (axes,) = figure.axes
+    assert axes.get_title() == "untrained, paper recipe"
     assert axes.get_ylabel() == "test prediction error"
-    assert axes.get_legend() is None
+    assert keys(figure) == ["probe, certified optimum"]
 
 
 def test_figure5_scales_start_at_zero_and_hold_their_own_panel():
@@ -75,29 +70,6 @@ def test_figure5_scales_start_at_zero_and_hold_their_own_panel():
 def test_figure5_writes_each_value_at_its_point():
     found = texts(figure5(run_record(checkpoint_record(RATES)), "untrained"))
     assert [text for text in found if text.startswith("0.")] == [f"{rate:.4f}" for rate in RATES]
-
-
-def test_figure5_marks_probes_that_are_not_converged():
-    checkpoint = with_status(checkpoint_record(RATES), 1, "max_passes_reached")
-    nowhere = (math.nan, math.nan)
-    checkpoint = with_status(
-        checkpoint, 2, "nonfinite_features", test_error_rate=math.nan, test_error_ci95=nowhere
-    )
-    (axes,) = figure5(run_record(checkpoint), "untrained").axes
-    (crosses,) = [line for line in axes.lines if line.get_marker() == "x"]
-    assert list(crosses.get_xdata()) == [1, 2]
-    assert list(crosses.get_ydata()) == [RATES[1], 0]
-    assert axes.get_legend().get_texts()[0].get_text() == "not converged"
-
-
-def test_figure5_shows_the_network_only_where_it_fits():
-    def drawn(rate):
-        run = run_record(checkpoint_record(RATES, network_test_error_rate=rate))
-        return any("own error" in text for text in texts(figure5(run, "untrained")))
-
-    assert drawn(0.0073)
-    assert not drawn(0.9)
-    assert not drawn(math.nan)
 
 
 @pytest.mark.parametrize("quick", [True, False])
@@ -144,7 +116,7 @@ def test_figure8_marks_probes_that_are_not_converged():
     assert set(bars(axes, BLUE)) == {0, 3}
     (crosses,) = [line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
     assert list(crosses.get_xdata()) == [2]
-    assert "probe, not converged" in [t.get_text() for t in figure.legends[0].get_texts()]
+    assert keys(figure)[:2] == ["probe, certified optimum", "probe, not certified"]
 
 
 @pytest.mark.parametrize("depth", [2, 10, 30, 50, 128, 1000])
@@ -170,6 +142,99 @@ def test_errors_say_what_is_missing():
         figure5(deep_run(2), "trained")
     with pytest.raises(LinprobeError, match="'empty' has no probes"):
         figure5(run_record(checkpoint_record([0.1], "empty", probes=())), "empty")
+
+
+def test_runs_are_drawn_as_suits_them():
+    deep = deep_run(4)
+    assert bars(draw_run(deep).axes[0], BLUE)
+    one = draw_run(deep, "step500")
+    assert [axes.get_title() for axes in one.axes] == ["after 500 minibatches"]
+    assert not bars(one.axes[0], BLUE)
+    steps = [checkpoint_record(RATES, f"step{i}", i) for i in range(5)]
+    figure = draw_run(run_record(*steps, experiment="mine"), style="paper")
+    assert len(figure.axes) == 5
+    assert [bool(axes.get_ylabel()) for axes in figure.axes] == [True, False, False, True, False]
+    with pytest.raises(LinprobeError, match="no checkpoint 'none'"):
+        draw_run(deep, "none")
+    with pytest.raises(LinprobeError, match="no checkpoints"):
+        draw_run(run_record(experiment="mine"))
+
+
+def test_panels_share_a_logarithmic_scale():
+    wide = [checkpoint_record(RATES), checkpoint_record([0.5, 0.001], "trained", 9)]
+    left, right = draw_run(run_record(*wide, experiment="mine")).axes
+    assert left.get_yscale() == "log"
+    assert left.get_ylim() == right.get_ylim()
+    assert left.get_ylim()[0] < 0.001
+
+
+def test_titles_of_a_probe_report_are_left_to_it():
+    run = run_record(checkpoint_record(RATES), experiment="probe")
+    assert draw_run(run).axes[0].get_title() == ""
+
+
+@pytest.mark.parametrize("style", ["paper", "slides"])
+@pytest.mark.parametrize("layers", [1, 10, 130])
+def test_styles_set_sizes_and_nothing_collapses(style, layers):
+    names = ["b" * 76 + f"{i:04}" for i in range(layers)]
+    controls = tuple(control_record(name, names[0]) for name in CONTROL_LOOKS)
+    probes = tuple(probe_record(i, name, 0.001 + i / layers) for i, name in enumerate(names))
+    checkpoint = checkpoint_record([], probes=probes, controls=controls)
+    run = run_record(checkpoint, experiment="mine")
+    figure = draw_run(run, style=style)  # a layout that fails would warn, which is an error
+    (axes,) = figure.axes
+    width, height = figure.get_size_inches()
+    assert (width, height) == (13.33, 7.5) if style == "slides" else (width == 3.5)
+    assert axes.get_position().height * height > 0.9
+    size = axes.get_xticklabels()[0].get_fontsize()
+    assert size == pytest.approx(13.5 if style == "slides" else 6.3)
+
+
+def test_a_key_of_many_rows_makes_a_paper_figure_taller():
+    plain = run_record(checkpoint_record(RATES), experiment="mine", dataset={})
+    full = checkpoint_record(RATES, controls=tuple(control_record(name) for name in CONTROL_LOOKS))
+    controlled = run_record(full, experiment="mine", dataset={})
+    heights = [draw_run(run, style="paper").get_figheight() for run in (plain, controlled)]
+    assert heights[1] > heights[0] + 0.2
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
+def test_files_are_vectors_with_their_glyphs(kind, tmp_path):
+    run = run_record(checkpoint_record(RATES))
+    for name in ("one", "two"):
+        path = tmp_path / f"{name}.{kind}"
+        write_figure(draw_run(run, style="paper"), path, kind, "paper")
+    one, two = ((tmp_path / f"{name}.{kind}").read_bytes() for name in ("one", "two"))
+    assert one == two
+    if kind == "pdf":
+        assert b"/FontFile2" in one  # a font program is there
+        assert b"/Type3" not in one
+        assert b"/Subtype /Image" not in one
+    elif kind == "svg":
+        assert b"<text" not in one  # text is outlines
+        assert b"<image" not in one
+    else:
+        assert one.startswith(b"\x89PNG")
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    figure = figure5(run_record(checkpoint_record(RATES)), "untrained")
+    with pytest.raises(LinprobeError, match=r"x\.pdf can't be written .* may write to"):
+        write_figure(figure, tmp_path / "file" / "x.pdf", "pdf")
+
+
+def test_a_figure_keeps_its_style_when_others_save_it(tmp_path):
+    figure = draw_run(run_record(checkpoint_record(RATES)), "untrained", "slides")
+    figure.savefig(tmp_path / "x.png")
+    assert figure.axes[0].get_xticklabels()[0].get_fontsize() == pytest.approx(13.5)
+
+
+def test_names_with_dollars_are_text():
+    probes = (probe_record(0, r"$\bad{$"), probe_record(1, "a$b$c"))
+    figure = figure5(run_record(checkpoint_record([], probes=probes)), "untrained")
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == [r"$\bad{$", "a$b$c"]
 
 
 def test_saved_files_are_whole_and_reproducible(tmp_path):

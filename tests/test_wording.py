@@ -86,7 +86,9 @@ def test_step_gives_counts_and_the_adjusted_p():
 
 def test_state_of_training():
     assert wording.state(checkpoint_record([0.1])) == "untrained"
-    assert wording.state(checkpoint_record([0.1], step=2000)) == "after 2,000 minibatches"
+    assert (
+        wording.state(checkpoint_record([0.1], step=2000)) == "untrained, after 2,000 minibatches"
+    )
 
 
 def test_summary_counts_what_is_certified():

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from linprobe.commands import report, reproduce
+from linprobe.commands import plot, report, reproduce
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
@@ -12,3 +12,4 @@ def add_parsers(commands: "Commands") -> None:
     """Add every command to the command line, in the order of its help."""
     reproduce.add_parser(commands)
     report.add_parser(commands)
+    plot.add_parser(commands)

@@ -68,12 +68,13 @@ def report_html(run: RunRecord) -> str:
     data = json.dumps(payload(run), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Template(_asset("report.html")).substitute(
         policy=_policy(library, own),
-        title=escape(_title(run)),
+        title=escape(wording.title(run)),
         style=_palettes() + _asset("report.css"),
-        heading=escape(_title(run)),
+        heading=escape(wording.title(run)),
         subtitle=escape(_subtitle(run)),
         banners="".join(f'<p class="banner">{escape(text)}</p>' for text in _banners(run)),
         summary=escape(wording.summary(run)),
+        notes="".join(f'<li class="note">{escape(text)}</li>' for text in wording.notes(run)),
         reading="".join(f"<li>{escape(text)}</li>" for text in wording.how_to_read(run)),
         provenance="".join(_provenance(run)),
         # "<" could end the script element, or open a comment in it; JSON has an escape for it.
@@ -107,10 +108,6 @@ def _palettes() -> str:
         f":root{{color-scheme:light dark;{light}}}\n"
         f"@media screen and (prefers-color-scheme:dark){{:root:not(.printing){{{dark}}}}}\n"
     )
-
-
-def _title(run: RunRecord) -> str:
-    return f"Linear probes: {run.experiment}, {run.dataset.get('name', 'unnamed data')}"
 
 
 def _subtitle(run: RunRecord) -> str:

@@ -3,18 +3,21 @@
 Text stays as it is here. The page sets it as text, never as markup.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from linprobe.evidence import ControlRecord, Evaluation
+from linprobe.evidence import Evaluation
 from linprobe.report import wording
-from linprobe.report.style import CONTROLS, NETWORK, Look
+from linprobe.report.references import Reference, references
+from linprobe.report.style import OPTIMUM_LABEL
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.serial import to_json
 
 _MAX_CELLS = 100_000  # of all confusion matrices, so that the page stays below its size
 _MOST_CONFUSED = 5
 _DIGITS = 6  # significant ones, more than the page ever shows
+
+_SPLITS = ("test", "train")  # of the first two measures
 
 _Read = Callable[[ProbeRecord], float | None]
 
@@ -83,6 +86,7 @@ def payload(run: RunRecord) -> dict[str, Any]:
         "layers": list(layers),
         "short": wording.short_names(list(layers), 22),
         "mark": "QUICK RUN" if run.quick else None,
+        "optimum": OPTIMUM_LABEL,
         "skip": layers.get(skip) if isinstance(skip, str) else None,
         "measures": [
             {"label": label, "axis": axis, "floor": floor}
@@ -113,14 +117,8 @@ def _measures(run: RunRecord) -> Iterator[tuple[_Read, str, str, float]]:
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
     for number, (read, label, axis) in enumerate(_MEASURES):
         if number == 0 or any(read(probe) is not None for probe in probes):
-            yield read, label, axis, _floor(run, number)
-
-
-def _floor(run: RunRecord, number: int) -> float:
-    """Half a sample for an error rate: less than the least one that is not zero."""
-    splits = ("num_test", "num_train")
-    samples = run.dataset.get(splits[number]) if number < len(splits) else None
-    return 0.5 / samples if isinstance(samples, int) and samples > 0 else 1e-5
+            floor = wording.least_rate(run, _SPLITS[number]) if number < 2 else 1e-5
+            yield read, label, axis, floor
 
 
 def _checkpoint(
@@ -145,10 +143,10 @@ def _checkpoint(
         probes.append(content)
     return {
         "name": checkpoint.name,
-        "state": wording.state(checkpoint),
+        "label": wording.state(checkpoint),
         "steps": wording.steps_summary(checkpoint.steps),
         "probes": probes,
-        "references": list(_references(run, checkpoint, layers)),
+        "references": [_reference(found, layers) for found in references(run, checkpoint)],
     }
 
 
@@ -190,65 +188,22 @@ def _evaluation(found: Evaluation, *, matrices: bool) -> dict[str, Any]:
     }
 
 
-def _references(
-    run: RunRecord, checkpoint: CheckpointRecord, layers: dict[str, int]
-) -> Iterator[dict[str, Any]]:
-    """Lines beside the probes' curve: the network's own error, and the controls by name.
-
-    Repeated draws are averaged; their range is drawn as a bar.
-    """
-    own = checkpoint.network_test_error_rate
-    if own == own:
-        yield _line(NETWORK, own)
-    names = dict.fromkeys(item.name for item in checkpoint.controls)
-    majority = run.dataset.get("majority_error_rate")
-    rate = majority.get("test") if isinstance(majority, dict) else None
-    if rate is not None and "majority" not in names:
-        yield _line(CONTROLS["majority"], rate)
-    for name in names:
-        look = CONTROLS.get(name, Look(name, "muted", (2, 2), "o"))
-        found = [item for item in checkpoint.controls if item.name == name]
-        everywhere = [item for item in found if item.layer is None]
-        if everywhere:
-            yield _line(look, _mean(everywhere))
-        places = {
-            layers[item.layer]: [other for other in found if other.layer == item.layer]
-            for item in found
-            if item.layer in layers
-        }
-        if places:
-            yield _series(look, places)
-
-
-def _line(look: Look, value: float) -> dict[str, Any]:
-    return {"label": look.label, "colour": look.colour, "dash": look.dash, "value": value}
-
-
-def _series(look: Look, places: dict[int, list[ControlRecord]]) -> dict[str, Any]:
-    points = [
-        {
-            "place": place,
-            "value": _mean(found),
-            "low": min(item.test_error_rate for item in found),
-            "high": max(item.test_error_rate for item in found),
-            "draws": len(found),
-            "selectivity": _selectivity(found),
-        }
-        for place, found in sorted(places.items())
-    ]
+def _reference(found: Reference, layers: dict[str, int]) -> dict[str, Any]:
     return {
-        "label": look.label,
-        "colour": look.colour,
-        "dash": look.dash,
-        "marker": look.marker,
-        "points": points,
+        "label": found.look.label,
+        "colour": found.look.colour,
+        "dash": found.look.dash,
+        "marker": found.look.marker,
+        "value": found.value,
+        "points": [
+            {
+                "place": layers[point.layer],
+                "value": point.value,
+                "low": point.low,
+                "high": point.high,
+                "draws": point.draws,
+                "selectivity": point.selectivity,
+            }
+            for point in found.points
+        ],
     }
-
-
-def _mean(found: Sequence[ControlRecord]) -> float:
-    return sum(item.test_error_rate for item in found) / len(found)
-
-
-def _selectivity(found: Sequence[ControlRecord]) -> float | None:
-    values = [item.selectivity for item in found if item.selectivity is not None]
-    return sum(values) / len(values) if values else None

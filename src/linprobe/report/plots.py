@@ -1,10 +1,11 @@
-"""The paper's figures, drawn from a run's record: records in, matplotlib figures out.
+"""Figures drawn from a run's record: records in, matplotlib figures out.
 
-Nothing is read, written or set globally, except by `save_figure`, which writes. A probe that is
-not converged is marked wherever it is drawn, and so is a quick run.
+Nothing is read, written or set globally, except by `save_figure` and `write_figure`, which write.
+A probe that is not converged is marked wherever it is drawn, and so is a quick run.
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,49 +17,72 @@ from matplotlib.figure import Figure
 
 from linprobe.errors import LinprobeError
 from linprobe.files import replacing
-from linprobe.report.style import BLUE, GREEN, INK, LABEL_BOX, MUTED, STYLE, VERMILION
-from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
+from linprobe.report.bars import Split, draw_bars, draw_majority, mark_skip
+from linprobe.report.curve import Scale, draw_curve, fitting_scale
+from linprobe.report.style import (
+    COLUMN,
+    MUTED,
+    PAGE,
+    ROW,
+    SLIDE,
+    STYLE,
+    STYLES,
+    VERMILION,
+    StyleName,
+)
+from linprobe.results import CheckpointRecord, RunRecord
 
-Split = Literal["test", "train"]
+Format = Literal["pdf", "svg", "png"]
+FORMATS: tuple[Format, ...] = ("pdf", "svg", "png")
 
-_MAX_LABELLED_BARS = 12
+_MOST_COLUMNS = 3
+# Without dates, the same record gives the same bytes.
+_METADATA: dict[Format, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+
+__all__ = ["FORMATS", "Format", "Split", "draw_run", "figure5", "figure8"]
+__all__ += ["save_figure", "write_figure"]
 
 
-@matplotlib.rc_context(STYLE)
-def figure5(run: RunRecord, checkpoint_name: str) -> Figure:
+def draw_run(
+    run: RunRecord, checkpoint: str | None = None, style: StyleName | None = None
+) -> Figure:
+    """The figure that suits a run: bars for the paper's Figure 8, else curves as in the report.
+
+    Args:
+        run: the record.
+        checkpoint: draw the curve of this one; None: all, a panel each.
+        style: of a paper, or of slides; None: of a page that is read on a screen.
+
+    Raises:
+        LinprobeError: The run has no such checkpoint, or nothing to draw.
+    """
+    if run.experiment == "fig8" and checkpoint is None:
+        return figure8(run, style=style)
+    names = [item.name for item in run.checkpoints] if checkpoint is None else [checkpoint]
+    if not names:
+        raise LinprobeError("the run has no checkpoints; expected at least one to draw")
+    shown = [_with_probes(run, name) for name in names]
+    return _curves(run, shown, fitting_scale(run, shown), style)
+
+
+def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None) -> Figure:
     """Test error of a probe at each probe point, for one checkpoint (Figure 5a or 5b).
 
-    Each panel has its own scale, from 0: the error of an untrained network's logits would press
-    a trained network's curve flat. Each point has its value beside it.
+    Each panel has its own linear scale, from 0: the error of an untrained network's logits would
+    press a trained network's curve flat. Each point has its value beside it where there is room.
 
     Args:
         run: the record; its `config` may hold "recipe".
         checkpoint_name: which checkpoint to draw.
+        style: see `draw_run`.
 
     Raises:
         LinprobeError: The run has no such checkpoint, or it has no probes.
     """
-    checkpoint = _with_probes(run, checkpoint_name)
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    _draw_curve(axes, checkpoint.probes)
-    top = 1.15 * max(_finite([probe.test_error_ci95[1] for probe in checkpoint.probes]))
-    axes.set_ylim(0, min(top, 1.0))
-    axes.set_xlim(-0.5, len(checkpoint.probes) - 0.5)
-    _draw_network(axes, checkpoint.network_test_error_rate)
-    layers = [probe.layer for probe in checkpoint.probes]
-    axes.set_xticks(range(len(layers)), layers, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_ylabel("test prediction error")
-    recipe = run.config.get("recipe")
-    axes.set_title(_state(checkpoint) + (f", {recipe} recipe" if recipe else ""))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper center")
-    _mark(figure, run)
-    return figure
+    return _curves(run, [_with_probes(run, checkpoint_name)], "linear", style)
 
 
-@matplotlib.rc_context(STYLE)
-def figure8(run: RunRecord, split: Split = "test") -> Figure:
+def figure8(run: RunRecord, split: Split = "test", style: StyleName | None = None) -> Figure:
     """Error of a probe at each layer of the deep network, a panel a checkpoint (Figure 8a-c).
 
     Bars stand for the input, layer 1 to L, and the logits, in this order. The paper's axis says
@@ -68,6 +92,7 @@ def figure8(run: RunRecord, split: Split = "test") -> Figure:
         run: the record; its `config` holds "skip_layer", the name of the layer that receives
             the skip connection, and its `dataset` may hold "majority_error_rate".
         split: "test" or "train".
+        style: see `draw_run`.
 
     Raises:
         LinprobeError: The run has no checkpoints, or another split is asked for.
@@ -77,176 +102,96 @@ def figure8(run: RunRecord, split: Split = "test") -> Figure:
     if not run.checkpoints:
         raise LinprobeError("the run has no checkpoints; expected at least one to draw")
     panels = len(run.checkpoints)
-    figure = Figure(figsize=(0.6 + 4.1 * panels, 3.7), layout="constrained")
-    grid = figure.subplots(1, panels, sharex=True, sharey=True, squeeze=False)[0]
-    for axes, checkpoint in zip(grid, run.checkpoints, strict=True):
-        _draw_bars(axes, checkpoint.probes, split)
-        _mark_skip(axes, checkpoint.probes, run.config.get("skip_layer"))
-        _draw_majority(axes, run, split)
-        axes.set_title(_state(checkpoint))
-    grid[0].set_ylim(0, 1.0)
-    grid[0].set_ylabel(f"{split} prediction error of the probe")
-    handles, labels = _legend_entries(grid)
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
-    _mark(figure, run)
+    sizes = {"paper": (PAGE, ROW), "slides": SLIDE}
+    size = sizes.get(str(style), (0.6 + 4.1 * panels, 3.7))
+    with matplotlib.rc_context(_settings(style)):
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(1, panels, sharex=True, sharey=True, squeeze=False)[0]
+        for axes, checkpoint in zip(grid, run.checkpoints, strict=True):
+            draw_bars(axes, checkpoint.probes, split, inches=0.85 * size[0] / panels)
+            mark_skip(axes, checkpoint.probes, run.config.get("skip_layer"))
+            draw_majority(axes, run, split)
+            axes.set_title(_state(checkpoint))
+        grid[0].set_ylim(0, 1.0)
+        grid[0].set_ylabel(f"{split} prediction error of the probe")
+        _finish(figure, run, grid)
     return figure
 
 
-@matplotlib.rc_context(STYLE)
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, ...]:
     """Write `figure` as `stem`.png and `stem`.svg, each whole or not at all.
 
     Returns:
         The two paths.
     """
-    written = []
-    for kind in ("png", "svg"):
-        path = stem.with_name(f"{stem.name}.{kind}")
-        with replacing(path) as temporary:
-            # Without a date, the same record gives the same bytes.
-            metadata = {"Date": None} if kind == "svg" else None
-            figure.savefig(temporary, format=kind, metadata=metadata)
-        written.append(path)
-    return tuple(written)
+    kinds: tuple[Format, ...] = ("png", "svg")
+    paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in kinds)
+    for path, kind in zip(paths, kinds, strict=True):
+        write_figure(figure, path, kind)
+    return paths
 
 
-# Figure 5
+def write_figure(figure: Figure, path: Path, kind: Format, style: StyleName | None = None) -> None:
+    """Write `figure`, whole or not at all: vectors with their glyphs, but for "png".
+
+    Args:
+        figure: what one of these functions drew.
+        path: where to.
+        kind: "pdf", "svg" or "png".
+        style: that it was drawn in.
+
+    Raises:
+        LinprobeError: The file can't be written.
+    """
+    try:
+        with matplotlib.rc_context(_settings(style)), replacing(path) as temporary:
+            figure.savefig(temporary, format=kind, metadata=_METADATA[kind])
+    except OSError as error:
+        raise LinprobeError(
+            f"{path} can't be written ({error.strerror}); expected a folder that you may write to"
+        ) from error
 
 
-def _draw_curve(axes: Axes, probes: Sequence[ProbeRecord]) -> None:
-    places = range(len(probes))
-    rates = [probe.test_error_rate for probe in probes]
-    low = [probe.test_error_rate - probe.test_error_ci95[0] for probe in probes]
-    high = [probe.test_error_ci95[1] - probe.test_error_rate for probe in probes]
-    axes.plot(places, rates, color=BLUE, linewidth=1.2)
-    axes.errorbar(places, rates, yerr=[low, high], fmt="none", ecolor=BLUE, capsize=3, elinewidth=1)
-    for place, probe in zip(places, probes, strict=True):
-        if math.isfinite(probe.test_error_rate):
-            face = BLUE if probe.converged else "white"
-            edge = BLUE if probe.converged else VERMILION
-            axes.plot(place, probe.test_error_rate, "o", mfc=face, mec=edge, mew=1.4, ms=5.5)
-            axes.annotate(
-                f"{probe.test_error_rate:.4f}",
-                (place, probe.test_error_ci95[1]),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7,
-                color=INK,
-                bbox=LABEL_BOX,
-            )
-    unfinished = [(i, probe) for i, probe in enumerate(probes) if not probe.converged]
-    if unfinished:
-        axes.plot(
-            [i for i, _ in unfinished],
-            [p.test_error_rate if math.isfinite(p.test_error_rate) else 0 for _, p in unfinished],
-            "x",
-            color=VERMILION,
-            ms=9,
-            mew=1.6,
-            label="not converged",
-            clip_on=False,
-            zorder=5,
-        )
+def _settings(style: StyleName | None) -> Any:
+    return STYLE if style is None else STYLES[style]
 
 
-def _draw_network(axes: Axes, rate: float) -> None:
-    """A line at the network's own error, where it lies on the scale of the probes."""
-    if rate < axes.get_ylim()[1]:
-        axes.axhline(rate, color=GREEN, linestyle="--", linewidth=1.0, zorder=1)
-        axes.text(
-            0.01,
-            rate,
-            f"the network's own error, {rate:.4f}",
-            transform=axes.get_yaxis_transform(),
-            va="bottom",
-            color=GREEN,
-            fontsize=8,
-        )
+def _curves(
+    run: RunRecord, shown: Sequence[CheckpointRecord], scale: Scale, style: StyleName | None
+) -> Figure:
+    """A panel a checkpoint; on a linear scale each has its own, on a logarithmic one all share."""
+    columns = min(len(shown), _MOST_COLUMNS)
+    rows = math.ceil(len(shown) / columns)
+    size = _size(columns, rows, style)
+    alone = len(shown) == 1 and style != "paper"  # whose column is narrow
+    with matplotlib.rc_context(_settings(style)):
+        figure = Figure(figsize=size, layout="constrained")
+        every = list(figure.subplots(rows, columns, squeeze=False).flat)
+        grid = every[: len(shown)]
+        for axes, checkpoint in zip(grid, shown, strict=True):
+            inches = 0.85 * size[0] / columns
+            draw_curve(axes, run, checkpoint, scale, inches=inches, alone=alone)
+            if run.experiment != "probe":
+                recipe = run.config.get("recipe")
+                axes.set_title(_state(checkpoint) + (f", {recipe} recipe" if recipe else ""))
+        for axes in every[len(shown) :]:
+            axes.remove()
+        if scale == "log":
+            limits = [axes.get_ylim() for axes in grid]
+            for axes in grid:
+                axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        for axes in grid[::columns]:
+            axes.set_ylabel("test prediction error")
+        _finish(figure, run, grid, grows=style != "slides")
+    return figure
 
 
-# Figure 8
-
-
-def _draw_bars(axes: Axes, probes: Sequence[ProbeRecord], split: Split) -> None:
-    places = range(len(probes))
-    for converged, colour, hatch, label in (
-        (True, BLUE, None, "probe, certified optimum"),
-        (False, VERMILION, "////", "probe, not converged"),
-    ):
-        chosen = [i for i in places if probes[i].converged is converged]
-        if not chosen:
-            continue
-        rates = [_rate(probes[i], split) for i in chosen]
-        heights = [rate if math.isfinite(rate) else 0.0 for rate in rates]
-        # White gaps between few bars; between many they would only thin the colour.
-        width = 0.8 if len(probes) <= 2 * _MAX_LABELLED_BARS + 8 else 1.0
-        axes.bar(
-            chosen,
-            heights,
-            width,
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            linewidth=0,
-            label=label,
-        )
-        blank = [i for i, rate in zip(chosen, rates, strict=True) if not math.isfinite(rate)]
-        axes.plot(blank, [0.02] * len(blank), "x", color=VERMILION, ms=7, mew=1.6)
-    axes.set_xlim(-1, len(probes))
-    ticks, labels, rotate = _bar_ticks([probe.layer for probe in probes])
-    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(ticks, labels, **(turned if rotate else {}))
-    axes.set_xlabel("probe point" if rotate else "probe point (number of the layer)")
-
-
-def _bar_ticks(layers: Sequence[str]) -> tuple[list[int], list[str], bool]:
-    """All names where they fit; else first, last, and layers at round numbers between them."""
-    last = len(layers) - 1
-    if last < _MAX_LABELLED_BARS:
-        return list(range(last + 1)), list(layers), True
-    step = next(s for s in (5, 10, 16, 32, 64, 128, 256, 512, last) if (last - 1) / s <= 8)
-    inner = [i for i in range(step, last, step) if last - i > step / 2]
-    names = [layers[0], *(str(i) for i in inner), layers[-1]]
-    return [0, *inner, last], names, False
-
-
-def _mark_skip(axes: Axes, probes: Sequence[ProbeRecord], skip_layer: object) -> None:
-    places = [i for i, probe in enumerate(probes) if probe.layer == skip_layer]
-    for place in places:
-        axes.annotate(
-            f"skip enters\n{skip_layer}",
-            (place, 0.005),
-            xycoords=("data", "axes fraction"),
-            xytext=(place, 0.955),
-            textcoords=("data", "axes fraction"),
-            ha="center",
-            va="center",
-            fontsize=7.5,
-            color=INK,
-            linespacing=1.1,
-            arrowprops={"arrowstyle": "-", "linestyle": ":", "color": INK, "linewidth": 1.0},
-        )
-
-
-def _draw_majority(axes: Axes, run: RunRecord, split: Split) -> None:
-    rate = run.dataset.get("majority_error_rate", {}).get(split)
-    if rate is not None:
-        axes.axhline(
-            rate, color=MUTED, linestyle="--", linewidth=1.0, label="always the commonest class"
-        )
-
-
-def _legend_entries(grid: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
-    """Each label once, whichever panel it stands in."""
-    found: dict[str, Artist] = {}
-    for axes in grid:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    return list(found.values()), list(found)
-
-
-# Both
+def _size(columns: int, rows: int, style: StyleName | None) -> tuple[float, float]:
+    if style == "slides":
+        return SLIDE
+    if style == "paper":
+        return (COLUMN if columns == 1 else PAGE, ROW + (rows - 1) * 0.8 * ROW)
+    return (6.4 if columns == 1 else 4.6 * columns, 0.8 + 3.6 * rows)
 
 
 def _with_probes(run: RunRecord, name: str) -> CheckpointRecord:
@@ -256,31 +201,55 @@ def _with_probes(run: RunRecord, name: str) -> CheckpointRecord:
     return checkpoint
 
 
-def _rate(probe: ProbeRecord, split: Split) -> float:
-    return probe.test_error_rate if split == "test" else probe.train_error_rate
-
-
-def _finite(values: Sequence[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)] or [1.0]
-
-
 def _state(checkpoint: CheckpointRecord) -> str:
     if checkpoint.step == 0:
-        return "untrained"
+        return checkpoint.name
     return f"after {checkpoint.step:,} minibatches"
 
 
-def _mark(figure: Figure, run: RunRecord) -> None:
-    """Say what was drawn, and across the whole figure if it is not a result."""
-    data, seed = run.dataset, run.seed
+def _finish(figure: Figure, run: RunRecord, grid: Sequence[Axes], *, grows: bool = False) -> None:
+    """Add the key, say what was drawn, and across each panel if it is not a result.
+
+    Args:
+        figure: with all its panels.
+        run: the record.
+        grid: the panels.
+        grows: the figure may become taller, so that a key of many rows leaves panels their size.
+    """
+    font = matplotlib.rcParams["font.size"]
+    points = 72 * figure.get_figwidth()
+    handles, labels = _key(grid)
+    longest = max((len(label) for label in labels), default=1)
+    columns = max(1, min(int(points / (0.9 * 0.54 * font * (longest + 5))), len(labels)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    if grows:
+        more = math.ceil(len(labels) / columns) - 1
+        figure.set_figheight(figure.get_figheight() + 0.9 * 1.6 * font * more / 72)
+    data = run.dataset
     size = f"{data.get('num_train', 0):,} training and {data.get('num_test', 0):,} test samples"
+    note = f"{data.get('name')}, {size}, seed {run.seed}"
     if run.quick:
         for axes in figure.axes:
             _watermark(axes)
-        note = f"QUICK RUN, not a result: {data.get('name')}, {size}, seed {seed}"
-        figure.suptitle(note, fontsize=8, color=VERMILION, weight="bold")
-    else:
-        figure.suptitle(f"{data.get('name')}, {size}, seed {seed}", fontsize=8, color=MUTED)
+        note = f"QUICK RUN, not a result: {note}"
+    figure.suptitle(
+        textwrap.fill(note, max(20, int(points / (0.62 * font)))),
+        fontsize=0.9 * font,
+        color=VERMILION if run.quick else MUTED,
+        weight="bold" if run.quick else "normal",
+    )
+    # Ticks are made when they are first drawn; now they take this style, and keep it.
+    figure.draw_without_rendering()
+
+
+def _key(grid: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
+    """Each label once, whichever panel it stands in; the probes first."""
+    found: dict[str, Artist] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    labels = sorted(found, key=lambda label: not label.startswith("probe, "))
+    return [found[label] for label in labels], labels
 
 
 def _watermark(axes: Axes) -> None:
@@ -291,7 +260,7 @@ def _watermark(axes: Axes) -> None:
         transform=axes.transAxes,
         ha="center",
         va="center",
-        fontsize=30,
+        fontsize=3.3 * matplotlib.rcParams["font.size"],
         rotation=18,
         color=VERMILION,
         alpha=0.25,

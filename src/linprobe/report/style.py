@@ -4,7 +4,7 @@ Whatever has a colour has a dash and a marker of its own too, for those who see 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 INK = "#222222"
 MUTED = "#6b6b6b"
@@ -61,7 +61,9 @@ class Look:
 
 
 NETWORK = Look("the network's own error", "green", (5, 2), "")
-CONTROLS = {
+OPTIMUM_LABEL = "range of the exact optimum"
+
+CONTROL_LOOKS = {
     "majority": Look("always the commonest class", "muted", (5, 3), ""),
     "input": Look("probe of the input", "ink", (1, 2), ""),
     "untrained": Look("same layer, untrained network", "ink", (6, 2, 1, 2), "D"),
@@ -74,34 +76,66 @@ CONTROLS = {
 LABEL_BOX: Any = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
 """Behind a value that a line may pass."""
 
-STYLE: Any = {
+StyleName = Literal["paper", "slides"]
+
+_EVERYWHERE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.labelsize": 9.0,
+    "text.color": INK,
+    # A layer may be called anything; a dollar sign is no mathematics.
+    "text.parse_math": False,
     "axes.labelcolor": INK,
     "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
+    "grid.color": LIGHT["line"],
     "xtick.color": INK,
     "ytick.color": INK,
-    "xtick.labelsize": 8.0,
-    "ytick.labelsize": 8.0,
     "legend.frameon": False,
-    "legend.fontsize": 8.0,
+    "legend.columnspacing": 1.2,
     "figure.facecolor": "white",
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.06,
     "savefig.facecolor": "white",
     "savefig.dpi": 200.0,
     "hatch.linewidth": 0.6,
+    # TrueType outlines in PDF, drawn outlines in SVG: nothing depends on the reader's fonts.
+    "pdf.fonttype": 42,
     "svg.fonttype": "path",
     "svg.hashsalt": "linprobe",
     "path.simplify": False,
 }
+
+
+def _scaled(font: float, line: float) -> Any:
+    """Settings with everything in proportion to the text (points) and to a curve (points)."""
+    return _EVERYWHERE | {
+        "font.size": font,
+        "axes.titlesize": 1.1 * font,
+        "axes.labelsize": font,
+        "axes.linewidth": 0.65 * line,
+        "grid.linewidth": 0.5 * line,
+        "lines.linewidth": line,
+        "lines.markersize": 3.5 * line,
+        "xtick.labelsize": 0.9 * font,
+        "ytick.labelsize": 0.9 * font,
+        "xtick.major.width": 0.65 * line,
+        "ytick.major.width": 0.65 * line,
+        "legend.fontsize": 0.9 * font,
+    }
+
+
+STYLE: Any = _scaled(9.0, 1.3)
 """Matplotlib settings, applied inside the functions that draw and write, never globally."""
+
+STYLES: dict[StyleName, Any] = {"paper": _scaled(7.0, 1.0), "slides": _scaled(15.0, 2.4)}
+"""The same look for a page of two columns, and for a screen far away."""
+
+SLIDE = (13.33, 7.5)
+"""Width and height of a 16:9 slide in inches."""
+
+COLUMN, PAGE, ROW = 3.5, 7.1, 3.1
+"""Widths of a paper's column and page and height of a row of panels, inches."""

@@ -83,8 +83,29 @@ def steps_summary(steps: Sequence[DepthStep]) -> str:
 
 
 def state(checkpoint: CheckpointRecord) -> str:
-    """How long the network had been trained."""
-    return "untrained" if checkpoint.step == 0 else f"after {checkpoint.step:,} minibatches"
+    """A checkpoint's name, with how long the network had been trained."""
+    if checkpoint.step == 0:
+        return checkpoint.name
+    return f"{checkpoint.name}, after {checkpoint.step:,} minibatches"
+
+
+def title(run: RunRecord) -> str:
+    """What was probed."""
+    if run.experiment == "probe":
+        return f"Linear probes of {run.config.get('network') or 'the layers'}"
+    return f"Linear probes: {run.experiment}, {run.dataset.get('name', 'unnamed data')}"
+
+
+def notes(run: RunRecord) -> tuple[str, ...]:
+    """What the run itself found unusual, a sentence each."""
+    found = run.config.get("notes")
+    return tuple(str(item) for item in found) if isinstance(found, list) else ()
+
+
+def least_rate(run: RunRecord, split: str = "test") -> float:
+    """Half a sample: less than the least error rate that is not zero; for logarithmic scales."""
+    samples = run.dataset.get(f"num_{split}")
+    return 0.5 / samples if isinstance(samples, int) and samples > 0 else 1e-5
 
 
 def shorten(text: str, length: int) -> str:

@@ -97,7 +97,7 @@ function unsolved(probes, view) {
 function reference(item, view) {
   const line = { color: colour(item.colour), width: 1.5, dash: css(item.dash) };
   const name = escaped(item.label);
-  if (!item.points) {
+  if (known(item.value)) {
     const x = [-0.5, data.layers.length - 0.5];
     return lineOf(x, x.map(() => placed(item.value, view)), line);
   }

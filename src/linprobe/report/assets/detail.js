@@ -65,7 +65,7 @@ function confusionPart({ confusion, classErrors, mistakes }) {
 }
 
 function drawDetail(view) {
-  const { probes, state } = data.checkpoints[view.checkpoint];
+  const { probes, label } = data.checkpoints[view.checkpoint];
   const probe = probes.find((candidate) => candidate.place === view.layer);
   byId("detail").classList.toggle("empty", !probe);
   byId("detail-hint").hidden = Boolean(probe);
@@ -73,7 +73,7 @@ function drawDetail(view) {
   if (!probe) return;
   const found = probe.evaluation;
   byId("detail-body").append(
-    make("h3", {}, `${data.layers[probe.place]}, ${state}`),
+    make("h3", {}, data.layers[probe.place] + (data.checkpoints.length > 1 ? ` (${label})` : "")),
     make("p", probe.certified ? {} : { class: "warn" }, probe.certificate),
     facts([
       ["test error", rate(probe.test)],

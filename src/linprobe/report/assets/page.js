@@ -14,7 +14,7 @@ function spread() {
   const values = data.checkpoints.flatMap(({ probes, references }) => [
     ...probes.map((probe) => probe.values[view.measure]),
     ...(view.measure === 0 ? references.flatMap((item) =>
-      item.points ? item.points.map((point) => point.value) : [item.value]) : []),
+      known(item.value) ? [item.value] : item.points.map((point) => point.value)) : []),
   ]).filter((value) => known(value) && value > 0);
   return values.length ? Math.max(...values) / Math.min(...values) : 1;
 }
@@ -53,7 +53,7 @@ function drawKey() {
       entries.push(entry(sample([2, 4], "blue"), "no change found"));
     }
     if (probes.some((probe) => probe.optimum)) {
-      entries.push(entry(sample(null, "orange", "bar"), "where the exact optimum's error lies"));
+      entries.push(entry(sample(null, "orange", "bar"), data.optimum));
     }
     for (const item of references) {
       entries.push(entry(sample(item.dash.map((length) => 2 * length), item.colour),
@@ -68,9 +68,9 @@ function draw() {
   const checkpoint = data.checkpoints[view.checkpoint];
   const place = `${view.checkpoint + 1} of ${data.checkpoints.length}`;
   byId("slider").value = view.checkpoint;
-  byId("slider").setAttribute("aria-valuetext", `${checkpoint.name}, ${place}`);
-  byId("checkpoint-name").textContent = `${checkpoint.name} (${checkpoint.state})`;
-  byId("print-checkpoint").textContent = `Checkpoint ${checkpoint.name}, ${place}`;
+  byId("slider").setAttribute("aria-valuetext", `${checkpoint.label}; ${place}`);
+  byId("checkpoint-name").textContent = checkpoint.label;
+  byId("print-checkpoint").textContent = `Checkpoint ${checkpoint.label}; ${place}`;
   byId("steps").textContent = checkpoint.steps;
   byId("log").checked = view.log;
   drawKey();

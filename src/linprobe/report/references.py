@@ -1,0 +1,110 @@
+"""What a curve is drawn beside: the network's own error and the controls, draws put together."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from linprobe.evidence import ControlRecord
+from linprobe.report.style import CONTROL_LOOKS, NETWORK, Look
+from linprobe.results import CheckpointRecord, RunRecord
+
+
+@dataclass(frozen=True)
+class ReferencePoint:
+    """A control at one layer: the mean of its draws, and their range.
+
+    Attributes:
+        layer: its name.
+        place: number of the layer's probe among those of the checkpoint.
+        value: mean test error rate.
+        low: least of the draws.
+        high: largest of the draws.
+        draws: how many.
+        selectivity: mean; None: none was recorded.
+    """
+
+    layer: str
+    place: int
+    value: float
+    low: float
+    high: float
+    draws: int
+    selectivity: float | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One line beside the curve.
+
+    Attributes:
+        look: how it is drawn.
+        value: the same at all layers; None: `points` has one a layer.
+        points: along the depth.
+    """
+
+    look: Look
+    value: float | None = None
+    points: tuple[ReferencePoint, ...] = ()
+
+    @property
+    def values(self) -> list[float]:
+        """All rates of the line."""
+        return [point.value for point in self.points] if self.value is None else [self.value]
+
+    @property
+    def label(self) -> str:
+        """Its name, with its rate if there is but one."""
+        name = self.look.label
+        return name if self.value is None else f"{name}, {self.value:.4f}"
+
+
+def references(run: RunRecord, checkpoint: CheckpointRecord) -> list[Reference]:
+    """All lines of a checkpoint, in the order in which they are drawn and listed."""
+    return list(_references(run, checkpoint))
+
+
+def _references(run: RunRecord, checkpoint: CheckpointRecord) -> Iterator[Reference]:
+    own = checkpoint.network_test_error_rate
+    if math.isfinite(own):
+        yield Reference(NETWORK, own)
+    names = dict.fromkeys(item.name for item in checkpoint.controls)
+    majority = run.dataset.get("majority_error_rate")
+    rate = majority.get("test") if isinstance(majority, dict) else None
+    if isinstance(rate, int | float) and "majority" not in names:
+        yield Reference(CONTROL_LOOKS["majority"], rate)
+    places = {probe.layer: place for place, probe in enumerate(checkpoint.probes)}
+    for name in names:
+        look = CONTROL_LOOKS.get(name, Look(name, "muted", (2, 2), "o"))
+        found = [
+            item
+            for item in checkpoint.controls
+            if item.name == name and math.isfinite(item.test_error_rate)
+        ]
+        everywhere = [item for item in found if item.layer is None]
+        if everywhere:
+            yield Reference(look, _mean(everywhere))
+        points = tuple(
+            _point(layer, place, [item for item in found if item.layer == layer])
+            for layer, place in places.items()
+            if any(item.layer == layer for item in found)
+        )
+        if points:
+            yield Reference(look, points=points)
+
+
+def _point(layer: str, place: int, draws: Sequence[ControlRecord]) -> ReferencePoint:
+    rates = [item.test_error_rate for item in draws]
+    selectivities = [item.selectivity for item in draws if item.selectivity is not None]
+    return ReferencePoint(
+        layer=layer,
+        place=place,
+        value=_mean(draws),
+        low=min(rates),
+        high=max(rates),
+        draws=len(draws),
+        selectivity=sum(selectivities) / len(selectivities) if selectivities else None,
+    )
+
+
+def _mean(draws: Sequence[ControlRecord]) -> float:
+    return sum(item.test_error_rate for item in draws) / len(draws)
