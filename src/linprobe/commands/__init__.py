@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from linprobe.commands import plot, report, reproduce
+from linprobe.commands import layers, plot, probe, report, reproduce
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 def add_parsers(commands: "Commands") -> None:
     """Add every command to the command line, in the order of its help."""
+    layers.add_parser(commands)
+    probe.add_parser(commands)
     reproduce.add_parser(commands)
     report.add_parser(commands)
     plot.add_parser(commands)
