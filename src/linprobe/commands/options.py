@@ -49,6 +49,30 @@ def repeats(text: str) -> int:
     return whole_number(text, 1, "a whole number from 1 on")
 
 
+def add_control_options(parser: argparse.ArgumentParser) -> None:
+    """What each layer's probe is compared with."""
+    add = parser.add_argument
+    add(
+        "--controls",
+        type=controls,
+        default=(),
+        metavar="NAMES",
+        help="compare each curve with these, separated by commas: " + ", ".join(CONTROLS),
+    )
+    add(
+        "--repeats",
+        type=repeats,
+        metavar="N",
+        default=3,
+        help="draws of each random control (default: %(default)s)",
+    )
+    add(
+        "--mdl",
+        action="store_true",
+        help="also measure each layer's description length of the labels (online code)",
+    )
+
+
 @contextlib.contextmanager
 def cpu_threads(number: int | None) -> Iterator[None]:
     """Let PyTorch use `number` threads within the block; None: leave its choice."""

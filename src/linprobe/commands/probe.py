@@ -11,7 +11,7 @@ from linprobe.commands.network import (
     open_data,
     open_network,
 )
-from linprobe.commands.options import cpu_threads, whole_number
+from linprobe.commands.options import add_control_options, cpu_threads, whole_number
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
@@ -81,6 +81,7 @@ def _add_probe_options(parser: argparse.ArgumentParser) -> None:
         metavar="GIB",
         help="for features held at a time (default: 40 %% of what is free)",
     )
+    add_control_options(parser)
     add(
         "--out",
         type=Path,
@@ -93,6 +94,7 @@ def _add_probe_options(parser: argparse.ArgumentParser) -> None:
 
 def _probe(options: argparse.Namespace) -> None:
     import linprobe
+    from linprobe.controls import ControlConfig
     from linprobe.folder import check_folder
     from linprobe.memory import keep_freed_memory
     from linprobe.terminal import make_console, show_progress
@@ -117,6 +119,8 @@ def _probe(options: argparse.Namespace) -> None:
                 device=options.device,
                 batch_size=options.batch_size,
                 memory_bytes=options.memory,
+                controls=ControlConfig(options.controls, options.repeats),
+                mdl=options.mdl,
                 progress=on_event,
             )
     _describe(report, options, data, digest)

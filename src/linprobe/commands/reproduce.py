@@ -5,8 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linprobe.commands.options import controls, cpu_threads, repeats, seed, threads, whole_number
-from linprobe.evidence import CONTROLS
+from linprobe.commands.options import (
+    add_control_options,
+    cpu_threads,
+    seed,
+    threads,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
@@ -82,25 +87,7 @@ def _add_common(parser: argparse.ArgumentParser, out: Path) -> None:
         help="folder to write the run to (default: %(default)s)",
     )
     add("--overwrite", action="store_true", help="replace a run that --out holds")
-    add(
-        "--controls",
-        type=controls,
-        default=(),
-        metavar="NAMES",
-        help="compare each curve with these, separated by commas: " + ", ".join(CONTROLS),
-    )
-    add(
-        "--repeats",
-        type=repeats,
-        metavar="N",
-        default=3,
-        help="draws of each random control (default: %(default)s)",
-    )
-    add(
-        "--mdl",
-        action="store_true",
-        help="also measure each layer's description length of the labels (online code)",
-    )
+    add_control_options(parser)
     add("--seed", type=seed, metavar="N", default=0, help="of everything random (default: 0)")
     add("--threads", type=threads, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add(
