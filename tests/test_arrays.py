@@ -122,3 +122,16 @@ def test_labels_of_other_shapes(labels):
 def test_a_test_split_that_is_no_pair():
     with pytest.raises(LinprobeError, match="test is no pair"):
         linprobe.fit_probes({"a": X[TRAIN]}, Y[TRAIN], {"a": X[TEST]})
+
+
+def test_features_that_no_memory_holds(monkeypatch):
+    monkeypatch.setattr(linprobe.arrays, "free_bytes", lambda device: 3200.0)
+    message = r"layer 'a': 8 features of 200 samples take 6.25 KiB, and 3.12 KiB of memory are free"
+    with pytest.raises(LinprobeError, match=message) as caught:
+        fitted()
+    assert "or 2 of the features" in str(caught.value)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(LinprobeError, match="device is 'tpu', which can't be used here"):
+        fitted(device="tpu")

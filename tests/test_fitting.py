@@ -7,6 +7,7 @@ import torch
 from conftest import make_case
 
 import linprobe
+from linprobe import LinprobeError
 
 PATH = (1e-1, 1e-2, 1e-3)
 CASE = make_case("plain", 200, 8, 3)
@@ -70,3 +71,35 @@ def test_layers_that_stop_short_are_named():
     report = fitted({"a": X[TRAIN]}, tol=1e-30)
     assert report["a"].record.status == "precision_limit"
     assert "Layer 'a': arithmetic ended before tol" in report.notes[0]
+
+
+def test_tiny_classes_keep_a_sample_to_be_fitted_on():
+    labels = torch.arange(11) % 10  # only class 0 has a sample to spare
+    report = linprobe.fit_probes({"a": X[:11]}, labels, ({"a": X[:11]}, labels), l2=PATH)
+    assert report["a"].record.converged
+    assert report.run.config["probe"]["validation_fraction"] == pytest.approx(1 / 11)
+
+
+def test_labels_that_all_differ_are_refused():
+    labels = torch.arange(11)
+    with pytest.raises(LinprobeError, match=r"stands only once.*numbers of the samples"):
+        linprobe.fit_probes({"a": X[:11]}, labels, ({"a": X[:11]}, labels), l2=PATH)
+
+
+def test_memory_that_ends_while_solving(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+
+    monkeypatch.setattr(linprobe.fitting, "fit_probe", fail)
+    message = r"layer 'a': no memory left to solve 8 features .*memory_bytes.*reduce='random:2'"
+    with pytest.raises(LinprobeError, match=message):
+        fitted({"a": X[TRAIN]})
+
+
+def test_other_errors_of_the_solver_are_not_hidden(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(linprobe.fitting, "fit_probe", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        fitted({"a": X[TRAIN]})

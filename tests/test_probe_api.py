@@ -266,3 +266,23 @@ def test_progress_goes_from_nothing_to_all(network):
     assert {event.stage for event in events} == {"extract", "solve"}
     assert [e.fraction for e in events] == sorted(e.fraction for e in events)
     assert events[-1].fraction == pytest.approx(1)
+
+
+def test_a_loader_with_workers(network):
+    loaders = [
+        torch.utils.data.DataLoader(Jitter(30, seed), 8, shuffle=True, num_workers=1)
+        for seed in (0, 1)
+    ]
+    first, second = (probed(network, *loaders, layers="fc") for _ in range(2))
+    assert same(first, second)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_network_on_a_gpu_gets_the_same_errors(network):
+    train, test = images(60), images(40, seed=1)
+    here = probed(network, train, test, layers=["layer2", "fc"])
+    there = probed(network.cuda(), train, test, layers=["layer2", "fc"])
+    assert there.run.environment["device"].startswith("cuda")
+    for layer in here:
+        assert here[layer].record.test_error_rate == there[layer].record.test_error_rate
+        assert there[layer].weight.device.type == "cpu"

@@ -415,3 +415,37 @@ def test_a_network_on_a_gpu_keeps_the_random_numbers_of_the_gpu(x: Tensor) -> No
     captured = Taps(network, ["0", "1"])(x.cuda())
     assert captured["1"].is_cuda
     assert torch.cuda.get_rng_state().tolist() == before
+
+
+def test_a_selector_picks_the_tensor_of_each_tap(x: Tensor) -> None:
+    network = Outer(Gives(lambda x: (x, {"hidden": 2 * x})))
+
+    def select(tap: str, value: object) -> Tensor:
+        assert tap in ("inner", "inner:in")
+        if tap == "inner:in":
+            return value[0][0] + 1  # type: ignore[index, no-any-return]
+        return value[1]["hidden"]  # type: ignore[index, no-any-return]
+
+    captured = Taps(network, ["inner:in", "inner"], select)(x)
+    assert torch.equal(captured["inner"], 2 * x) and torch.equal(captured["inner:in"], x + 1)
+
+
+def test_a_selector_that_picks_no_tensor(x: Tensor) -> None:
+    network = Outer(Gives(lambda x: (x, "note")))
+
+    def picks(tap: str, value: object) -> Tensor:
+        return value[1]  # type: ignore[index, no-any-return]
+
+    with pytest.raises(LinprobeError, match=r"tap 'inner': the selector picks a str from the out"):
+        Taps(network, ["inner"], picks)(x)
+
+
+def test_a_pass_that_is_not_a_plain_call(network: Residual, x: Tensor) -> None:
+    captured: dict[str, Tensor] = {}
+
+    def run() -> None:
+        network.mix(2 * x)
+
+    Taps(network, ["mix"]).stream_during(captured.__setitem__, run)
+    torch.testing.assert_close(captured["mix"], network.mix(2 * x))
+    assert not network.mix._forward_hooks

@@ -1,5 +1,6 @@
 """`linprobe.fit_probes`: certified probes of features that are at hand."""
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,11 @@ from linprobe.assembly import Meter, Progress, make_report, shown, stage_seconds
 from linprobe.comparison import OF_NETWORKS, controls_of_task, with_extras
 from linprobe.errors import LinprobeError
 from linprobe.extras import Wanted, control_config
-from linprobe.fitting import Penalty, fit_layer, make_task
-from linprobe.probe_report import ProbeReport
+from linprobe.features.reduce import size_text
+from linprobe.fitting import Penalty, Task, fit_layer, make_task
+from linprobe.memory import find_device, free_bytes
+from linprobe.probe_report import Probe, ProbeReport
+from linprobe.progress import OnEvent
 from linprobe.splits import integer_labels, read_groups
 
 Array = Tensor | np.ndarray
@@ -73,25 +77,32 @@ def fit_probes(
             "expected other controls, or linprobe.probe"
         )
     task = with_extras(task, wanted, mdl=mdl, types=types)
-    place, probes, copying = task.place, {}, 0.0
-    kept = torch.device(device)
+    kept = find_device(device)
+    opened = {name: (_open(train[name]), _open(test_features[name])) for name in train}
+    for name, (x, xt) in opened.items():
+        _check_array(name, "train", x, len(y))
+        _check_array(name, "test", xt, len(yt))
+        _check_room(name, x, xt, kept)
     with shown(progress) as show:
-        opened = {name: (_open(train[name]), _open(test_features[name])) for name in train}
-        for name, (x, xt) in opened.items():
-            _check_array(name, "train", x, len(y))
-            _check_array(name, "test", xt, len(yt))
-        meter = Meter(show, task, {name: x.shape[1] for name, (x, _) in opened.items()})
-        for index, (name, (x, xt)) in enumerate(opened.items()):
-            begun = time.perf_counter()
-            features = _copy(x, kept, place), _copy(xt, kept, None)
-            copying += time.perf_counter() - begun
-            on_event = meter.solving(name)
-            probes[name] = fit_layer(task, name, index, *features, on_event=on_event)
-            meter.finished(probes[name])
-    stages = stage_seconds(copying, probes)
+        stages, probes = _fit_each(opened, task, kept, show)
     config = {"network": None, "controls": asdict(wanted), "mdl": mdl}
     rules = controls_of_task(task, wanted)
     return make_report(task, probes, stages, config, "arrays", str(kept), started, rules)
+
+
+def _fit_each(
+    opened: Mapping[str, tuple[Array, Array]], task: Task, device: torch.device, show: OnEvent
+) -> tuple[dict[str, float], dict[str, Probe]]:
+    """Copy the features of a layer, fit its probe, go on to the next."""
+    meter = Meter(show, task, {name: x.shape[1] for name, (x, _) in opened.items()})
+    place, probes, copying = task.place, {}, 0.0
+    for index, (name, (x, xt)) in enumerate(opened.items()):
+        begun = time.perf_counter()
+        features = _copy(x, device, place), _copy(xt, device, None)
+        copying += time.perf_counter() - begun
+        probes[name] = fit_layer(task, name, index, *features, on_event=meter.solving(name))
+        meter.finished(probes[name])
+    return stage_seconds(copying, probes), probes
 
 
 def _check_features(train: Mapping[str, object], test: object) -> tuple[Mapping[str, Any], Any]:
@@ -143,6 +154,17 @@ def _check_array(name: str, split: str, features: Array, count: int) -> None:
         raise LinprobeError(
             f"layer {name!r}: {len(features):,} rows of {split} features for {count:,} labels; "
             "expected as many"
+        )
+
+
+def _check_room(name: str, train: Array, test: Array, device: torch.device) -> None:
+    size, room = 4 * (math.prod(train.shape) + math.prod(test.shape)), free_bytes(device)
+    if size > room:
+        fits = max(1, int(train.shape[1] * room / size / 2))
+        raise LinprobeError(
+            f"layer {name!r}: {train.shape[1]:,} features of {len(train) + len(test):,} samples "
+            f"take {size_text(size)}, and {size_text(room)} of memory are free; expected less: "
+            f"give fewer samples, or {fits:,} of the features"
         )
 
 

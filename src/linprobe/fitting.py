@@ -88,7 +88,15 @@ def make_task(
     check_seed(seed)
     count = check_labels(train_labels, test_labels, num_classes)
     config = ProbeConfig(l2_path=_path(l2), tol=tol, seed=seed)
-    fraction, draws = config.validation_fraction, generator(seed, "holdout")
+    # Each class keeps a sample to be fitted on; where classes are tiny, fewer are held out.
+    spare = len(train_labels) - len(train_labels.unique())
+    if not spare:
+        raise LinprobeError(
+            "every training label stands only once, so no sample can be held out for choosing l2; "
+            "expected several samples for each class (are these the numbers of the samples?)"
+        )
+    fraction = min(config.validation_fraction, spare / len(train_labels))
+    draws = generator(seed, "holdout")
     if groups is None:
         order = holdout_order(train_labels, fraction, draws)
         held = num_held_out(len(order), fraction)

@@ -124,8 +124,7 @@ def run_network(network: nn.Module, batch: Batch, forward: Forward | None) -> No
         LinprobeError: The network fails; the message shows its error.
     """
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-    place = next(network.parameters(), torch.empty(0)).device
-    moved = batch.to(place, dtype)
+    moved = batch.to(network_device(network), dtype)
     try:
         if forward is None:
             network(*moved.args, **moved.kwargs)
@@ -138,6 +137,11 @@ def run_network(network: nn.Module, batch: Batch, forward: Forward | None) -> No
         raise LinprobeError(
             f"the network fails on a batch of {len(batch)} samples: {type(error).__name__}: {first}"
         ) from error
+
+
+def network_device(network: nn.Module) -> torch.device:
+    """Where a network takes its inputs: at its first parameter; without any, on the CPU."""
+    return next(network.parameters(), torch.empty(0)).device
 
 
 def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tuple[str, ...]:

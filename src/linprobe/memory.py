@@ -1,8 +1,14 @@
-"""Memory settings for a process that is linprobe's own."""
+"""Memory: how much is free, and settings for a process that is linprobe's own."""
 
 import ctypes
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linprobe.errors import LinprobeError
+
+if TYPE_CHECKING:
+    import torch
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _FALLBACK = 4.0 * 2**30  # where the system does not say
@@ -52,3 +58,32 @@ def available_bytes() -> float:
     except (OSError, ValueError):  # no control groups, or "max"
         pass
     return max(room, 0.0)
+
+
+def find_device(device: "torch.device | str") -> "torch.device":
+    """The device of that name.
+
+    Raises:
+        LinprobeError: PyTorch can't use it here.
+    """
+    import torch
+
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise LinprobeError(
+            f"device is {str(device)!r}, which can't be used here ({first}); expected 'cpu' or "
+            "a GPU that this PyTorch sees, such as 'cuda'"
+        ) from error
+    return found
+
+
+def free_bytes(device: "torch.device") -> float:
+    """Memory that is free on a device."""
+    import torch
+
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return available_bytes()

@@ -20,8 +20,8 @@ from linprobe.features.tokens import Tokens, check_tokens
 from linprobe.fitting import Penalty, Task, check_seed, fit_layer, make_task
 from linprobe.gather import Reader
 from linprobe.inputs import Source
-from linprobe.layer_table import Forward, Layers, choose_layers, survey
-from linprobe.memory import available_bytes
+from linprobe.layer_table import Forward, Layers, choose_layers, network_device, survey
+from linprobe.memory import find_device, free_bytes
 from linprobe.probe_report import Probe, ProbeReport
 from linprobe.progress import OnEvent, ignore
 from linprobe.randomness import fixed_randomness
@@ -108,9 +108,9 @@ def probe(
             for name, data in (("train", train), ("test", test))
         ]
         task = _task_of(splits, groups, tokens, l2=l2, tol=tol, seed=seed)
-        place = _device(device, network)
+        place = network_device(network) if device is None else find_device(device)
         reader = Reader(network, forward, select, tokens, reduce, seed, place)
-        budget = _budget(place) if memory_bytes is None else memory_bytes
+        budget = _SHARE * free_bytes(place) if memory_bytes is None else memory_bytes
         points = _plan(reader, splits, layers, budget)
         inputs = _inputs(reader, splits, task, budget) if wants_inputs(wanted, types) else None
         task = with_extras(task, wanted, mdl=mdl, types=types, inputs=inputs)
@@ -209,24 +209,3 @@ def _probe_points(
             )
             meter.finished(probes[name])
     return stage_seconds(reading, probes), probes
-
-
-def _device(device: torch.device | str | None, network: nn.Module) -> torch.device:
-    if device is None:
-        return next(network.parameters(), torch.empty(0)).device
-    try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise LinprobeError(
-            f"device is {str(device)!r}, which can't be used here ({first}); expected 'cpu' or "
-            "a GPU that this PyTorch sees, such as 'cuda'"
-        ) from error
-    return place
-
-
-def _budget(place: torch.device) -> float:
-    if place.type == "cuda":
-        return _SHARE * torch.cuda.mem_get_info(place)[0]
-    return _SHARE * available_bytes()
