@@ -17,7 +17,7 @@ from records import (
     step_record,
 )
 
-from linprobe.report.curve import draw_curve, fitting_scale
+from linprobe.report.curve import draw_curve
 from linprobe.report.style import BLUE, NETWORK, OPTIMUM_LABEL, STYLE, VERMILION
 
 RATES = [0.08, 0.02, 0.03, 0.01]
@@ -165,17 +165,3 @@ def test_layer_names_are_few_and_at_their_places(count):
     assert len(ticks) <= 17
     assert {0, count - 1} <= set(ticks)
     assert all(name == f"block.{place}" for place, name in ticks.items())
-
-
-def test_scales_fit_what_is_drawn():
-    def scale(*rates, **changes):
-        checkpoint = checkpoint_record(rates, network_test_error_rate=math.nan)
-        run = run_record(checkpoint, dataset={}, **changes)
-        return fitting_scale(run, run.checkpoints)
-
-    assert scale(0.08, 0.006) == "linear"
-    assert scale(0.49, 0.006) == "log"
-    assert scale(0.08, 0.0) == "linear"
-    assert scale(math.nan) == "linear"
-    checkpoint = checkpoint_record([0.02, 0.03], network_test_error_rate=0.9)
-    assert fitting_scale(run_record(checkpoint), [checkpoint]) == "log"

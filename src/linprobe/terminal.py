@@ -75,13 +75,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def print_summary(console: Console, run: RunRecord, folder: object) -> None:
-    """Print what a run found, how sure it is of it, how long it took and where it is.
+def print_summary(console: Console, run: RunRecord, folder: object = None) -> None:
+    """Print what a run found, how sure it is of it, how long it took and where it was written.
 
     A network of many layers gets one table of error rates; a smaller one a table a checkpoint
     with everything.
     """
-    if max(len(checkpoint.probes) for checkpoint in run.checkpoints) <= _MAX_DETAILED:
+    if max((len(item.probes) for item in run.checkpoints), default=0) <= _MAX_DETAILED:
         for checkpoint in run.checkpoints:
             console.print(_detailed(checkpoint))
     else:
@@ -90,7 +90,7 @@ def print_summary(console: Console, run: RunRecord, folder: object) -> None:
         console.print(escape(line), soft_wrap=True)
 
 
-def summary_lines(run: RunRecord, folder: object) -> Iterator[str]:
+def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
     """The sentences below the tables."""
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
     unsolved = [probe for probe in probes if not probe.converged]
@@ -107,12 +107,13 @@ def summary_lines(run: RunRecord, folder: object) -> Iterator[str]:
     memory = run.peak_rss_bytes / 2**30
     yield f"Time {duration(run.seconds)} ({stages}); peak memory {memory:.1f} GiB."
     if run.quick:
-        data = run.dataset
+        samples = run.dataset.get("num_train", 0)
         yield (
-            f"QUICK RUN on {data['num_train']:,} training samples: it shows that all works; "
+            f"QUICK RUN on {samples:,} training samples: it shows that all works; "
             "it is not a result."
         )
-    yield f"Written to {folder}"
+    if folder is not None:
+        yield f"Written to {folder}"
 
 
 def _print_milestone(console: Console, event: Event, started: float) -> None:
@@ -128,9 +129,10 @@ def _headline(event: Event) -> str:
 
 def _detailed(checkpoint: CheckpointRecord) -> Table:
     error = checkpoint.network_test_error_rate
-    table = _table(
-        f"{checkpoint.name}: {checkpoint.step:,} minibatches, network test error {error:.4f}"
-    )
+    title = checkpoint.name
+    if math.isfinite(error):
+        title += f": {checkpoint.step:,} minibatches, network test error {error:.4f}"
+    table = _table(title)
     for name in ("width", "l2", "train", "test", "95 % interval", "gap", "passes", "seconds"):
         table.add_column(name, justify="right")
     for probe in checkpoint.probes:
@@ -154,9 +156,14 @@ def _overview(run: RunRecord) -> Table:
     for checkpoint in run.checkpoints:
         table.add_column(f"{checkpoint.name}\ntest", justify="right")
         table.add_column("\ntrain", justify="right")
-    for probes in zip(*(checkpoint.probes for checkpoint in run.checkpoints), strict=True):
-        cells = [cell for p in probes for cell in (_test_error(p), f"{p.train_error_rate:.4f}")]
-        table.add_row(escape(probes[0].layer), *cells)
+    places = {p.layer: None for checkpoint in run.checkpoints for p in checkpoint.probes}
+    found = [{p.layer: p for p in checkpoint.probes} for checkpoint in run.checkpoints]
+    for layer in places:
+        cells: list[str] = []
+        for probes in found:
+            probe = probes.get(layer)
+            cells += (_test_error(probe), f"{probe.train_error_rate:.4f}") if probe else ("", "")
+        table.add_row(escape(layer), *cells)
     return table
 
 
@@ -169,7 +176,7 @@ def _table(title: str) -> Table:
         pad_edge=False,
         padding=0,
     )
-    table.add_column("layer")
+    table.add_column("layer", overflow="fold")
     return table
 
 

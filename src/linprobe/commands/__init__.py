@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from linprobe.commands import layers, plot, probe, report, reproduce
+from linprobe.commands import layers, plot, probe, report, reproduce, show
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
@@ -15,3 +15,4 @@ def add_parsers(commands: "Commands") -> None:
     reproduce.add_parser(commands)
     report.add_parser(commands)
     plot.add_parser(commands)
+    show.add_parser(commands)

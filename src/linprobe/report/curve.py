@@ -5,31 +5,18 @@ It shows what the report's curve shows, in the same colours, dashes and words.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import matplotlib
 from matplotlib.axes import Axes
 
 from linprobe.evidence import UNDECIDED
 from linprobe.report import wording
-from linprobe.report.references import Reference, references
+from linprobe.report.references import Reference, Scale, references
 from linprobe.report.style import BLUE, INK, LABEL_BOX, LIGHT, OPTIMUM_LABEL, VERMILION
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 
-Scale = Literal["linear", "log"]
-
 _MAX_NAMED = 16  # layers that are all named on the axis
-_SPREAD = 20  # rates that differ by more than this factor need a logarithmic scale
 _LOG_TICKS = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]
-
-
-def fitting_scale(run: RunRecord, checkpoints: Sequence[CheckpointRecord]) -> Scale:
-    """Logarithmic if a linear scale would press the lowest rates flat; as in the report."""
-    rates = [probe.test_error_rate for item in checkpoints for probe in item.probes]
-    for item in checkpoints:
-        rates += [value for found in references(run, item) for value in found.values]
-    rates = [rate for rate in rates if rate > 0]
-    return "log" if rates and max(rates) > _SPREAD * min(rates) else "linear"
 
 
 def draw_curve(

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from linprobe.errors import LinprobeError
 from linprobe.files import replacing
 from linprobe.report.bars import Split, draw_bars, draw_majority, mark_skip
-from linprobe.report.curve import Scale, draw_curve, fitting_scale
+from linprobe.report.curve import draw_curve
+from linprobe.report.references import Scale, fitting_scale
 from linprobe.report.style import (
     COLUMN,
     MUTED,

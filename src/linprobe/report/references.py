@@ -3,10 +3,15 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from linprobe.evidence import ControlRecord
 from linprobe.report.style import CONTROL_LOOKS, NETWORK, Look
 from linprobe.results import CheckpointRecord, RunRecord
+
+Scale = Literal["linear", "log"]
+
+_SPREAD = 20  # rates that differ by more than this factor need a logarithmic scale
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,23 @@ class Reference:
 def references(run: RunRecord, checkpoint: CheckpointRecord) -> list[Reference]:
     """All lines of a checkpoint, in the order in which they are drawn and listed."""
     return list(_references(run, checkpoint))
+
+
+def fitting_scale(
+    run: RunRecord, checkpoints: Sequence[CheckpointRecord], *, alone: bool = False
+) -> Scale:
+    """Logarithmic if a linear scale would press the lowest rates flat; as in the report.
+
+    Args:
+        run: the record.
+        checkpoints: those that are drawn.
+        alone: the probes are drawn without references.
+    """
+    rates = [probe.test_error_rate for item in checkpoints for probe in item.probes]
+    for item in () if alone else checkpoints:
+        rates += [value for found in references(run, item) for value in found.values]
+    rates = [rate for rate in rates if rate > 0]
+    return "log" if rates and max(rates) > _SPREAD * min(rates) else "linear"
 
 
 def _references(run: RunRecord, checkpoint: CheckpointRecord) -> Iterator[Reference]:
