@@ -15,6 +15,7 @@ from linprobe.errors import LinprobeError
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
+    from linprobe.inputs import Batch
 
 _EXAMPLES = 2
 
@@ -45,20 +46,27 @@ def _layers(options: argparse.Namespace) -> None:
             "expected either --data, or --shape of one sample such as 3x224x224, to run the "
             "network on"
         )
-    import linprobe
-    from linprobe.randomness import generator
+    from linprobe.layer_table import survey
 
     with cpu_threads(options.threads):
         network, _ = open_network(options)
-        example: object
-        if options.shape is None:
-            example = open_data(options, _EXAMPLES).train
-        else:
-            import torch
+        print(survey(network, _example(options), None))
 
-            draws = generator(options.seed, "example")
-            example = torch.rand(_EXAMPLES, *options.shape, generator=draws)
-        print(linprobe.layers(network, example))
+
+def _example(options: argparse.Namespace) -> "Batch":
+    from linprobe.inputs import Source, example_batch
+
+    if options.shape is None:
+        source = Source(open_data(options, _EXAMPLES).train, "train", _EXAMPLES)
+        for batch in source:
+            return batch.head(_EXAMPLES)
+        raise LinprobeError("the train data is empty; expected at least one sample")
+    import torch
+
+    from linprobe.randomness import generator
+
+    draws = generator(options.seed, "example")
+    return example_batch(torch.rand(_EXAMPLES, *options.shape, generator=draws))
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -154,10 +154,11 @@ def _npz(spec: str, path: Path, prepare: Preparation | None, batch_size: int) ->
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            raise LinprobeError(f"{path} is a single array; {_NPZ}")
-        with found:
+        # Opened here: NumPy leaves the file open where it is no whole zip file.
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                raise LinprobeError(f"{path} is a single array; {_NPZ}")
             return {name: found[name] for name in found.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         first = (str(error).splitlines() or [""])[0]
