@@ -22,7 +22,7 @@ def gathered(network, data, names, *, tokens="mean", reduce="flatten", place=Non
     split = Split.read(Source(data, "train", 4), tokens)
     read = reader(network, tokens, reduce, **changes)
     batch = next(iter(split.source)).head(3)
-    points = read.plan(names, batch, len(split.labels), 1e9, skip_unfit=False)
+    points, _ = read.plan(names, batch, len(split.labels), 1e9, skip_unfit=False)
     return read.gather(split, points, place)
 
 
@@ -120,7 +120,7 @@ def test_random_columns_are_the_same_for_both_splits():
     network, (x, y) = ResNet(), images(6)
     split = Split.read(Source((x, y), "train", 4), "mean")
     read = reader(network, reduce="random:5")
-    points = read.plan(["layer1"], next(iter(split.source)), 6, 1e9, skip_unfit=False)
+    points, _ = read.plan(["layer1"], next(iter(split.source)), 6, 1e9, skip_unfit=False)
     assert points[0].stated == "random:5" and points[0].width == 5
     assert points[0].reduction == Reduction.parse("random:5")
     found = read.gather(split, points)["layer1"]
@@ -169,7 +169,7 @@ def test_no_memory_for_the_features(monkeypatch):
     network, data = ResNet(), images(6)
     split = Split.read(Source(data, "train", 4), "mean")
     read = reader(network)
-    points = read.plan(["layer1"], next(iter(split.source)), 6, 1e9, skip_unfit=False)
+    points, _ = read.plan(["layer1"], next(iter(split.source)), 6, 1e9, skip_unfit=False)
 
     def fail(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 6144 bytes")
@@ -179,3 +179,19 @@ def test_no_memory_for_the_features(monkeypatch):
     with pytest.raises(LinprobeError, match=message) as caught:
         read.gather(split, points)
     assert "reduce='random:64'" in str(caught.value)
+
+
+def test_layers_that_are_left_out_say_why():
+    read, batch = reader(Encoder(), tokens="all"), sentences(5)
+    split = Split.read(
+        Source({"input_ids": batch[0], "attention_mask": batch[1], "labels": batch[2]}, "train", 5),
+        "all",
+    )
+    example = next(iter(split.source))
+    points, left_out = read.plan(["embed", "pooler"], example, 20, 1e9, skip_unfit=True)
+    assert [point.name for point in points] == ["embed"]
+    assert left_out == {
+        "pooler": "gives shape (5, 4), without tokens; tokens='all' needs a row for each"
+    }
+    with pytest.raises(LinprobeError, match=r"no layer can be probed: 'pooler' gives shape"):
+        read.plan(["pooler"], example, 20, 1e9, skip_unfit=True)

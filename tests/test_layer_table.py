@@ -122,3 +122,30 @@ def test_a_choice_of_nothing_says_what_there_is(network, table, layers, message)
 def test_an_unknown_row_shows_near_names(table):
     with pytest.raises(LinprobeError, match="near names: 'fc'"):
         _ = table["fcc"]
+
+
+class Inference(nn.Module):
+    """Runs in inference mode, whose tensors keep no count of writes."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+        self.relu = nn.ReLU(inplace=True)
+
+    @torch.inference_mode()
+    def forward(self, x):
+        return self.relu(self.fc(x))
+
+
+def test_a_network_that_runs_in_inference_mode():
+    table = linprobe.layers(Inference(), torch.randn(2, 3))
+    assert table.names == ("fc", "relu") and not table["relu"].passes_through
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_torchscript_is_no_point():
+    traced = torch.jit.trace(nn.Linear(3, 3), torch.randn(2, 3))
+    network = nn.Sequential(nn.Linear(3, 3), traced)
+    assert linprobe.layers(network, torch.randn(2, 3)).names == ("0",)
+    with pytest.raises(LinprobeError, match="layer '1' is TorchScript, which takes no hooks"):
+        linprobe.Taps(network, ["1"])

@@ -286,3 +286,40 @@ def test_a_network_on_a_gpu_gets_the_same_errors(network):
     for layer in here:
         assert here[layer].record.test_error_rate == there[layer].record.test_error_rate
         assert there[layer].weight.device.type == "cpu"
+
+
+class Halves(nn.Module):
+    """Has leaves of other shapes than (samples, ...), one of them by chance for three samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel, self.mean, self.fc = nn.Identity(), nn.Identity(), nn.Linear(64, 3)
+        self.weight = nn.Parameter(torch.ones(3, 1))
+
+    def forward(self, x):
+        shift = self.kernel(self.weight * 2).sum() + self.mean(x.mean() * 1)
+        return self.fc(x.flatten(1) + shift)
+
+
+def test_leaves_without_samples_are_left_out_and_the_report_says_so():
+    network = Halves()
+    network.kernel.register_forward_hook(lambda module, args, out: out + 1)
+    network.mean.register_forward_hook(lambda module, args, out: out + 1)
+    report = probed(network, (X, Y), (X, Y))
+    assert list(report) == ["fc"]
+    assert report.notes[0].startswith("Left out: layer 'kernel', which gives shape (3, 1) for 2")
+    assert report.notes[0].endswith(", and 1 more.")
+    with pytest.raises(LinprobeError, match=r"layer 'kernel' gives shape \(3, 1\) for 2 samples"):
+        probed(network, (X, Y), (X, Y), layers="kernel")
+
+
+def test_a_network_without_values():
+    with pytest.raises(LinprobeError, match="parameters on the device 'meta', without values"):
+        probed(ResNet().to("meta"), (X, Y), (X, Y))
+
+
+def test_controls_from_inputs_have_no_tokens():
+    words, mask, labels = sentences(30)
+    data = {"input_ids": words, "attention_mask": mask, "labels": labels}
+    with pytest.raises(LinprobeError, match="need a row for each sample; with tokens='all'"):
+        probed(Encoder(), data, data, tokens="all", controls=["random_features"])

@@ -52,7 +52,7 @@ class Reader:
         budget_bytes: float,
         *,
         skip_unfit: bool,
-    ) -> list[Point]:
+    ) -> tuple[list[Point], dict[str, str]]:
         """Settle how each layer becomes features, in the order of `names`.
 
         Args:
@@ -61,6 +61,9 @@ class Reader:
             num_rows: rows of both splits.
             budget_bytes: of one layer's features.
             skip_unfit: leave out layers without samples or without tokens, instead of raising.
+
+        Returns:
+            The points, and for each layer that is left out why.
 
         Raises:
             LinprobeError: Layers that can't be probed, or don't fit the budget.
@@ -72,18 +75,18 @@ class Reader:
 
         taps = Taps(self.network, names, self.select)
         taps.stream_during(note, self._runner(batch))
-        points = []
+        points, left_out = [], {}
         for name in names:
             why = self._unfit(shapes[name], batch)
             if why is None:
                 points.append(self._point(name, shapes[name], batch, num_rows, budget_bytes))
-            elif not skip_unfit:
+            elif skip_unfit:
+                left_out[name] = why
+            else:
                 raise LinprobeError(f"layer {name!r} {why}")
         if not points:
-            raise LinprobeError(
-                f"no layer can be probed: {names[0]!r} {self._unfit(shapes[names[0]], batch)}"
-            )
-        return points
+            raise LinprobeError(f"no layer can be probed: {names[0]!r} {left_out[names[0]]}")
+        return points, left_out
 
     def gather(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from linprobe.errors import LinprobeError
 from linprobe.inputs import Batch, example_batch
-from linprobe.taps import inference_state, modules_by_path, tensors, uncompiled
+from linprobe.taps import inference_state, is_script, modules_by_path, tensors, uncompiled
 
 Forward = Callable[[nn.Module, object], object]
 """Called as ``forward(network, batch)`` where the network isn't called with the batch's inputs."""
@@ -150,16 +150,15 @@ def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tupl
     Args:
         network: as `table` lists it.
         table: its probe points.
-        chosen: None: every leaf in the order of calls, less those that pass their input through
-            or have no features; a name or glob; a list of these; a class of modules; or a
+        chosen: None: every leaf in the order of calls, less those that pass their input through;
+            a name or glob; a list of these; a class of modules; or a
             predicate, called as ``predicate(name, module)``.
 
     Raises:
         LinprobeError: Nothing is meant; near names are shown.
     """
     if chosen is None:
-        leaves = [row for row in table if row.is_leaf and not row.passes_through]
-        names = [row.name for row in leaves if row.num_features] or [""]
+        names = [row.name for row in table if row.is_leaf and not row.passes_through] or [""]
     elif isinstance(chosen, str):
         names = _matches(chosen, table, network)
     elif isinstance(chosen, type) or callable(chosen):
@@ -226,7 +225,7 @@ class _Watch:
     def __init__(self, network: nn.Module, num_samples: int) -> None:
         self.paths: dict[nn.Module, str] = {}
         for path, module in modules_by_path(network).items():
-            if module is not network and path:
+            if module is not network and not is_script(module):
                 self.paths.setdefault(module, path)
         self._num_samples = num_samples
         self._calls = dict.fromkeys(self.paths, 0)
@@ -237,7 +236,7 @@ class _Watch:
         for outer in self._open:
             outer.is_leaf = False
         self._calls[module] += 1
-        given = {_identity(tensor) for tensor in tensors([args, kwargs])}
+        given = {_identity(tensor) for tensor in tensors([args, kwargs])} - {None}
         self._open.append(_Call(module, self._calls[module], given))
 
     def after(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
@@ -269,12 +268,17 @@ class _Call:
 
     module: nn.Module
     number: int
-    given: set[tuple[int, int, int]]
+    given: set[tuple[int, int, int] | None]
     is_leaf: bool = True
     shape: tuple[int, ...] = ()
     passes_through: bool = False
 
 
-def _identity(tensor: Tensor) -> tuple[int, int, int]:
-    """Equal for a view of the same values, unless something was written in between."""
+def _identity(tensor: Tensor) -> tuple[int, int, int] | None:
+    """Equal for a view of the same values, unless something was written in between.
+
+    None: tensors of inference mode don't tell.
+    """
+    if tensor.is_inference():
+        return None
     return tensor.data_ptr(), tensor.numel(), tensor._version

@@ -111,7 +111,8 @@ def probe(
         place = network_device(network) if device is None else find_device(device)
         reader = Reader(network, forward, select, tokens, reduce, seed, place)
         budget = _SHARE * free_bytes(place) if memory_bytes is None else memory_bytes
-        points = _plan(reader, splits, layers, budget)
+        points, notes = _plan(reader, splits, layers, budget)
+        task = replace(task, notes=(*task.notes, *notes))
         inputs = _inputs(reader, splits, task, budget) if wants_inputs(wanted, types) else None
         task = with_extras(task, wanted, mdl=mdl, types=types, inputs=inputs)
         stages, probes = _probe_points(reader, splits, task, points, budget, show)
@@ -142,6 +143,11 @@ def _check_options(network: object, reduce: str, tokens: Tokens) -> None:
             f"network is a {type(network).__name__}; expected a torch.nn.Module (for features "
             "that are at hand: linprobe.fit_probes)"
         )
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise LinprobeError(
+            "the network has parameters on the device 'meta', without values; expected one that "
+            "is loaded"
+        )
     check_tokens(tokens)
     if reduce != AUTO:
         Reducer.parse(reduce)
@@ -157,20 +163,36 @@ def _task_of(splits: list[Split], groups: object, tokens: Tokens, **options: Any
     return make_task(train.labels, test.labels, groups=numbered, **options)
 
 
-def _plan(reader: Reader, splits: list[Split], layers: Layers, budget: float) -> list[Point]:
+def _plan(
+    reader: Reader, splits: list[Split], layers: Layers, budget: float
+) -> tuple[list[Point], list[str]]:
+    """The points to probe, and a note on those that can't be."""
     num_rows = sum(len(split.labels) for split in splits)
-    batch = next(iter(splits[0].source)).head(_EXAMPLE)
-    table = survey(reader.network, batch, reader.forward)
+    batch = next(iter(splits[0].source))
+    table = survey(reader.network, batch.head(_EXAMPLE), reader.forward)
     names = choose_layers(reader.network, table, layers)
-    return reader.plan(names, batch, num_rows, budget, skip_unfit=layers is None)
+    # Another number of samples: a shape that has both by chance has no dimension of samples.
+    batch = batch.head(_EXAMPLE - 1)
+    points, left_out = reader.plan(names, batch, num_rows, budget, skip_unfit=layers is None)
+    notes = []
+    if left_out:
+        name, why = next(iter(left_out.items()))
+        others = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        notes.append(f"Left out: layer {name!r}, which {why}{others}.")
+    return points, notes
 
 
 def _inputs(reader: Reader, splits: list[Split], task: Task, budget: float) -> Pair:
     """The network's inputs, flattened: train in the task's order, and test."""
+    if reader.tokens == "all":
+        raise LinprobeError(
+            "controls that start from the network's inputs need a row for each sample; with "
+            "tokens='all' leave out 'random_features' and 'input', and give types"
+        )
     whole = replace(reader, reduce="flatten", tokens=None)
     batch = next(iter(splits[0].source)).head(_EXAMPLE)
     num_rows = sum(len(split.labels) for split in splits)
-    points = whole.plan([_INPUT_TAP], batch, num_rows, budget, skip_unfit=False)
+    points, _ = whole.plan([_INPUT_TAP], batch, num_rows, budget, skip_unfit=False)
     train = whole.gather(splits[0], points, task.place)[_INPUT_TAP]
     return train, whole.gather(splits[1], points)[_INPUT_TAP]
 

@@ -193,7 +193,7 @@ def inference_state(network: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in network.modules()]
     # nn.Module offers no public way to see which module owns a buffer, or to put back the very
     # tensor that stood there.
-    buffers = [(module, dict(module._buffers)) for module, _ in modes]
+    buffers = [(module, dict(module._buffers)) for module, _ in modes if not is_script(module)]
     values = {buffer: buffer.detach().clone() for buffer in network.buffers()}
     tensors = [*network.parameters(), *values]
     gpus = sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
@@ -216,13 +216,20 @@ def inference_state(network: nn.Module) -> Iterator[None]:
 
 def _resolve(name: str, modules: Mapping[str, nn.Module]) -> _Tap:
     if name in modules:  # a module's own name may hold "#" or ":in"
-        return _Tap(name, modules[name], 1, False)
-    match = _TAP.fullmatch(name)
-    assert match is not None  # the pattern takes any text
-    path = _plain_path(match["path"])
+        path, call, is_input = name, 1, False
+    else:
+        match = _TAP.fullmatch(name)
+        assert match is not None  # the pattern takes any text
+        path, call = _plain_path(match["path"]), int(match["call"] or 1)
+        is_input = match["input"] is not None
     if path not in modules:
         raise LinprobeError(f"the network has no layer {path!r}; {_hint(path, modules)}")
-    return _Tap(name, modules[path], int(match["call"] or 1), match["input"] is not None)
+    if is_script(modules[path]):
+        raise LinprobeError(
+            f"layer {path!r} is TorchScript, which takes no hooks; expected the module that it "
+            "was scripted or traced from"
+        )
+    return _Tap(name, modules[path], call, is_input)
 
 
 def _hint(path: str, modules: Mapping[str, nn.Module]) -> str:
@@ -235,6 +242,11 @@ def _hint(path: str, modules: Mapping[str, nn.Module]) -> str:
         if known
         else ("it has no layers but itself, ''")
     )
+
+
+def is_script(module: nn.Module) -> bool:
+    """Whether a module was scripted or traced: hooks can't be placed on such a module."""
+    return isinstance(module, torch.jit.ScriptModule)
 
 
 def uncompiled() -> AbstractContextManager[object]:
