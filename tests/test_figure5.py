@@ -32,6 +32,7 @@ def test_files(finished):
     assert names == {
         "results.json",
         "results.csv",
+        "report.html",
         "figure5a.png",
         "figure5a.svg",
         "figure5b.png",

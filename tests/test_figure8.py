@@ -40,7 +40,7 @@ def test_run_and_files(tiny, tmp_path):
     figures = {f"figure8_{s}.{kind}" for s in ("test", "train") for kind in ("png", "svg")}
     kinds = ("probes", "networks", "predictions")
     tensors = {f"{kind}/{c}.safetensors" for kind in kinds for c in checkpoints}
-    assert names == {"results.json", "results.csv"} | figures | tensors
+    assert names == {"results.json", "results.csv", "report.html"} | figures | tensors
     assert load_run(tmp_path) == record
     assert [c.name for c in record.checkpoints] == checkpoints
     assert [c.step for c in record.checkpoints] == [0, 20, 60]

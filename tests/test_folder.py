@@ -7,7 +7,8 @@ from linprobe.folder import prepare_folder
 
 
 def old_run(folder):
-    for name in ("results.json", "results.csv", "figure5a.png", "figure5a.svg", "notes.txt"):
+    written = ("results.json", "results.csv", "report.html", "plot-paper.pdf", "figure5a.svg")
+    for name in (*written, "figure5a.png", "notes.txt"):
         (folder / name).write_text("x")
     (folder / "probes").mkdir()
     (folder / "probes" / "untrained.safetensors").write_text("x")

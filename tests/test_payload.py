@@ -41,6 +41,9 @@ def test_a_bare_run_has_errors_and_cross_entropy():
     assert first["optimum"] is None
     assert first["certified"] is True
     assert found["mark"] is None
+    assert found["classes"] is None
+    named = run_record(checkpoint_record([0.1]), dataset={"classes": ["cat", "dog"]})
+    assert payload(named)["classes"] == ["cat", "dog"]
 
 
 def test_zero_errors_have_a_place_on_a_logarithmic_scale():

@@ -71,7 +71,9 @@ def made_up_run():
     controls = tuple(control_record("shuffled_labels", layer, repeat=0) for layer in names)
     first = checkpoint_record([], "start", 0, probes=tuple(probes))
     last = replace(first, name="end", step=2000, steps=steps, controls=controls)
-    return run_record(first, last, config={"skip_layer": EVIL}, dataset={"name": EVIL})
+    return run_record(
+        first, last, config={"skip_layer": EVIL}, dataset={"name": EVIL, "classes": [EVIL, "cat"]}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +238,10 @@ def test_click_on_a_point_shows_its_confusion(page):
     drawn(page, "chart.emit('plotly_click', {points: [{customdata: 3}]})")
     assert texts(page, "#detail-body h3")[0].startswith("logits")
     rows = [row.split() for row in texts(page, ".confusion tbody tr")]
-    assert rows == [["0", "3", "1", "0.2500"], ["1", "1", "3", "0.2500"], ["2", "none"]]
+    assert rows[0][-3:] == ["3", "1", "0.2500"]
+    assert rows[1:] == [["cat", "(1)", "1", "3", "0.2500"], ["2", "(2)", "none"]]
+    assert f"Most frequent mistakes: {EVIL} read as cat (1)" in one(page, "#detail-body").text
+    assert page.find_elements(By.TAG_NAME, "img") == []
     assert one(page, "tr.selected th").text == "logits"
 
 

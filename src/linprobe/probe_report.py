@@ -171,7 +171,7 @@ class ProbeReport(Mapping[str, Probe]):
         return figure
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the report as a run: results.json, results.csv, probes and predictions.
+        """Write the report as a run: results, probes, predictions, and report.html to look at.
 
         Args:
             folder: made if it is missing.
@@ -183,6 +183,8 @@ class ProbeReport(Mapping[str, Probe]):
         Raises:
             LinprobeError: The folder holds a run already, or can't be written.
         """
+        from linprobe.report.page import write_report
+
         folder = Path(folder)
         prepare_folder(folder, overwrite=overwrite)
         name = self.run.checkpoints[0].name
@@ -198,6 +200,7 @@ class ProbeReport(Mapping[str, Probe]):
         if self.test_labels is not None and known:
             save_predictions(folder, name, self.test_labels, known)
         self.run.save(folder)
+        write_report(self.run, folder)
         return folder
 
     def _sentences(self) -> Iterator[str]:

@@ -28,6 +28,7 @@ from linprobe.files import replacing
 from linprobe.paired import depth_steps
 from linprobe.predictions import save_predictions
 from linprobe.progress import OnEvent, Tracker
+from linprobe.report.page import write_report
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.serial import to_json
 from linprobe.training import OnBatch, network_error_rate
@@ -120,7 +121,7 @@ class Session:
         tracker.spend(num_minibatches * self._batch_cost)
 
     def probe(self) -> None:
-        """Probe the network at the next checkpoint, then write record, tensors and figures."""
+        """Probe the network at the next checkpoint; write record, tensors, figures and report."""
         (name, step), *self._left = self._left
         settings, data = self._settings, self._samples.dataset
         self._tracker.report(name, "evaluate", "the network's own test error")
@@ -145,6 +146,7 @@ class Session:
         )
         self.record.save(settings.out)
         self._draw(self.record, settings.out)
+        write_report(self.record, settings.out)
 
     def _checkpoint(
         self, name: str, step: int, rate: float, stages: dict[str, float], probed: Probed

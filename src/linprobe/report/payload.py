@@ -81,12 +81,13 @@ def payload(run: RunRecord) -> dict[str, Any]:
         for probe in checkpoint.probes
         if probe.evaluation
     )
-    skip = run.config.get("skip_layer")
+    skip, classes = run.config.get("skip_layer"), run.dataset.get("classes")
     content = {
         "layers": list(layers),
         "short": wording.short_names(list(layers), 22),
         "mark": "QUICK RUN" if run.quick else None,
         "optimum": OPTIMUM_LABEL,
+        "classes": [str(name) for name in classes] if isinstance(classes, list) else None,
         "skip": layers.get(skip) if isinstance(skip, str) else None,
         "measures": [
             {"label": label, "axis": axis, "floor": floor}

@@ -2,6 +2,11 @@
 
 const LARGEST_TABLE = 30; // classes
 
+const className = (i) => (data.classes && data.classes[i]) || String(i);
+
+// Names are numbered, so that narrow columns can go by the numbers.
+const rowName = (i) => (data.classes ? `${className(i)} (${i})` : String(i));
+
 function facts(pairs) {
   const list = make("dl", { class: "facts" });
   for (const [name, value] of pairs) list.append(make("div", {}, make("dt", {}, name), make("dd", {}, value)));
@@ -17,15 +22,14 @@ function cell(count, inRow, onDiagonal) {
 }
 
 function confusionTable({ confusion, classErrors }) {
-  const classes = confusion.map((_, i) => String(i));
-  const header = (name) => make("th", { scope: "col" }, name);
+  const header = (_, i) => make("th", { scope: "col", title: className(i) }, String(i));
   const table = make("table", { class: "confusion" });
-  table.append(make("thead", {}, make("tr", {}, make("td"), ...classes.map(header),
+  table.append(make("thead", {}, make("tr", {}, make("td"), ...confusion.map(header),
     make("th", { scope: "col", class: "class-error" }, "error"))));
   const body = make("tbody");
   confusion.forEach((row, i) => {
     const inRow = row.reduce((sum, count) => sum + count, 0);
-    body.append(make("tr", {}, make("th", { scope: "row" }, classes[i]),
+    body.append(make("tr", {}, make("th", { scope: "row", class: data.classes ? "class-name" : null }, rowName(i)),
       ...row.map((count, j) => cell(count, inRow, i === j)),
       make("td", { class: "class-error" }, rate(classErrors[i]))));
   });
@@ -41,9 +45,10 @@ function heatmap(confusion) {
     return row.map((count) => count / sum);
   });
   queueMicrotask(() => Plotly.newPlot(box, [{
-    type: "heatmap", z: shares, customdata: confusion, showscale: false,
+    type: "heatmap", z: shares, showscale: false, hoverinfo: "text",
+    text: confusion.map((row, i) => row.map((count, j) =>
+      escaped(`${className(i)} read as ${className(j)}: ${count}`))),
     colorscale: [[0, colour("surface")], [0.1, faded("blue", 0.5)], [1, colour("blue")]],
-    hovertemplate: "class %{y} read as %{x}: %{customdata}<extra></extra>",
   }], {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("ink") },
     margin: { l: 45, r: 10, t: 10, b: 35 }, dragmode: false,
@@ -59,7 +64,7 @@ function confusionPart({ confusion, classErrors, mistakes }) {
     parts.push(make("p", { class: "note" }, "A row a true class, a column a predicted one; counts of test samples."));
     parts.push(confusion.length <= LARGEST_TABLE ? confusionTable({ confusion, classErrors }) : heatmap(confusion));
   }
-  const worst = mistakes.map(([count, truth, read]) => `${truth} read as ${read} (${whole(count)})`);
+  const worst = mistakes.map(([count, truth, read]) => `${className(truth)} read as ${className(read)} (${whole(count)})`);
   if (worst.length) parts.push(make("p", { class: "note" }, `Most frequent mistakes: ${worst.join(", ")}.`));
   return parts;
 }
