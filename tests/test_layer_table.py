@@ -149,3 +149,9 @@ def test_what_is_torchscript_is_no_point():
     assert linprobe.layers(network, torch.randn(2, 3)).names == ("0",)
     with pytest.raises(LinprobeError, match="layer '1' is TorchScript, which takes no hooks"):
         linprobe.Taps(network, ["1"])
+
+
+def test_a_layer_with_a_parametrized_weight_is_a_leaf():
+    network = nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
+    table = linprobe.layers(network, torch.randn(2, 3))
+    assert table.names == ("0",) and table["0"].is_leaf

@@ -21,6 +21,7 @@ Predicate = Callable[[str, nn.Module], bool]
 Layers = str | Sequence[str] | type[nn.Module] | Predicate | None
 
 _NUM_NEAR = 3
+_PARAMETRIZATIONS = "parametrizations"  # torch.nn.utils.parametrize keeps its modules there
 _INPUT = ":in"
 
 
@@ -225,7 +226,8 @@ class _Watch:
     def __init__(self, network: nn.Module, num_samples: int) -> None:
         self.paths: dict[nn.Module, str] = {}
         for path, module in modules_by_path(network).items():
-            if module is not network and not is_script(module):
+            computes_weight = _PARAMETRIZATIONS in path.split(".")
+            if module is not network and not is_script(module) and not computes_weight:
                 self.paths.setdefault(module, path)
         self._num_samples = num_samples
         self._calls = dict.fromkeys(self.paths, 0)
