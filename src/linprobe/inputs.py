@@ -250,7 +250,10 @@ def _labels(value: object, split: str) -> Tensor:
                 "expected class numbers from 0 on"
             ) from error
     if value.ndim == 0:
-        raise LinprobeError(f"{split} labels are one number; expected one for each sample")
+        raise LinprobeError(
+            f"the labels of a {split} batch are one number; expected one for each sample: put "
+            "single samples into batches by a DataLoader"
+        )
     return value
 
 
