@@ -14,7 +14,7 @@ from torch.utils.data import (
 )
 
 from linprobe import LinprobeError
-from linprobe.inputs import Batch, Source
+from linprobe.inputs import Source
 
 X = torch.arange(22.0).view(11, 2)
 Y = torch.arange(11) % 3
@@ -125,13 +125,26 @@ def test_batch_size_is_checked():
         read((X, Y), 0)
 
 
-def test_head_and_cast():
-    batch = Batch.read({"x": X, "attention_mask": torch.ones(11, 2), "labels": Y}, "train")
-    head = batch.head(3)
-    assert len(head) == 3 and head.kwargs["x"].shape == (3, 2) and head.mask.shape == (3, 2)
-    half = batch.to(torch.device("cpu"), torch.float16)
-    assert half.kwargs["x"].dtype is torch.float16 and half.raw["x"].dtype is torch.float32
-    words = Batch.read((torch.arange(11), Y), "train").to(torch.device("cpu"), torch.float16)
-    assert words.args[0].dtype is torch.int64
-    # What is not all tensors can't be cut: it is kept whole.
-    assert len(Batch.read({"x": X, "note": "hello", "labels": Y}, "train").head(3)) == 11
+class Counting(np.ndarray):
+    """An array that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, rows):
+        Counting.reads += 1
+        return np.asarray(self)[rows]
+
+
+@pytest.mark.parametrize("kind", ["pair", "dict", "dict and labels"])
+def test_labels_of_arrays_are_read_without_their_inputs(kind):
+    x, mask = X.numpy().view(Counting), torch.ones(11, 2)
+    named = {"x": x, "attention_mask": mask}
+    data = {"pair": (x, Y), "dict": {**named, "label": Y}, "dict and labels": (named, Y)}[kind]
+    source = Source(data, "train", 4)
+    Counting.reads = 0
+    found = list(source.labels())
+    assert Counting.reads == 0
+    assert torch.equal(torch.cat([batch.labels for batch in found]), Y)
+    if kind != "pair":
+        assert torch.equal(torch.cat([batch.mask for batch in found]), mask)
+    assert len(list(source)) == Counting.reads == 3

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from linprobe.batches import Batch
 from linprobe.errors import LinprobeError
 from linprobe.features.points import Point, Reduction
 from linprobe.features.reduce import choose_reducer, random_columns, size_text
 from linprobe.features.tokens import Tokens
-from linprobe.inputs import Batch
 from linprobe.layer_table import Forward, run_network, sample_dimension
 from linprobe.memory import is_out_of_memory
 from linprobe.randomness import fixed_randomness

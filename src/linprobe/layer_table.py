@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from linprobe.batches import Batch
 from linprobe.errors import LinprobeError
-from linprobe.inputs import Batch, example_batch
+from linprobe.inputs import example_batch
 from linprobe.taps import inference_state, is_script, modules_by_path, tensors, uncompiled
 
 Forward = Callable[[nn.Module, object], object]

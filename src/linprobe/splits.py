@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.batches import Batch
 from linprobe.errors import LinprobeError
 from linprobe.features.tokens import Tokens, kept_tokens
-from linprobe.inputs import Batch, Source
+from linprobe.inputs import Source
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 
@@ -41,7 +42,7 @@ class Split:
             LinprobeError: No samples, or labels of another shape or type than expected.
         """
         labels, sequences, count = [], [], 0
-        for batch in source:
+        for batch in source.labels():
             own, rows = batch_rows(batch, tokens, source.split)
             labels.append(own)
             sequences.append(rows + count)

@@ -15,7 +15,7 @@ from linprobe.errors import LinprobeError
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
-    from linprobe.inputs import Batch
+    from linprobe.batches import Batch
 
 _EXAMPLES = 2
 
