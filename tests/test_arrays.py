@@ -38,6 +38,10 @@ def test_features_are_read_wherever_they_are(tmp_path):
     np.save(tmp_path / "test.npy", X[TEST].numpy())
     mapped = [np.load(tmp_path / f"{s}.npy", mmap_mode="r") for s in ("train", "test")]
     kept = X[TRAIN].clone()
+    np.save(tmp_path / "labels.npy", Y[TRAIN].numpy().astype(np.uint16))
+    labels = np.load(tmp_path / "labels.npy", mmap_mode="r")
+    report = linprobe.fit_probes({"a": X[TRAIN]}, labels, ({"a": X[TEST]}, Y[TEST].tolist()))
+    assert report["a"].record.converged
     report = fitted(
         {"a": X[TRAIN], "b": X[TRAIN].numpy(), "c": mapped[0], "d": tmp_path / "train.npy",
          "e": X[TRAIN].double().numpy()},
@@ -117,6 +121,13 @@ def test_what_can_not_be_used_is_refused(train, test, options, message):
 def test_labels_of_other_shapes(labels):
     with pytest.raises(LinprobeError, match=r"train labels have shape .* one class number"):
         linprobe.fit_probes({"a": X[TRAIN]}, labels, ({"a": X[TEST]}, Y[TEST]))
+
+
+def test_labels_that_are_no_numbers():
+    with pytest.raises(LinprobeError, match="train labels are a list that holds no numbers"):
+        linprobe.fit_probes({"a": X[TRAIN]}, ["cat"] * 150, ({"a": X[TEST]}, Y[TEST]))
+    with pytest.raises(LinprobeError, match="test labels are a ndarray that holds no numbers"):
+        linprobe.fit_probes({"a": X[TRAIN]}, Y[TRAIN], ({"a": X[TEST]}, np.array(["cat"] * 50)))
 
 
 def test_a_test_split_that_is_no_pair():

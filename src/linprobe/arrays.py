@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from linprobe.assembly import Meter, Progress, make_report, shown, stage_seconds
+from linprobe.batches import label_tensor
 from linprobe.comparison import OF_NETWORKS, controls_of_task, with_extras
 from linprobe.errors import LinprobeError
 from linprobe.extras import Wanted, control_config
@@ -120,7 +121,7 @@ def _check_features(train: Mapping[str, object], test: object) -> tuple[Mapping[
 
 
 def _label_array(labels: Any, split: str) -> Tensor:
-    values = integer_labels(torch.as_tensor(labels), split)
+    values = integer_labels(label_tensor(labels, split), split)
     if values.ndim != 1 or not len(values):
         raise LinprobeError(
             f"{split} labels have shape {tuple(values.shape)}; expected one class number for each "
@@ -158,7 +159,8 @@ def _check_array(name: str, split: str, features: Array, count: int) -> None:
 
 
 def _check_room(name: str, train: Array, test: Array, device: torch.device) -> None:
-    size, room = 4 * (math.prod(train.shape) + math.prod(test.shape)), free_bytes(device)
+    size = sum(_dtype(x).itemsize * math.prod(x.shape) for x in (train, test))
+    room = free_bytes(device)
     if size > room:
         fits = max(1, int(train.shape[1] * room / size / 2))
         raise LinprobeError(
@@ -168,10 +170,14 @@ def _check_room(name: str, train: Array, test: Array, device: torch.device) -> N
         )
 
 
+def _dtype(features: Array) -> torch.dtype:
+    """What features are solved in: float64 stays, all else is float32."""
+    return torch.float64 if features.dtype in (torch.float64, np.float64) else torch.float32
+
+
 def _copy(features: Array, device: torch.device, place: Tensor | None) -> Tensor:
     """(n_samples, n_features) float32 or float64, row i written to row ``place[i]``."""
-    double = features.dtype in (torch.float64, np.float64)
-    dtype = torch.float64 if double else torch.float32
+    dtype = _dtype(features)
     copy = torch.empty(tuple(features.shape), dtype=dtype, device=device)
     for start in range(0, len(features), _ROWS):
         rows = features[start : start + _ROWS]

@@ -48,13 +48,13 @@ class Batch:
                     f"a {split} batch has the keys {names}; expected its labels under 'labels'"
                 )
             inputs = {str(name): item for name, item in raw.items() if name != key}
-            return cls(raw, (), inputs, _labels(raw[key], split), _mask(inputs))
+            return cls(raw, (), inputs, _batch_labels(raw[key], split), _mask(inputs))
         if isinstance(raw, tuple | list) and len(raw) >= 2:
             *args, labels = raw
             if len(args) == 1 and isinstance(args[0], Mapping):
                 inputs = {str(name): item for name, item in args[0].items()}
-                return cls(raw, (), inputs, _labels(labels, split), _mask(inputs))
-            return cls(raw, tuple(args), {}, _labels(labels, split), None)
+                return cls(raw, (), inputs, _batch_labels(labels, split), _mask(inputs))
+            return cls(raw, tuple(args), {}, _batch_labels(labels, split), None)
         raise LinprobeError(
             f"a {split} batch is a {type(raw).__name__}; expected (x, labels), or a dict with "
             "'labels'"
@@ -85,15 +85,26 @@ class Batch:
         )
 
 
-def _labels(value: object, split: str) -> Tensor:
+def label_tensor(value: object, split: str) -> Tensor:
+    """Labels of any kind as a tensor.
+
+    Raises:
+        LinprobeError: They are no numbers.
+    """
     if not isinstance(value, Tensor):
         try:
-            value = torch.as_tensor(value)
+            # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
+            value = torch.as_tensor(np.array(value))
         except (TypeError, ValueError, RuntimeError) as error:
             raise LinprobeError(
                 f"{split} labels are a {type(value).__name__} that holds no numbers ({error}); "
                 "expected class numbers from 0 on"
             ) from error
+    return value
+
+
+def _batch_labels(value: object, split: str) -> Tensor:
+    value = label_tensor(value, split)
     if value.ndim == 0:
         raise LinprobeError(
             f"the labels of a {split} batch are one number; expected one for each sample: put "

@@ -13,7 +13,8 @@ from linprobe.errors import LinprobeError
 from linprobe.features.tokens import Tokens, kept_tokens
 from linprobe.inputs import Source
 
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
+_UNSIGNED = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+_INTEGERS = (*_UNSIGNED, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)

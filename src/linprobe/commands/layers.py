@@ -14,8 +14,8 @@ from linprobe.commands.options import cpu_threads
 from linprobe.errors import LinprobeError
 
 if TYPE_CHECKING:
-    from linprobe.commands.options import Commands
     from linprobe.batches import Batch
+    from linprobe.commands.options import Commands
 
 _EXAMPLES = 2
 
