@@ -106,15 +106,18 @@ def test_dotted_where_no_change_was_found():
 
 
 def test_the_range_of_the_exact_optimum_is_a_bar():
-    found = evaluation_record(optimum_error_interval=(0.01, 0.03))
-    axes = drawn(with_probe(checkpoint_record(RATES), 1, evaluation=found))
+    found = evaluation_record(optimum_error_interval=(0.017, 0.023))
+    checkpoint = checkpoint_record(RATES)
+    axes = drawn(with_probe(checkpoint, 1, evaluation=found))
     (bar,) = [
         item
         for item in axes.collections
         if isinstance(item, LineCollection) and item.get_label() == OPTIMUM_LABEL
     ]
     (segment,) = bar.get_segments()
-    assert segment.tolist() == [[1, 0.01], [1, 0.03]]
+    assert segment.tolist() == [[1, 0.017], [1, 0.023]]
+    wide = evaluation_record(optimum_error_interval=(0.0, 0.9))
+    assert OPTIMUM_LABEL not in labelled(drawn(with_probe(checkpoint, 1, evaluation=wide)))
 
 
 def test_a_linear_scale_shows_what_fits_beside_the_probes():

@@ -3,9 +3,15 @@
 import math
 
 import pytest
-from records import checkpoint_record, control_record, run_record
+from records import (
+    checkpoint_record,
+    control_record,
+    evaluation_record,
+    probe_record,
+    run_record,
+)
 
-from linprobe.report.references import fitting_scale, references
+from linprobe.report.references import fitting_scale, optimum_is_close, references
 from linprobe.report.style import CONTROL_LOOKS, NETWORK
 
 
@@ -61,3 +67,18 @@ def test_scales_fit_what_is_drawn():
     checkpoint = checkpoint_record([0.02, 0.03], network_test_error_rate=0.9)
     assert fitting_scale(run_record(checkpoint), [checkpoint]) == "log"
     assert fitting_scale(run_record(checkpoint), [checkpoint], alone=True) == "linear"
+
+
+def test_a_range_of_the_optimum_is_close_if_it_is_not_much_wider_than_chance():
+    def close(*ranges):
+        probes = tuple(
+            probe_record(i, rate=0.1, evaluation=evaluation_record(optimum_error_interval=found))
+            for i, found in enumerate(ranges)
+        )
+        return optimum_is_close([checkpoint_record([], probes=probes)])
+
+    assert close((0.09, 0.12))
+    assert not close((0.0, 0.9))
+    assert close((0.09, 0.12), None, (0.09, 0.11), (0.0, 0.9))
+    assert not close(None)
+    assert not optimum_is_close([checkpoint_record([0.1, math.nan])])

@@ -289,6 +289,9 @@ def test_measures_and_scales_can_be_chosen(page):
     assert not one(page, "#log").is_selected()
     one(page, "#log").click()
     assert drawn(page, "return chart._fullLayout.yaxis.type") == "log"
+    assert "range of the exact optimum" not in texts(page, "#key li")  # it is wide here
+    one(page, "#optimum").click()
+    assert "range of the exact optimum" in texts(page, "#key li")
     one(page, "#others").click()
     assert "other checkpoints" not in texts(page, "#key li")
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from linprobe.evidence import UNDECIDED
 from linprobe.report import wording
-from linprobe.report.references import Reference, Scale, references
+from linprobe.report.references import Reference, Scale, optimum_is_close, references
 from linprobe.report.style import BLUE, INK, LABEL_BOX, LIGHT, OPTIMUM_LABEL, VERMILION
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 
@@ -53,7 +53,8 @@ def draw_curve(
         axes.minorticks_off()
     for found in beside:
         _draw_reference(axes, found, floor, crowded=_crowded(probes), alone=alone)
-    _draw_optimum(axes, probes, floor)
+    if optimum_is_close(run.checkpoints):
+        _draw_optimum(axes, probes, floor)
     _draw_line(axes, checkpoint, floor)
     _draw_points(axes, probes, floor)
     if scale == "log":
@@ -75,8 +76,6 @@ def _fit_log(
     found = [value for item in beside for value in item.values]
     for probe in probes:
         found += [probe.test_error_rate, *probe.test_error_ci95]
-        if probe.evaluation and probe.evaluation.optimum_error_interval:
-            found += probe.evaluation.optimum_error_interval
     rates = [max(rate, floor) for rate in found if math.isfinite(rate)] or [0.1, 1.0]
     axes.set_ylim(min(rates) / 1.3, max(rates) * 1.35)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from linprobe.evidence import Evaluation
 from linprobe.report import wording
-from linprobe.report.references import Reference, references
+from linprobe.report.references import Reference, optimum_is_close, references
 from linprobe.report.style import OPTIMUM_LABEL
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.serial import to_json
@@ -86,7 +86,7 @@ def payload(run: RunRecord) -> dict[str, Any]:
         "layers": list(layers),
         "short": wording.short_names(list(layers), 22),
         "mark": "QUICK RUN" if run.quick else None,
-        "optimum": OPTIMUM_LABEL,
+        "optimum": {"label": OPTIMUM_LABEL, "shown": optimum_is_close(run.checkpoints)},
         "classes": [str(name) for name in classes] if isinstance(classes, list) else None,
         "skip": layers.get(skip) if isinstance(skip, str) else None,
         "measures": [

@@ -1,6 +1,7 @@
 """What a curve is drawn beside: the network's own error and the controls, draws put together."""
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from linprobe.results import CheckpointRecord, RunRecord
 Scale = Literal["linear", "log"]
 
 _SPREAD = 20  # rates that differ by more than this factor need a logarithmic scale
+_WIDE = 3  # Wilson intervals
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,21 @@ def fitting_scale(
         rates += [value for found in references(run, item) for value in found.values]
     rates = [rate for rate in rates if rate > 0]
     return "log" if rates and max(rates) > _SPREAD * min(rates) else "linear"
+
+
+def optimum_is_close(checkpoints: Sequence[CheckpointRecord]) -> bool:
+    """Whether the ranges of the exact optimum are narrow enough to be worth drawing.
+
+    The bound is rigorous, and at small `l2` wide: bars over half of the axis would hide the curve
+    and say little. They are drawn if the median one is at most `_WIDE` Wilson intervals wide.
+    """
+    widths = []
+    for probe in (probe for item in checkpoints for probe in item.probes):
+        found = probe.evaluation.optimum_error_interval if probe.evaluation else None
+        statistical = probe.test_error_ci95[1] - probe.test_error_ci95[0]
+        if found is not None and statistical > 0:
+            widths.append((found[1] - found[0]) / statistical)
+    return bool(widths) and statistics.median(widths) <= _WIDE
 
 
 def _references(run: RunRecord, checkpoint: CheckpointRecord) -> Iterator[Reference]:

@@ -74,7 +74,7 @@ function points(probes, view) {
 // Where the exact optimum's test error must lie: a wide pale bar.
 function optimum(probes, view) {
   const shown = probes.filter((probe) => probe.optimum);
-  if (view.measure !== 0 || !shown.length) return [];
+  if (view.measure !== 0 || !view.optimum || !shown.length) return [];
   const x = shown.flatMap((probe) => [probe.place, probe.place, null]);
   const y = shown.flatMap((probe) => [...probe.optimum.map((end) => placed(end, view)), null]);
   const width = probes.length > 40 ? 4 : 10;

@@ -6,7 +6,7 @@ const PAPER_WIDTH = "680px"; // of A4 and of Letter, less margins
 
 const view = {
   checkpoint: Math.max(0, data.checkpoints.length - 1), measure: 0, layer: null, search: "",
-  others: true, log: false,
+  others: true, log: false, optimum: data.optimum.shown,
 };
 let playing = null;
 
@@ -52,8 +52,8 @@ function drawKey() {
     if (probes.some((probe) => probe.verdict === "can't tell")) {
       entries.push(entry(sample([2, 4], "blue"), "no change found"));
     }
-    if (probes.some((probe) => probe.optimum)) {
-      entries.push(entry(sample(null, "orange", "bar"), data.optimum));
+    if (view.optimum && probes.some((probe) => probe.optimum)) {
+      entries.push(entry(sample(null, "orange", "bar"), data.optimum.label));
     }
     for (const item of references) {
       entries.push(entry(sample(item.dash.map((length) => 2 * length), item.colour),
@@ -138,7 +138,6 @@ function forPaper(printing) {
 function start() {
   const several = data.checkpoints.length > 1;
   byId("slider").max = data.checkpoints.length - 1;
-  byId("player").hidden = byId("others-label").hidden = !several;
   byId("player").style.display = several ? "" : "none";
   byId("others-label").style.display = several ? "" : "none";
   data.measures.forEach(({ label }, i) => byId("measure").append(make("option", { value: i }, label)));
@@ -148,6 +147,9 @@ function start() {
     draw();
   });
   byId("log").addEventListener("change", (event) => { view.log = event.target.checked; draw(); });
+  byId("optimum").checked = view.optimum;
+  byId("optimum-label").style.display = has((probe) => probe.optimum) ? "" : "none";
+  byId("optimum").addEventListener("change", (event) => { view.optimum = event.target.checked; draw(); });
   byId("others").addEventListener("change", (event) => { view.others = event.target.checked; draw(); });
   byId("slider").addEventListener("input", (event) => { stop(); goTo(Number(event.target.value)); });
   byId("play").addEventListener("click", play);
