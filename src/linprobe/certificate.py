@@ -11,7 +11,7 @@ without that the formula would be wrong, which is why b* is solved for here, wha
 The sum of both terms is the `duality_gap`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Certificate:
         bias_residual: ``max_k |sum_i r_ik|`` at the given bias; 0 where the bias is optimal.
         cross_entropy: the data term of P(W, b) in nats.
         error_rate: fraction of wrong predictions, samples weighted as in P.
+        gradient: ``grad_W P(W, b*)``, (n_classes, n_features).
     """
 
     objective: float
@@ -42,6 +43,7 @@ class Certificate:
     bias_residual: float
     cross_entropy: float
     error_rate: float
+    gradient: Tensor = field(repr=False, compare=False)
 
 
 def certify(
@@ -99,6 +101,7 @@ def certify(
         bias_residual=bias_residual,
         cross_entropy=data_term,
         error_rate=float(s @ (given.argmax(0) != labels).double()),
+        gradient=gradient,
     )
 
 

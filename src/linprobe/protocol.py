@@ -20,7 +20,7 @@ from torch import Tensor
 from linprobe.certificate import Certificate, certify, float64_logits
 from linprobe.errors import LinprobeError
 from linprobe.holdout import num_held_out
-from linprobe.optimum import OptimumBall, OptimumError
+from linprobe.optimum import OptimumBounds, OptimumError
 from linprobe.problem import SoftmaxRegression, Standardisation
 from linprobe.solvers.base import Point, Status
 from linprobe.solvers.newton import NewtonOptions, SubsampledNewton
@@ -160,23 +160,23 @@ def fit_probe(
         return replace(blank, status=Status.NONFINITE_FEATURES)
     compact = torch.searchsorted(classes, train_labels)
     standardisation = Standardisation.fit_(train_features)
-    ball: OptimumBall | None = None
+    bounds: OptimumBounds | None = None
     if len(classes) == 1:
         weight = train_features.new_zeros(1, train_features.shape[1]).double()
         fit = replace(blank, weight=weight, bias=weight.new_zeros(1))
         fit = replace(fit, status=Status.DEGENERATE_LABELS, standardisation=standardisation)
     else:
-        fit, ball = _Protocol(
+        fit, bounds = _Protocol(
             train_features, compact, len(classes), standardisation, config, on_event or _ignore
         ).run()
     weight, bias = _expand(fit, classes, num_classes)
     logits = float64_logits(test_features, weight) + bias[:, None]
     cross_entropy, error_rate = _evaluate(logits, test_labels)
     optimum_error = OptimumError.unknown(len(test_labels))
-    if ball is not None:
+    if bounds is not None:
         known = torch.isin(test_labels, classes)
         own = torch.where(known, torch.searchsorted(classes, test_labels), -1)
-        optimum_error = ball.error_interval(logits[classes], own, test_features, standardisation)
+        optimum_error = bounds.error_interval(logits[classes], own, test_features, standardisation)
     return replace(
         fit,
         weight=weight,
@@ -211,7 +211,7 @@ class _Protocol:
                 "linprobe.holdout_order, which never holds out the last sample of a class"
             )
 
-    def run(self) -> tuple[FittedProbe, OptimumBall | None]:
+    def run(self) -> tuple[FittedProbe, OptimumBounds | None]:
         """The probe, without what belongs to the test split, and where the optimum can be."""
         path, best, best_point, sample_rows = self._solve_path()
         options = NewtonOptions(seed=self.config.seed, sample_rows=sample_rows)
@@ -241,8 +241,8 @@ class _Protocol:
             test_logits=weight.new_empty(0),
             optimum_error=OptimumError.unknown(0),
         )
-        ball = OptimumBall.of(self.features, self.labels, point, best.l2, certificate.grad_norm)
-        return fit, ball
+        gradient = certificate.gradient
+        return fit, OptimumBounds.of(self.features, self.labels, point, best.l2, gradient)
 
     def _solve_path(self) -> tuple[list[PathPoint], PathPoint, Point, int]:
         fit_rows = torch.zeros(len(self.labels), device=self.features.device)
