@@ -55,7 +55,8 @@ from linprobe.problem import Standardisation, bias_hessian
 from linprobe.solvers.base import Point
 
 MAX_CLASSES = 100
-MAX_RANK = 256
+MAX_RANK = 256  # features up to this many are taken as they are
+_MIN_RANK, _WIDTH_TIMES_RANK = 32, 2**18  # else so many rows, that the test split costs little
 _ROWS = 1024  # of a pair
 _KEPT = 0.95  # share of a pair's weight
 _BLOCK_BYTES = 2 * 2**20
@@ -135,9 +136,11 @@ class OptimumBounds:
         self._each = 1 / len(labels)
         self._basis: Tensor | None = None
         self._rows, self._probabilities, self._inner_gradient = features, probabilities, gradient
-        if features.shape[1] > MAX_RANK:
+        num_features = features.shape[1]
+        if num_features > MAX_RANK:
             unsure = 1 - probabilities.square().sum(0)
-            rows = unsure.topk(min(MAX_RANK, len(labels))).indices
+            rank = min(MAX_RANK, max(_MIN_RANK, _WIDTH_TIMES_RANK // num_features))
+            rows = unsure.topk(min(rank, len(labels))).indices
             chosen = features[rows].double()
             self._basis = torch.linalg.qr(chosen.T).Q
             self._rows = (chosen @ self._basis).to(features.dtype)
