@@ -56,7 +56,10 @@ def no_run(monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["reproduce", "--help"], ["reproduce", "fig5", "--help"]],
+    [
+        *(["--help"], ["--version"], ["reproduce", "--help"], ["reproduce", "fig5", "--help"]),
+        *(["report", "--help"], ["plot", "--help"], ["show", "--help"]),
+    ],
 )
 def test_help_and_version_do_not_load_torch(arguments):
     code = (

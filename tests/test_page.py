@@ -109,6 +109,13 @@ def test_the_page_says_where_its_numbers_come_from():
         assert part in text
 
 
+def test_a_probe_report_names_its_network_and_its_data():
+    run = run_record(checkpoint_record([0.1]), experiment="probe", config={"network": "ResNet"})
+    text = Elements(report_html(run)).text
+    assert "Linear probes of ResNet" in text
+    assert "mnist, 60,000 training samples, 10,000 test samples, seed 3" in text
+
+
 def test_a_deep_run_with_all_evidence_stays_below_six_megabytes(tmp_path):
     confusion = tuple(tuple(100 + i for i in range(10)) for _ in range(10))
     found = evaluation_record(confusion=confusion, per_class_error_rate=(1 / 3,) * 10)

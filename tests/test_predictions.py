@@ -21,7 +21,10 @@ def test_predictions_by_hand():
 
 
 def test_round_trip(tmp_path):
-    layers = {"b.weight": Predictions.of(LOGITS, LABELS), "a": Predictions.of(LOGITS.flip(1), LABELS)}
+    layers = {
+        "b.weight": Predictions.of(LOGITS, LABELS),
+        "a": Predictions.of(LOGITS.flip(1), LABELS),
+    }
     path = save_predictions(tmp_path, "trained", LABELS, layers)
     assert path == tmp_path / "predictions" / "trained.safetensors"
     labels, loaded = load_predictions(tmp_path, "trained")

@@ -62,6 +62,29 @@ def npz(tmp_path):
     return f"npz:{tmp_path / 'a.npz'}"
 
 
+@pytest.mark.parametrize("command", ["layers", "probe"])
+def test_help_names_every_option_and_loads_nothing_heavy(command):
+    code = (
+        "import sys\nfrom linprobe.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "slow = {'torch', 'numpy', 'PIL', 'rich'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    options = "FACTORY --kwargs --checkpoint --device --seed --threads --data --data-dir --channels"
+    options += " --image-size --normalize"
+    own = "--shape" if command == "layers" else "--layers --reduce --tokens --l2 --tol --memory"
+    own += (
+        "" if command == "layers" else " --batch-size --controls --repeats --mdl --out --overwrite"
+    )
+    for option in f"{options} {own}".split():
+        assert option in done.stdout
+
+
 def test_layers_of_a_shape(capsys):
     assert cli.main(["layers", own("small"), "--shape", "3x4", "--kwargs", '{"width": 6}']) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -117,7 +117,8 @@ def _subtitle(run: RunRecord) -> str:
         for key, split in (("num_train", "training"), ("num_test", "test"))
         if isinstance(data.get(key), int)
     ]
-    return ", ".join([*sizes, f"seed {run.seed}, {run.protocol} protocol"])
+    name = [str(data.get("name", "unnamed data"))] if run.experiment == "probe" else []
+    return ", ".join([*name, *sizes, f"seed {run.seed}, {run.protocol} protocol"])
 
 
 def _banners(run: RunRecord) -> Iterator[str]:

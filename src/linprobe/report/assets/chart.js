@@ -1,6 +1,7 @@
 // The curve. Everything that is drawn comes from `view`: checkpoint, measure, scale, selection.
 
 const SYMBOLS = { D: "diamond", s: "square", "^": "triangle-up", v: "triangle-down", o: "circle" };
+const FONT = "system-ui, Arial, DejaVu Sans, sans-serif";
 const narrow = () => byId("chart").clientWidth < 560;
 const css = (dash) => dash.map((length) => `${2 * length}px`).join(",");
 // A logarithmic scale has no zero.
@@ -57,6 +58,7 @@ function points(probes, view) {
     customdata: shown.map((probe) => probe.place),
     text: shown.map((probe) => hoverText(probe, view)), hoverinfo: "text",
     marker: {
+      opacity: 1,
       size: shown.map((probe) => (probe.place === view.layer ? 13 : crowded ? 5 : 9)),
       color: shown.map((probe) => colour(probe.certified ? "blue" : "surface")),
       line: {
@@ -108,7 +110,8 @@ function reference(item, view) {
       .concat(known(point.selectivity) ? [`selectivity ${rate(point.selectivity)}`] : [])
       .join("<br>"));
   return {
-    type: "scatter", mode: "lines+markers", x: item.points.map((point) => point.place), y, line,
+    type: "scatter", mode: narrow() && data.layers.length > 40 ? "lines" : "lines+markers",
+    x: item.points.map((point) => point.place), y, line,
     text, hoverinfo: "text", customdata: item.points.map((point) => point.place),
     marker: {
       symbol: SYMBOLS[item.marker] || "circle", size: data.layers.length > 40 ? 3 : 6,
@@ -178,12 +181,12 @@ function layout(view) {
   } : { annotations: mark };
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
-    font: { family: "system-ui, Arial, DejaVu Sans, sans-serif", size: 13, color: colour("ink") },
+    font: { family: FONT, size: 13, color: colour("ink") },
     margin: { l: 8, r: 12, t: known(data.skip) ? 24 : 10, b: 8 }, hovermode: "closest",
     hoverdistance: 30,
     hoverlabel: {
       bgcolor: colour("raised"), bordercolor: colour("muted"), align: "left",
-      font: { size: 13, color: colour("ink") },
+      font: { family: FONT, size: 13, color: colour("ink") },
     },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("muted"), activecolor: colour("ink") },
     dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false,
