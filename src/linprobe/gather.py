@@ -71,6 +71,11 @@ class Reader:
         shapes: dict[str, tuple[int, ...]] = {}
 
         def note(name: str, tensor: Tensor) -> None:
+            if tensor.is_nested or tensor.layout != torch.strided:
+                raise LinprobeError(
+                    f"layer {name!r} gives a nested or sparse tensor; expected a plain one: use "
+                    "select, with torch.nested.to_padded_tensor say"
+                )
             shapes[name] = tuple(tensor.shape)
 
         taps = Taps(self.network, names, self.select)

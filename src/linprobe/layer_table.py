@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from linprobe.batches import Batch
 from linprobe.errors import LinprobeError
 from linprobe.inputs import example_batch
-from linprobe.taps import inference_state, is_script, modules_by_path, tensors, uncompiled
+from linprobe.taps import inference_state, is_script, module_by_module, modules_by_path, tensors
 
 Forward = Callable[[nn.Module, object], object]
 """Called as ``forward(network, batch)`` where the network isn't called with the batch's inputs."""
@@ -109,7 +109,7 @@ def survey(network: nn.Module, batch: Batch, forward: Forward | None) -> LayerTa
     watch = _Watch(network, len(batch))
     with ExitStack() as stack:
         stack.enter_context(inference_state(network))
-        stack.enter_context(uncompiled())
+        stack.enter_context(module_by_module())
         for module in watch.paths:
             before = module.register_forward_pre_hook(watch.before, with_kwargs=True)
             stack.callback(before.remove)
@@ -245,7 +245,7 @@ class _Watch:
     def after(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
         call = self._open.pop()
         tensor = next(tensors(output), None)
-        if tensor is not None:
+        if tensor is not None and not tensor.is_nested:
             call.shape = tuple(tensor.shape)
             call.passes_through = _identity(tensor) in call.given
             self._done.append(call)
@@ -280,8 +280,8 @@ class _Call:
 def _identity(tensor: Tensor) -> tuple[int, int, int] | None:
     """Equal for a view of the same values, unless something was written in between.
 
-    None: tensors of inference mode don't tell.
+    None: tensors of inference mode, nested and sparse ones don't tell.
     """
-    if tensor.is_inference():
+    if tensor.is_inference() or tensor.is_nested or tensor.layout != torch.strided:
         return None
     return tensor.data_ptr(), tensor.numel(), tensor._version

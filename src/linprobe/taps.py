@@ -116,7 +116,7 @@ class Taps:
     def stream_during(self, consume: Consume, run: Callable[[], object]) -> None:
         """As `stream`, for a network that is not simply called: `run` makes the forward pass."""
         if self._taps:
-            with inference_state(self.network), uncompiled():
+            with inference_state(self.network), module_by_module():
                 _Pass(self._taps, consume, self._select).run(run)
 
 
@@ -249,7 +249,23 @@ def is_script(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
 
 
-def uncompiled() -> AbstractContextManager[object]:
+@contextmanager
+def module_by_module() -> Iterator[None]:
+    """Run networks as they are written, every module by itself.
+
+    Compiled code calls no hooks of inner modules, and fused transformer layers hand nested
+    tensors from one to the next.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with _uncompiled():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _uncompiled() -> AbstractContextManager[object]:
     """Hooks on inner modules do not run in compiled code."""
     # Without this module nothing has been compiled yet, and importing it takes seconds.
     if "torch._dynamo" not in sys.modules:
