@@ -25,7 +25,7 @@ def class_logits(features: Tensor, weight: Tensor) -> Tensor:
     """
     num_rows, num_features = features.shape
     if features.dtype == torch.bfloat16 or features.is_cuda or num_rows < 2 * _LOGIT_ROWS:
-        return (features @ weight.T).T.contiguous()
+        return (weight @ features.T).contiguous()
     whole = num_rows - num_rows % _LOGIT_ROWS
     out = features.new_empty(len(weight), num_rows)
     blocks = features[:whole].view(-1, _LOGIT_ROWS, num_features).transpose(1, 2)

@@ -163,21 +163,6 @@ def weighted_sum(values: Tensor, sample_weight: Tensor) -> Tensor:
     return (values * sample_weight).sum(-1, dtype=torch.float64)
 
 
-def hessian_logits(probabilities: Tensor, sample_weight: Tensor, direction: Tensor) -> Tensor:
-    """``s_i (diag(p_i) - p_i p_i^T) u_i``: the Hessian of the cross-entropy applied in logit space.
-
-    Args:
-        probabilities: (n_classes, n_samples).
-        sample_weight: (n_samples,).
-        direction: u, (n_classes, n_samples).
-
-    Returns:
-        (n_classes, n_samples).
-    """
-    mean = (probabilities * direction).sum(0)
-    return (direction - mean).mul_(probabilities).mul_(sample_weight)
-
-
 def bias_hessian(probabilities: Tensor, sample_weight: Tensor) -> Tensor:
     """``sum_i s_i (diag(p_i) - p_i p_i^T)``: (n_classes, n_classes) float64, singular along 1."""
     weighted = probabilities * sample_weight

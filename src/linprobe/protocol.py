@@ -2,8 +2,7 @@
 
 1. Features are standardised by the statistics of the training split (one scale for the layer).
 2. The problem is solved on the training rows that are not held out, for a path of `l2` from large
-   to small, each solution starting from those before it. Held-out rows have weight zero in the
-   same problem, so their logits come with each step and choosing costs no further read.
+   to small, each solution starting from those before it.
 3. The `l2` with the least held-out cross-entropy is refitted on all training rows, starting from
    its solution, and certified in float64 at the weight that is returned.
 4. The test split is touched once, by that weight.
@@ -20,6 +19,7 @@ from torch import Tensor
 from linprobe.certificate import Certificate, certify, float64_logits
 from linprobe.errors import LinprobeError
 from linprobe.holdout import num_held_out
+from linprobe.linalg import class_logits
 from linprobe.optimum import OptimumBounds, OptimumError
 from linprobe.problem import SoftmaxRegression, Standardisation
 from linprobe.solvers.base import Point, Status
@@ -245,35 +245,34 @@ class _Protocol:
         return fit, OptimumBounds.of(self.features, self.labels, point, best.l2, gradient)
 
     def _solve_path(self) -> tuple[list[PathPoint], PathPoint, Point, int]:
-        fit_rows = torch.zeros(len(self.labels), device=self.features.device)
-        fit_rows[: self.num_fit] = 1.0
-        problem = SoftmaxRegression(self.features, self.labels, self.num_classes, fit_rows)
+        features, labels = self.features[: self.num_fit], self.labels[: self.num_fit]
+        held_out, held_out_labels = self.features[self.num_fit :], self.labels[self.num_fit :]
+        problem = SoftmaxRegression(features, labels, self.num_classes)
         solver = SubsampledNewton(problem, NewtonOptions(seed=self.config.seed))
+        share = self.num_fit / len(self.labels)  # of all rows, which num_passes counts
         path: list[PathPoint] = []
         starts: tuple[Point, ...] = ()
         for l2 in self.config.l2_path:
             solution = solver.solve(
                 l2, tol=self.config.tol, max_passes=self.config.max_passes, starts=starts
             )
-            starts = (solution.point, *starts[:1])
-            held_out = solution.point.logits[:, self.num_fit :].double()
+            point = solution.point
+            starts = (point, *starts[:1])
+            logits = class_logits(held_out, point.weight.to(held_out.dtype))
             cross_entropy, error_rate = _evaluate(
-                held_out + solution.point.bias[:, None], self.labels[self.num_fit :]
+                logits.double() + point.bias[:, None], held_out_labels
             )
+            passes = share * solution.num_passes + (1 - share) / 2
             path.append(
                 PathPoint(
-                    l2,
-                    cross_entropy,
-                    error_rate,
-                    solution.duality_gap,
-                    solution.num_passes,
-                    solution.status,
+                    l2, cross_entropy, error_rate, solution.duality_gap, passes, solution.status
                 )
             )
-            self.on_event("path", l2, solution.num_passes, solution.duality_gap)
+            self.on_event("path", l2, passes, solution.duality_gap)
             best = min(path, key=lambda p: p.validation_cross_entropy)
             if best is path[-1]:
-                best_point, sample_rows = solution.point, solver.sample_rows
+                best_point = replace(point, logits=torch.cat([point.logits, logits], dim=1))
+                sample_rows = solver.sample_rows
             if _turned(path):
                 break
         return path, best, best_point, sample_rows

@@ -1,10 +1,10 @@
 """Importance-sampled subsampled Newton-CG, warm-started along a path of penalties.
 
 Each step takes the exact gradient (one read of the features), a Newton direction from a sampled
-Hessian (`linprobe.solvers.sampled_hessian`), the direction's logits (one read), and then minimises
-exactly over that direction, the one before, and the bias, on cached logits (no read). Gradients
-and logits are products in the features' own precision, so the cached logits belong to the weight
-that is kept in float64; low precision serves only the model of the Hessian.
+Hessian (a `NewtonModel`), the direction's logits (one read), and then minimises exactly over that
+direction, the one before, and the bias, on cached logits (no read). Gradients and logits are
+products in the features' own precision, so the cached logits belong to the weight that is kept in
+float64; low precision serves only the model of the Hessian.
 
 Tried and left out (`docs/log.md`): all rows in the Hessian, uniform samples, no preconditioner,
 one preconditioner per class, bfloat16 for whole passes, cheap bias solves (a bias that is off by
@@ -12,29 +12,56 @@ one preconditioner per class, bfloat16 for whole passes, cheap bias solves (a bi
 """
 
 from dataclasses import dataclass
+from math import isfinite
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from linprobe.linalg import fast_bfloat16
 from linprobe.problem import SoftmaxRegression
 from linprobe.solvers.base import Point, Solution, Status
-from linprobe.solvers.sampled_hessian import (
-    NystromPreconditioner,
-    Preconditioner,
-    SampledHessian,
-    conjugate_gradients,
-    draw_rows,
-    whitening,
-)
+from linprobe.solvers.sketched import SketchedModel
 from linprobe.solvers.subspace import Direction, Minimum, minimise_in_span
+from linprobe.solvers.whitened import WhitenedModel
 
 _SAFETY = 0.8  # aim below tol: the certificate recomputes the gap in float64
 _WEAK_PROGRESS = 0.15  # ratio of successive gaps above which the model is made better
+_FULL_STEP = 0.85  # a good model's direction is taken nearly whole
+_SPAN_ACCURACY = 1e-2  # of the gap, once it has gone through l2
+_LOOSE = 0.05  # of the gap before a step that need not be seen after it
 _STALLED_STEPS = 3
 _SAMPLE_BYTES = 2e9
-_MAX_WHITENED_FEATURES = 256
-_LOW_PRECISION_L2 = 3e-6  # down to here bfloat16 serves unwhitened features
+# Whitening costs the cube of the number of features and pays the more the smaller l2 is.
+_ALWAYS_WHITENED = 256
+_MAX_WHITENED, _WHITENED_L2 = 1024, 3e-7
+
+
+class NewtonModel(Protocol):
+    """What gives Newton directions.
+
+    Attributes:
+        first_rows: samples to begin with.
+    """
+
+    first_rows: int
+
+    def begin(self, probabilities: Tensor, l2: float) -> None:
+        """Prepare for a new `l2`, from the probabilities (n_classes, n_samples) at its start."""
+        ...
+
+    def direction(
+        self, probabilities: Tensor, gradient: Tensor, l2: float, num_rows: int, level: int
+    ) -> Tensor:
+        """About minus the inverse Hessian times the gradient: (n_classes, n_features).
+
+        Args:
+            probabilities: (n_classes, n_samples) where the gradient was taken.
+            gradient: of P over the weight at the best bias, (n_classes, n_features) float64.
+            l2: as told to `begin`.
+            num_rows: samples to build the Hessian from.
+            level: raised from 0 when more rows no longer help.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,17 +69,12 @@ class NewtonOptions:
     """Tuning of `SubsampledNewton`; no value changes the optimum, only the way to it.
 
     Attributes:
-        sample_rows: rows of the sampled Hessian to begin with; doubled when progress is weak.
-        cg_tol: relative accuracy of a Newton direction in the preconditioned norm.
-        cg_steps: most conjugate-gradient steps for one direction.
-        refresh_preconditioner: directions that share one preconditioner.
+        sample_rows: rows of the sampled Hessian to begin with, doubled when they are too few;
+            None: as many as the model asks for.
         seed: of the row samples.
     """
 
-    sample_rows: int = 4000
-    cg_tol: float = 0.1
-    cg_steps: int = 60
-    refresh_preconditioner: int = 3
+    sample_rows: int | None = None
     seed: int = 0
 
 
@@ -63,12 +85,10 @@ class SubsampledNewton:
         self.problem = problem
         self.options = options or NewtonOptions()
         self._generator = torch.Generator().manual_seed(self.options.seed)
-        self._num_rows = self.options.sample_rows
-        self._preconditioner: NystromPreconditioner | None = None
-        self._age = 0
-        self._norms = problem.squared_norms() * problem.sample_weight
-        self._whitened = problem.num_features <= _MAX_WHITENED_FEATURES
-        self._dtypes = self._model_dtypes()
+        self._models: dict[type[NewtonModel], NewtonModel] = {}
+        self._num_rows = 0
+        bytes_per_row = problem.num_features * problem.features.element_size()
+        self._most_rows = int(min(problem.num_samples, max(4000, _SAMPLE_BYTES / bytes_per_row)))
 
     @property
     def sample_rows(self) -> int:
@@ -79,33 +99,58 @@ class SubsampledNewton:
         self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()
     ) -> Solution:
         """Minimise P for this `l2`; see `linprobe.solvers.base.Solver`."""
-        first_read = self.problem.num_reads
-        accuracy = 1e-2 * tol * min(1.0, l2)  # the gap sees the bias through 1 / l2
-        minimum = self._start(l2, starts, accuracy)
-        self._num_rows = max(self.options.sample_rows, self._num_rows // 2)
-        level = 0 if self._whitened or l2 > _LOW_PRECISION_L2 else 1
+        problem = self.problem
+        first_read = problem.num_reads
+        # The gap sees an error of the bias through 1 / l2.
+        unit = _SPAN_ACCURACY * min(1.0, l2)
+        minimum = self._start(l2, starts, unit * tol)
+        model = self._model(l2)
+        model.begin(minimum.probabilities, l2)
+        self._num_rows = max(self.options.sample_rows or model.first_rows, self._num_rows // 2)
+        level = 0
         previous: tuple[Direction, ...] = ()
         gaps: list[float] = []
         while True:
-            residuals = self.problem.residuals(minimum.probabilities)
-            gradient = self.problem.backproject(residuals) + l2 * minimum.point.weight
+            residuals = problem.residuals(minimum.probabilities)
+            gradient = problem.backproject(residuals) + l2 * minimum.point.weight
             gaps.append(float(gradient.square().sum()) / (2 * l2))
-            passes = (self.problem.num_reads - first_read) / 2
-            status = self._verdict(gaps, tol, passes, max_passes)
+            passes = (problem.num_reads - first_read) / 2
+            status = _verdict(gaps, tol, passes, max_passes)
             if status is not None:
                 point, value = minimum.point, minimum.objective
                 return Solution(point, l2, value, gaps[-1], status, passes, len(gaps) - 1)
-            if len(gaps) > 2 and gaps[-1] > _WEAK_PROGRESS * gaps[-2]:
-                level += self._num_rows >= self._most_rows()
-                self._num_rows = min(2 * self._num_rows, self._most_rows())
-                self._age = self.options.refresh_preconditioner
-            dtype = self._dtypes[min(level, len(self._dtypes) - 1)]
-            weight = self._newton_direction(minimum.probabilities, gradient, l2, dtype)
-            direction = Direction(weight, self.problem.logits(weight))
+            if len(gaps) > 1 and gaps[-1] > _WEAK_PROGRESS * gaps[-2]:
+                level += self._improve(minimum.model_step)
+            weight = model.direction(minimum.probabilities, gradient, l2, self._num_rows, level)
+            # Rounded to the features' dtype, so that its logits are exactly those of what is added.
+            weight = weight.to(problem.features.dtype).double()
+            direction = Direction(weight, problem.logits(weight))
+            span = (direction, *previous)
+            accuracy = unit * max(tol, _LOOSE * gaps[-1])
             minimum = minimise_in_span(
-                self.problem, l2, minimum.point, (direction, *previous), accuracy=accuracy
+                problem, l2, minimum.point, span, accuracy=accuracy, known=minimum
             )
             previous = (direction,)
+
+    def _model(self, l2: float) -> NewtonModel:
+        num_features = self.problem.num_features
+        widest = _MAX_WHITENED if l2 <= _WHITENED_L2 else _ALWAYS_WHITENED
+        kind = WhitenedModel if num_features <= widest else SketchedModel
+        if kind not in self._models:
+            self._models[kind] = kind(self.problem, self._generator)
+        return self._models[kind]
+
+    def _improve(self, model_step: float) -> int:
+        """After weak progress: sample more rows, or say by 1 that precision must rise.
+
+        Where the exact curvature along the direction asks for a full step, the rows were enough,
+        and the way is long because P is far from quadratic: nothing to improve.
+        """
+        if model_step > _FULL_STEP:
+            return 0
+        at_most = self._num_rows >= self._most_rows
+        self._num_rows = min(2 * self._num_rows, self._most_rows)
+        return int(at_most)
 
     def _start(self, l2: float, starts: tuple[Point, ...], accuracy: float) -> Minimum:
         problem = self.problem
@@ -126,79 +171,13 @@ class SubsampledNewton:
         span += [Direction(p.weight - base.weight, p.logits - base.logits) for p in starts[1:]]
         return minimise_in_span(problem, l2, base, span, accuracy=accuracy)
 
-    def _verdict(
-        self, gaps: list[float], tol: float, passes: float, max_passes: float
-    ) -> Status | None:
-        if gaps[-1] <= _SAFETY * tol:
-            return Status.CONVERGED
-        if passes >= max_passes:
-            return Status.MAX_PASSES_REACHED
-        recent, before = gaps[-_STALLED_STEPS:], gaps[:-_STALLED_STEPS]
-        if not all(map(_finite, recent)) or (before and min(recent) > 0.5 * min(before)):
-            return Status.PRECISION_LIMIT
-        return None
 
-    def _model_dtypes(self) -> tuple[torch.dtype, ...]:
-        """Precisions of the sampled Hessian, in the order in which they are tried."""
-        features = self.problem.features
-        if features.dtype == torch.float64:
-            return (torch.float64,)
-        cheap = torch.bfloat16 if fast_bfloat16(features.device) else torch.float32
-        return (cheap, torch.float32, *((torch.float64,) if self._whitened else ()))
-
-    def _most_rows(self) -> int:
-        bytes_per_row = self.problem.num_features * self.problem.features.element_size()
-        return int(min(self.problem.num_samples, max(4000, _SAMPLE_BYTES / bytes_per_row)))
-
-    def _newton_direction(
-        self, probabilities: Tensor, gradient: Tensor, l2: float, dtype: torch.dtype
-    ) -> Tensor:
-        unsure = (1 - probabilities.square().sum(0)).clamp_min(0)
-        sample = draw_rows(self.problem, unsure * self._norms, self._num_rows, self._generator)
-        rows = self.problem.rows(sample.index)
-        p, s = probabilities[:, sample.index], sample.weight
-        solve = self._solve_whitened if self._whitened else self._solve_preconditioned
-        # Rounded to the features' dtype, so that its logits are exactly those of what is added.
-        return solve(rows, p, s, gradient, l2, dtype).to(rows.dtype).double()
-
-    def _solve_whitened(
-        self, rows: Tensor, p: Tensor, s: Tensor, gradient: Tensor, l2: float, dtype: torch.dtype
-    ) -> Tensor:
-        transform, penalty = whitening(rows, p, s, l2)
-        working = _working(dtype)
-        whitened_rows = (rows.to(working) @ transform.to(working)).to(dtype)
-        hessian = SampledHessian(whitened_rows, p.to(working), s.to(working), penalty.to(working))
-        whitened = self._solve(hessian, (gradient @ transform).to(working), lambda z: z)
-        return whitened.double() @ transform.T
-
-    def _solve_preconditioned(
-        self, rows: Tensor, p: Tensor, s: Tensor, gradient: Tensor, l2: float, dtype: torch.dtype
-    ) -> Tensor:
-        working = _working(dtype)
-        rows, p, s = rows.to(dtype), p.to(working), s.to(working)
-        if self._preconditioner is None or self._age >= self.options.refresh_preconditioner:
-            self._preconditioner = NystromPreconditioner(rows, p, s, self.options.seed)
-            self._age = 0
-        self._age += 1
-        hessian = SampledHessian(rows, p, s, s.new_full((1,), l2))
-        return self._solve(hessian, gradient.to(working), self._preconditioner.at(l2))
-
-    def _solve(
-        self, hessian: SampledHessian, gradient: Tensor, precondition: Preconditioner
-    ) -> Tensor:
-        return conjugate_gradients(
-            hessian,
-            gradient,
-            precondition=precondition,
-            tol=self.options.cg_tol,
-            max_steps=self.options.cg_steps,
-        )
-
-
-def _working(dtype: torch.dtype) -> torch.dtype:
-    """Dtype of sums around products in `dtype`."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0.0
+def _verdict(gaps: list[float], tol: float, passes: float, max_passes: float) -> Status | None:
+    if gaps[-1] <= _SAFETY * tol:
+        return Status.CONVERGED
+    if passes >= max_passes:
+        return Status.MAX_PASSES_REACHED
+    recent, before = gaps[-_STALLED_STEPS:], gaps[:-_STALLED_STEPS]
+    if not all(map(isfinite, recent)) or (before and min(recent) > 0.5 * min(before)):
+        return Status.PRECISION_LIMIT
+    return None

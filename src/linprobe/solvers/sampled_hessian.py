@@ -1,8 +1,7 @@
 """A model of the Hessian from a sample of rows, and conjugate gradients on it.
 
-Few samples carry most of the Hessian: those that the probe is unsure of. Rows are therefore
-drawn with probability proportional to ``s_i (1 - sum_k p_ik^2) ||x_i||^2``, an upper bound of
-each one's contribution to its trace, and reweighted so that the model is unbiased.
+Few samples carry most of the Hessian: those that the probe is unsure of. Rows are drawn with
+probability proportional to their importance and reweighted, so that the model is unbiased.
 """
 
 from collections.abc import Callable
@@ -12,14 +11,20 @@ import torch
 from torch import Tensor
 
 from linprobe.linalg import backproject, class_logits
-from linprobe.problem import SoftmaxRegression, bias_hessian, hessian_logits
+from linprobe.problem import SoftmaxRegression, bias_hessian
 
 _UNIFORM_SHARE = 0.02
-_SKETCH_RANK = 150
-_WHITENING_ROWS = 8000
 
 Preconditioner = Callable[[Tensor], Tensor]
 """Gradient (n_classes, n_features) to something of the same shape that is nearer the solution."""
+
+
+@dataclass(frozen=True)
+class CGOptions:
+    """Ends of conjugate gradients: relative accuracy in the preconditioned norm, and steps."""
+
+    tol: float
+    max_steps: int
 
 
 @dataclass(frozen=True)
@@ -68,103 +73,39 @@ class SampledHessian:
     def __init__(
         self, features: Tensor, probabilities: Tensor, sample_weight: Tensor, penalty: Tensor
     ) -> None:
-        self.features, self.probabilities = features, probabilities
-        self.sample_weight, self.penalty = sample_weight, penalty
+        self.features, self.probabilities, self.penalty = features, probabilities, penalty
+        self._weighted = probabilities * sample_weight
         hessian = bias_hessian(probabilities, sample_weight)
         self._bias_inverse = torch.linalg.pinv(hessian, hermitian=True, rtol=1e-10)
 
     def product(self, direction: Tensor) -> Tensor:
         """Hessian times `direction` (n_classes, n_features), float32 or float64."""
-        p, s, dtype = self.probabilities, self.sample_weight, self.probabilities.dtype
+        dtype = self.probabilities.dtype
         logits = class_logits(self.features, direction.to(self.features.dtype)).to(dtype)
-        curved = hessian_logits(p, s, logits)
+        curved = self._curve(logits)
         bias = self._bias_inverse @ curved.sum(1, dtype=torch.float64)
-        curved -= hessian_logits(p, s, bias.to(dtype)[:, None])
+        curved -= self._curve(bias[:, None].to(dtype))
         back = backproject(curved.to(self.features.dtype), self.features).to(dtype)
         return back.add_(direction * self.penalty)
 
+    def _curve(self, logits: Tensor) -> Tensor:
+        """``s_i (diag(p_i) - p_i p_i^T) z_i``: the cross-entropy's Hessian in logit space."""
+        mean = (self.probabilities * logits).sum(0)
+        return (logits - mean).mul_(self._weighted)
 
-def _curvature_root(probabilities: Tensor, sample_weight: Tensor) -> Tensor:
+
+def unsureness(probabilities: Tensor) -> Tensor:
+    """``1 - sum_k p_k^2``: (n,), zero where the probe is sure and the sample bends nothing."""
+    return (1 - probabilities.square().sum(0)).clamp_min(0)
+
+
+def curvature_root(probabilities: Tensor, sample_weight: Tensor) -> Tensor:
     """Root of each row's weight in the Gram matrix A: (m,).
 
     A row counts by the mean over classes of ``p_k (1 - p_k)``, which makes ``I_K (x) A`` the
     Hessian without its coupling between classes.
     """
-    curvature = (1 - probabilities.square().sum(0)).clamp_min(0) / len(probabilities)
-    return (curvature * sample_weight).sqrt()
-
-
-def whitening(
-    features: Tensor, probabilities: Tensor, sample_weight: Tensor, l2: float
-) -> tuple[Tensor, Tensor]:
-    """Coordinates in which the Hessian is near the identity, for layers of few features.
-
-    With ``A = U diag(a) U^T`` they are ``x T`` for ``T = U diag(a + l2)^(-1/2)``. There the
-    Hessian's eigenvalues are of order one even where those of A span twelve decades, so that it
-    can be multiplied in low precision, and conjugate gradients need no preconditioner.
-
-    Args:
-        features: (m, n_features); some 8,000 of them are used.
-        probabilities: (n_classes, m).
-        sample_weight: (m,).
-        l2: the penalty.
-
-    Returns:
-        T (n_features, n_features) and the penalty in the new coordinates (n_features,), float64.
-    """
-    stride = -(-len(features) // _WHITENING_ROWS)
-    root = _curvature_root(probabilities[:, ::stride], stride * sample_weight[::stride])
-    # In float64: eigenvalues below 1e-7 of the largest matter at small l2.
-    scaled = features[::stride].double() * root.double()[:, None]
-    values, vectors = torch.linalg.eigh(scaled.T @ scaled)
-    floored = values.clamp_min(0) + l2
-    return vectors * floored.rsqrt(), l2 / floored
-
-
-class NystromPreconditioner:
-    """Approximate inverse of ``A + l2 I`` for layers of many features.
-
-    A is the Gram matrix of `_curvature_root`, sketched by a randomised Nystrom approximation
-    (Frangella, Tropp & Udell 2023, Algorithm 2.1), whose smallest eigenvalue stands for the
-    tail. The same for each class.
-    """
-
-    def __init__(
-        self, features: Tensor, probabilities: Tensor, sample_weight: Tensor, seed: int
-    ) -> None:
-        root = _curvature_root(probabilities, sample_weight)
-        self._values, self._vectors = _nystrom(features, root, seed)
-
-    def at(self, l2: float) -> Preconditioner:
-        """The map for this penalty."""
-        floor = 1 / (float(self._values[0]) + l2)
-        factors = 1 / (self._values + l2) - floor
-
-        def apply(gradient: Tensor) -> Tensor:
-            inside = (gradient @ self._vectors).mul_(factors)
-            return torch.addmm(gradient * floor, inside, self._vectors.T)
-
-        return apply
-
-
-def _nystrom(features: Tensor, root: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Leading eigenvalues (ascending) and vectors of ``(root x)^T (root x)``."""
-    rank = min(_SKETCH_RANK, *features.shape)
-    generator = torch.Generator(features.device).manual_seed(seed)
-    test = torch.randn(
-        features.shape[1], rank, generator=generator, device=features.device, dtype=root.dtype
-    )
-    test = torch.linalg.qr(test).Q
-    inside = (features @ test.to(features.dtype)).to(root.dtype) * root.square()[:, None]
-    sketch = (features.T @ inside.to(features.dtype)).to(root.dtype)
-    core = test.T @ sketch
-    shift = float(torch.finfo(features.dtype).eps) * float(core.diagonal().sum())
-    sketch += shift * test
-    core = test.T @ sketch
-    values, vectors = torch.linalg.eigh((core + core.T) / 2)
-    half = (sketch @ vectors) * values.clamp_min(shift).rsqrt()
-    left, singular, _ = torch.linalg.svd(half, full_matrices=False)
-    return (singular.square() - shift).clamp_min(0).flip(0), left.flip(1)
+    return (unsureness(probabilities) / len(probabilities) * sample_weight).sqrt()
 
 
 def conjugate_gradients(
@@ -172,16 +113,15 @@ def conjugate_gradients(
     gradient: Tensor,
     *,
     precondition: Preconditioner,
-    tol: float,
-    max_steps: int,
+    options: CGOptions,
 ) -> Tensor:
-    """Solve ``hessian d = -gradient`` to relative accuracy `tol` in the preconditioned norm."""
+    """Solve ``hessian d = -gradient`` for d (n_classes, n_features)."""
     direction = torch.zeros_like(gradient)
     residual = -gradient
     z = precondition(residual)
     search, rho = z, (residual * z).sum()
-    goal = tol**2 * float(rho)
-    for step in range(max_steps):
+    goal = options.tol**2 * float(rho)
+    for step in range(options.max_steps):
         product = hessian.product(search)
         curvature = (search * product).sum()
         if not float(curvature) > 0:

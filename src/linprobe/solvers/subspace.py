@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from linprobe.problem import SoftmaxRegression, bias_hessian, weighted_sum
+from linprobe.problem import SoftmaxRegression, weighted_sum
 from linprobe.solvers.base import Point
 
 _MAX_NEWTON_STEPS = 40
@@ -39,11 +39,14 @@ class Minimum:
         point: the minimiser.
         objective: P there (nats).
         probabilities: (n_classes, n_samples) there.
+        model_step: how far along the first direction P's quadratic model at the base has its
+            minimum: 1 for an exact Newton direction, NaN without directions.
     """
 
     point: Point
     objective: float
     probabilities: Tensor
+    model_step: float = float("nan")
 
 
 class _Span:
@@ -100,19 +103,22 @@ class _Span:
         gradient = torch.cat(
             [self.l2 * (self.gram @ self._full(x))[1:] - self.labelled[1:], -self.class_mass]
         )
-        gradient[j:] += weighted_sum(probabilities, s)
         hessian = gradient.new_zeros(len(gradient), len(gradient))
-        hessian[j:, j:] = bias_hessian(probabilities, s)
-        means = [(probabilities * d.logits).sum(0) for d in self.directions]
+        weighted = probabilities * s
+        gradient[j:] += weighted.sum(1, dtype=torch.float64)
+        cross = (weighted @ probabilities.T).double()
+        hessian[j:, j:] = torch.diag(cross.sum(1)) - cross
         # Centred before they are squared: most samples are sure of their class, and there the
         # difference of mean square and squared mean would be all rounding.
-        centred = [d.logits - mean for d, mean in zip(self.directions, means, strict=True)]
-        for a in range(j):
-            gradient[a] += weighted_sum(means[a], s)
-            curved = probabilities * centred[a]
-            hessian[a, j:] = hessian[j:, a] = weighted_sum(curved, s)
-            for c in range(a + 1):
-                hessian[a, c] = hessian[c, a] = weighted_sum((curved * centred[c]).sum(0), s)
+        centred: list[Tensor] = []
+        for a, direction in enumerate(self.directions):
+            mean = (probabilities * direction.logits).sum(0)
+            gradient[a] += weighted_sum(mean, s)
+            centred.append(direction.logits - mean)
+            curved = centred[a] * weighted
+            hessian[a, j:] = hessian[j:, a] = curved.sum(1)
+            for c, other in enumerate(centred):
+                hessian[a, c] = hessian[c, a] = torch.dot(curved.view(-1), other.view(-1))
         hessian[:j, :j] += self.l2 * self.gram[1:, 1:]
         return gradient, hessian
 
@@ -124,6 +130,7 @@ def minimise_in_span(
     directions: Sequence[Direction] = (),
     *,
     accuracy: float,
+    known: Minimum | None = None,
 ) -> Minimum:
     """Minimise P over ``base.weight + sum_a t_a directions[a].weight`` and the bias.
 
@@ -136,19 +143,25 @@ def minimise_in_span(
         base: the origin.
         directions: j of them; none means that only the bias is solved for.
         accuracy: nats above the minimum at which to stop.
+        known: what P is at the base, for this `l2`, if that has been computed.
     """
     span = _Span(problem, l2, base, directions)
     x = torch.cat([base.bias.new_zeros(len(directions)), base.bias])
-    value, probabilities = span.evaluate(x)
+    if known is None:
+        value, probabilities = span.evaluate(x)
+    else:
+        value, probabilities = known.objective, known.probabilities
     last_decrement = float("inf")
-    for _ in range(_MAX_NEWTON_STEPS):
+    model_step = float("nan")
+    for iteration in range(_MAX_NEWTON_STEPS):
         gradient, hessian = span.derivatives(x, probabilities)
         step = -_solve_psd(hessian, gradient)
+        if iteration == 0 and directions:
+            model_step = float(step[0])
         decrement = -float(gradient @ step)  # twice the expected decrease
         trusted = decrement < _TRUSTED_DECREMENT
         if not decrement > 2 * accuracy or (trusted and decrement >= last_decrement):
             break
-        last_decrement = decrement
         for halving in range(_MAX_HALVINGS):
             size = 0.5**halving
             new, candidate = span.evaluate(x + size * step)
@@ -157,7 +170,11 @@ def minimise_in_span(
         else:
             break  # no decrease can be computed: this is the minimum that the dtype can tell
         x, value, probabilities = x + size * step, new, candidate
-    return Minimum(span.point(x), value, probabilities)
+        pace = decrement / last_decrement if last_decrement < float("inf") else 1.0
+        if size == 1.0 and pace * decrement <= 2 * accuracy:
+            break  # the next decrement is smaller still, and need not be computed
+        last_decrement = decrement
+    return Minimum(span.point(x), value, probabilities, model_step)
 
 
 def _solve_psd(matrix: Tensor, right: Tensor) -> Tensor:

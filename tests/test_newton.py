@@ -8,15 +8,19 @@ from reference import reference_optimum
 
 from linprobe.certificate import certify
 from linprobe.problem import SoftmaxRegression
-from linprobe.solvers.base import Point, Status
+from linprobe.solvers import newton
+from linprobe.solvers.base import Status
 from linprobe.solvers.newton import NewtonOptions, SubsampledNewton
-from linprobe.solvers.sampled_hessian import draw_rows
-from linprobe.solvers.subspace import Direction, minimise_in_span
+from linprobe.solvers.sketched import SketchedModel
+from linprobe.solvers.whitened import WhitenedModel
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("rows", [50, 4000])
-def test_path_reaches_every_optimum(case, dtype, rows):
+@pytest.mark.parametrize("widest", [0, 256], ids=["sketched", "whitened"])
+def test_path_reaches_every_optimum(case, dtype, rows, widest, monkeypatch):
+    monkeypatch.setattr(newton, "_ALWAYS_WHITENED", widest)
+    monkeypatch.setattr(newton, "_MAX_WHITENED", widest)
     problem = SoftmaxRegression(case.features.to(dtype), case.labels, case.num_classes)
     solver = SubsampledNewton(problem, NewtonOptions(sample_rows=rows))
     tol = 1e-8 if dtype == torch.float64 else 1e-5
@@ -79,39 +83,13 @@ def test_relabelled_classes_permute_the_weight(k):
     torch.testing.assert_close(points[0].weight, points[1].weight[order], atol=1e-5, rtol=1e-5)
 
 
-def test_span_minimum_beats_every_neighbour(case):
-    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
-    generator = torch.Generator().manual_seed(5)
-    shape = (2, case.num_classes, case.features.shape[1])
-    weights = torch.randn(shape, generator=generator, dtype=torch.float64)
-    directions = [Direction(w, problem.logits(w)) for w in weights]
-    zero = torch.zeros_like(weights[0])
-    base = Point(zero, zero.new_zeros(case.num_classes), problem.logits(zero))
-    best = minimise_in_span(problem, 1e-3, base, directions, accuracy=1e-14)
-    for direction in directions:
-        for t in (-1e-3, 1e-3):
-            moved = Point(
-                best.point.weight + t * direction.weight,
-                best.point.bias,
-                best.point.logits + t * direction.logits,
-            )
-            other = minimise_in_span(problem, 1e-3, moved, accuracy=1e-14)
-            assert other.objective > best.objective
-    gradient = problem.residuals(best.probabilities).sum(1)
-    assert float(gradient.abs().max()) < 1e-7
+def test_models_by_width_and_penalty():
+    def model(num_features, l2):
+        features = torch.randn(20, num_features, generator=torch.Generator().manual_seed(0))
+        problem = SoftmaxRegression(features, torch.arange(20) % 2, 2)
+        return type(SubsampledNewton(problem)._model(l2))
 
-
-def test_drawn_rows_estimate_sums_without_bias(case):
-    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
-    importance = problem.squared_norms()
-    generator = torch.Generator().manual_seed(0)
-    exact = float(problem.sample_weight @ importance)
-    num = max(3, len(case.labels) // 5)
-    estimates = []
-    for _ in range(300):
-        sample = draw_rows(problem, importance, num, generator)
-        assert len(torch.unique(sample.index)) == len(sample.index) <= num
-        estimates.append(float(sample.weight @ importance[sample.index]))
-    assert sum(estimates) / 300 == pytest.approx(exact, rel=0.02)
-    everything = draw_rows(problem, importance, len(case.labels), generator)
-    assert len(everything.index) == len(case.labels)
+    assert model(256, 1e-1) is WhitenedModel
+    assert model(257, 1e-6) is SketchedModel
+    assert model(1024, 1e-7) is WhitenedModel
+    assert model(1025, 1e-9) is SketchedModel
