@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from threading import Lock
 
+import torch
 from torch import Tensor
 
 from linprobe.controls import Controls, Task
@@ -12,6 +14,7 @@ from linprobe.experiments.common import Samples, Settings
 from linprobe.extras import Extras
 from linprobe.features import extract_features, feature_widths, plan_groups
 from linprobe.networks import ConvNet, DeepMLP
+from linprobe.parallel import side_by_side
 from linprobe.predictions import Predictions
 from linprobe.protocol import ProbeConfig, fit_probe
 from linprobe.recording import evaluate_probe, probe_record
@@ -19,11 +22,17 @@ from linprobe.results import ProbeRecord
 
 Network = ConvNet | DeepMLP
 OnSolve = Callable[[str, float, float, float], None]
+Features = dict[str, Tensor]
+
+NARROW = 1024
+"""Layers of at most so many features are fitted side by side, one thread each."""
 
 
 @dataclass(frozen=True)
 class LayerWatcher:
     """Who is told how probing goes on; every method of it is called with the layer's name.
+
+    Calls come from several threads, one at a time, about layers in any order.
 
     Attributes:
         extracting: called with the names of layers whose features are being computed.
@@ -46,7 +55,8 @@ class Probed:
             float64 on raw features, on the CPU.
         predictions: of each layer whose features are finite.
         controls: those of layers.
-        stages: seconds of "extract", "solve" and "evaluate", and of "controls" if any.
+        stages: seconds of "extract", "solve" and "evaluate", and of "controls" if any, as the
+            clock on the wall counts them.
     """
 
     records: tuple[ProbeRecord, ...]
@@ -107,21 +117,46 @@ def probe_layers(
         *(labels[0], labels[1], data.num_classes),
         *(replace(settings.probe, seed=settings.seed), extras or Extras(), watcher),
     )
-    extract_seconds = 0.0
+    places = {layer: index for index, layer in enumerate(points)}
+    # A GPU's layers are not held up by the number of threads.
+    at_once = torch.get_num_threads() if settings.device == "cpu" else 1
+    fitted: list[_Fitted] = []
+    extract_seconds = fit_seconds = 0.0
     for group in plan_groups(widths, sum(map(len, splits)), settings.feature_bytes):
         watcher.extracting(group)
         started = time.perf_counter()
         train, test = (_features(network, x, group, settings.device) for x in splits)
-        extract_seconds += time.perf_counter() - started
-        for layer in group:
+        extracted = time.perf_counter()
+
+        def fit(layer: str, train: Features = train, test: Features = test) -> _Fitted:
             tap = points[layer]
             # Popped, so that a layer's features are freed once its probe is done.
-            fitting.fit(layer, train.pop(tap), test.pop(tap))
-    return fitting.probed(extract_seconds)
+            return fitting.fit(layer, places[layer], train.pop(tap), test.pop(tap))
+
+        narrow = [layer for layer in group if at_once > 1 and widths[layer] <= NARROW]
+        fitted += [fit(layer) for layer in group if layer not in narrow]
+        fitted += side_by_side(fit, narrow, at_once)
+        extract_seconds += extracted - started
+        fit_seconds += time.perf_counter() - extracted
+    fitted.sort(key=lambda part: part.record.index)
+    return _gather(fitted, extract_seconds, fit_seconds)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What was found of one layer; seconds are of the thread that fitted it."""
+
+    record: ProbeRecord
+    weight: Tensor
+    bias: Tensor
+    predictions: Predictions | None
+    controls: tuple[ControlRecord, ...]
+    evaluate_seconds: float
+    extras_seconds: float
 
 
 class _Fitting:
-    """Fits layer after layer and gathers what was found."""
+    """Fits layers, several at a time if need be; the watcher is told by one at a time."""
 
     def __init__(
         self,
@@ -134,49 +169,64 @@ class _Fitting:
     ) -> None:
         self.labels, self.num_classes = (train_labels, test_labels), num_classes
         self.config, self.extras, self.watcher = config, extras, watcher
-        self.records: list[ProbeRecord] = []
-        self.controls: list[ControlRecord] = []
-        self.tensors: dict[str, Tensor] = {}
-        self.predictions: dict[str, Predictions] = {}
-        self.evaluate_seconds = self.extras_seconds = 0.0
+        self._telling = Lock()
 
-    def fit(self, layer: str, train: Tensor, test: Tensor) -> None:
+    def fit(self, layer: str, index: int, train: Tensor, test: Tensor) -> _Fitted:
         """Fit a layer's probe, and what else is asked for, to features that are overwritten."""
-        labels, on_event = self.labels, self.watcher.solving(layer)
-        fitted = fit_probe(
+        labels, on_event = self.labels, self._on_event(layer)
+        probe = fit_probe(
             *(train, labels[0], test, labels[1], self.config),
             num_classes=self.num_classes,
             on_event=on_event,
         )
-        started = time.perf_counter()
-        shown = evaluate_probe(fitted, *labels)
-        evaluation = None
-        if shown is not None:
-            evaluation, self.predictions[layer] = shown
+        solved = time.perf_counter()
+        shown = evaluate_probe(probe, *labels)
+        evaluation, predictions = shown or (None, None)
         evaluated = time.perf_counter()
-        self.evaluate_seconds += evaluated - started
         evaluation, controls = self.extras.of_layer(
-            *(layer, fitted, evaluation, (train, labels[0]), test, self.config, on_event)
+            *(layer, probe, evaluation, (train, labels[0]), test, self.config, on_event)
         )
-        self.extras_seconds += time.perf_counter() - evaluated
-        self.controls.extend(controls)
-        index = len(self.records)
-        self.records.append(probe_record(layer, index, fitted, len(labels[1]), evaluation))
-        self.tensors[f"{layer}.weight"] = fitted.weight.cpu().contiguous()
-        self.tensors[f"{layer}.bias"] = fitted.bias.cpu().contiguous()
-        self.watcher.finished(self.records[-1])
+        compared = time.perf_counter()
+        record = probe_record(layer, index, probe, len(labels[1]), evaluation)
+        with self._telling:
+            self.watcher.finished(record)
+        weight, bias = probe.weight.cpu().contiguous(), probe.bias.cpu().contiguous()
+        seconds = evaluated - solved, compared - evaluated
+        return _Fitted(record, weight, bias, predictions, controls, *seconds)
 
-    def probed(self, extract_seconds: float) -> Probed:
-        """What was gathered; all layers are done."""
-        stages = {
-            "extract": extract_seconds,
-            "solve": sum(record.seconds for record in self.records),
-            "evaluate": self.evaluate_seconds,
-        }
-        if self.extras.relative_cost:
-            stages["controls"] = self.extras_seconds
-        records, controls = tuple(self.records), tuple(self.controls)
-        return Probed(records, self.tensors, self.predictions, controls, stages)
+    def _on_event(self, layer: str) -> OnSolve:
+        with self._telling:
+            tell = self.watcher.solving(layer)
+
+        def on_event(stage: str, l2: float, num_passes: float, duality_gap: float) -> None:
+            with self._telling:
+                tell(stage, l2, num_passes, duality_gap)
+
+        return on_event
+
+
+def _gather(fitted: list[_Fitted], extract_seconds: float, fit_seconds: float) -> Probed:
+    """Put layers together; the time that they took is shared among the stages."""
+    spent = {
+        "solve": sum(part.record.seconds for part in fitted),
+        "evaluate": sum(part.evaluate_seconds for part in fitted),
+        "controls": sum(part.extras_seconds for part in fitted),
+    }
+    controls = tuple(control for part in fitted for control in part.controls)
+    if not controls:
+        spent["evaluate"] += spent.pop("controls")
+    wall = fit_seconds / sum(spent.values())
+    tensors = {}
+    for part in fitted:
+        tensors[f"{part.record.layer}.weight"] = part.weight
+        tensors[f"{part.record.layer}.bias"] = part.bias
+    return Probed(
+        records=tuple(part.record for part in fitted),
+        tensors=tensors,
+        predictions={p.record.layer: p.predictions for p in fitted if p.predictions is not None},
+        controls=controls,
+        stages={"extract": extract_seconds, **{name: wall * s for name, s in spent.items()}},
+    )
 
 
 def _features(

@@ -172,32 +172,35 @@ class Session:
     def _watcher(self, name: str) -> LayerWatcher:
         tracker, costs, path = self._tracker, self._costs, self._settings.probe.l2_path
         place = {layer: f"{layer} ({i}/{len(costs)})" for i, layer in enumerate(costs, 1)}
+        begun: dict[str, float] = {}  # cost of what is done of the layers under way
 
         def extracting(layers: tuple[str, ...]) -> None:
             span = layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
             tracker.report(name, "extract", f"features of {span}")
 
         def solving(layer: str) -> OnSolve:
-            tracker.report(name, "solve", place[layer])
+            tracker.report(name, "solve", place[layer], begun=sum(begun.values()))
             solves = 0
 
             def on_solve(stage: str, l2: float, passes: float, gap: float) -> None:
                 nonlocal solves
                 solves += 1
-                share = min(1.0, solves / (len(path) + 1))
+                begun[layer] = min(1.0, solves / (len(path) + 1)) * costs[layer]
                 text = f"{place[layer]}, {stage}: l2 {l2:.0e}, {passes:.0f} passes, gap {gap:.1e}"
-                tracker.report(name, "solve", text, begun=share * costs[layer])
+                tracker.report(name, "solve", text, begun=sum(begun.values()))
 
             return on_solve
 
         def finished(record: ProbeRecord) -> None:
             tracker.spend(costs[record.layer])
+            begun.pop(record.layer, None)
             text = (
                 f"{place[record.layer]}: test error {record.test_error_rate:.4f}, "
                 f"l2 {record.l2:.0e}, gap {record.duality_gap:.1e}, "
                 f"{record.num_passes:.0f} passes, {record.seconds:.1f} s"
             )
             unsolved = "" if record.converged else f", NOT converged ({record.status})"
-            tracker.report(name, "solve", text + unsolved, milestone=True)
+            done = sum(begun.values())
+            tracker.report(name, "solve", text + unsolved, begun=done, milestone=True)
 
         return LayerWatcher(extracting, solving, finished)
