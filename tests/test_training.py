@@ -99,7 +99,8 @@ def test_two_steps_are_momentum_descent_on_the_penalised_loss(
             for (name, p), gradient in zip(expected.named_parameters(), gradients, strict=True):
                 velocity[name] = 0.9 * velocity[name] + gradient
                 p -= 0.01 * velocity[name]
-    torch.testing.assert_close(weights(network), weights(expected), rtol=1e-4, atol=1e-6)
+    # Channels-last convolutions round otherwise, so that a tie of a pool may go the other way.
+    torch.testing.assert_close(weights(network), weights(expected), rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(("recipe", "penalty"), [("paper", 5e-4), ("course", 1e-3)])
