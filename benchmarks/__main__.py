@@ -1,0 +1,80 @@
+"""``python -m benchmarks``: measure what is not measured yet, then write the page."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+from benchmarks.features import FeatureFiles
+from benchmarks.jobs import Job, all_jobs, quick_jobs
+from benchmarks.machine import describe
+from benchmarks.measure import NAME, read, run_capped, write
+from benchmarks.page import write_page
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; see ``--help``."""
+    options = _parser().parse_args(arguments)
+    folder = Path("runs/bench-quick" if options.quick else "runs/bench")
+    options.out = options.out or folder
+    # A check overwrites no result.
+    options.docs = options.docs or (folder if options.quick else Path("docs"))
+    path = options.out / NAME
+    measured = read(path)
+    if not options.page:
+        files = FeatureFiles(options.out / "features", options.network, options.dataset)
+        machine = describe(options.threads)
+        measured["machine"] = measured["machine"] | machine
+        if options.cuda:
+            measured["machine"]["cuda"] = describe(options.threads, "cuda")
+        deadline = time.monotonic() + options.budget
+        for job in _chosen(options, measured["results"]):
+            if time.monotonic() > deadline:
+                print("the time budget is spent; the same command goes on from here", flush=True)
+                break
+            files.prepare(job.layer, job.num_rows)
+            result = run_capped(job, files.folder, options.cap, options.threads)
+            result["load_average"] = os.getloadavg()[0]
+            measured["results"][job.key] = result
+            write(path, measured)
+            seconds = result["seconds"]
+            shown = "-" if seconds is None else f"{seconds:.2f} s"
+            print(f"{job.key}: {result['status']} {shown} {result['reason'] or ''}", flush=True)
+        write(path, measured)
+    write_page(measured, options.docs)
+    print(f"{options.docs / 'performance.md'}")
+
+
+def _chosen(options: argparse.Namespace, done: dict[str, object]) -> list[Job]:
+    devices = ("cpu", "cuda") if options.cuda else ("cpu",)
+    jobs = quick_jobs() if options.quick else all_jobs(options.rows, devices)
+    wanted = [job for job in jobs if all(word in job.key for word in options.only)]
+    return [job for job in wanted if options.again or job.key not in done]
+
+
+def _parser() -> argparse.ArgumentParser:
+    import torch
+
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure linprobe's solver against others; write docs/performance.md.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="some tiny jobs: a check, not a result")
+    add("--out", type=Path, default=None, help="features and results (default runs/bench)")
+    add("--docs", type=Path, default=None, help="where the page goes (default docs)")
+    add("--network", type=Path, default=None, help="trained ConvNet; default: train one")
+    add("--dataset", default="mnist", help="as linprobe takes it")
+    add("--rows", type=int, default=60_000, help="training samples")
+    add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads")
+    add("--cap", type=float, default=120.0, help="seconds for one solver on one problem")
+    add("--budget", type=float, default=float("inf"), help="start no job after these seconds")
+    add("--only", action="append", default=[], help="jobs whose name has this; may be repeated")
+    add("--again", action="store_true", help="measure also what has been measured")
+    add("--page", action="store_true", help="measure nothing, write the page")
+    add("--cuda", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
+    return parser
+
+
+if __name__ == "__main__":
+    main()

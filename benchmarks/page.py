@@ -1,0 +1,160 @@
+"""``docs/performance.md``, written from the JSON of a run and from nothing else."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.figures import (
+    Measured,
+    Record,
+    by_problem,
+    of_suite,
+    outcome,
+    passes,
+    reached,
+    roofline_share,
+    speedup,
+)
+from benchmarks.jobs import OURS
+from benchmarks.plots import draw_all
+from benchmarks.targets import target_rows
+from linprobe.files import replacing
+
+_INTRO = """# Performance
+
+Written by `make bench` from `benchmarks.json`; do not edit.
+
+Everybody minimises the same P(W, b) = mean CE + l2/2 ||W||^2 (scikit-learn's C = 1 / (n l2)) on the
+same standardised float32 features of the paper's two networks, and is done when
+`linprobe.certify` proves a duality gap of at most 1e-4 nats. Certificates are off everybody's
+clock. scikit-learn's and probekit's tolerances are tightened until the gap is reached, and only
+the last, sufficient fit from cold counts; where float32 does not get there, scikit-learn goes on
+in float64. Along a path everybody starts from the solution before. The torch optimisers are
+stopped at the first of their certificates that suffices; L-BFGS has a strong Wolfe line search
+and a memory of 10, Adam takes full batches at a learning rate of 0.3. Each solver runs in a
+process of its own; fits of a few seconds are repeated up to three times, and the fastest counts.
+"""
+
+
+def write_page(measured: Measured, docs: Path) -> None:
+    """Write ``performance.md`` and its figures into `docs`."""
+    figures = draw_all(measured, docs / "performance")
+    text = "\n".join([_INTRO, *_sections(measured, figures)]).rstrip() + "\n"
+    with replacing(docs / "performance.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _sections(measured: Measured, figures: Sequence[str]) -> Iterable[str]:
+    yield _machine(measured)
+    yield "## Targets\n"
+    yield _table(("target", "measured", "met"), target_rows(measured))
+    for device in ("cpu", "cuda"):
+        for suite, title, plot in (
+            ("cold", "One penalty from cold", "cold.png"),
+            ("path", "A path of penalties", "path.png"),
+            ("binary", "Two classes", None),
+        ):
+            records = of_suite(measured, suite, device)
+            if records:
+                yield f"## {title}{' (CUDA)' if device == 'cuda' else ''}\n"
+                if plot in figures and device == "cpu":
+                    yield f"![{title}](performance/{plot})\n"
+                yield _comparison(records, measured, device)
+    if "growth.png" in figures:
+        yield "## Growth\n"
+        yield _growth_text(measured)
+        yield "![Time against n, D, K and the length of the path](performance/growth.png)\n"
+
+
+def _machine(measured: Measured) -> str:
+    machine = measured["machine"]
+    names = ("torch", "scikit-learn", "scipy", "numpy", "probekit", "python")
+    versions = ", ".join(f"{name} {machine.get(name) or '(not installed)'}" for name in names)
+    caps = sorted({record["cap"] for record in measured["results"].values()})
+    limit = " or ".join(f"{cap:.0f} s" for cap in caps)
+    text = (
+        f"Machine: {machine['cpu']}, {machine['threads']} threads; a float32 product of "
+        f"3000 x 3000 runs at {machine['gemm_flops'] / 1e9:.0f} GF/s and memory is read at "
+        f"{machine['read_bytes'] / 1e9:.0f} GB/s. Versions: {versions}. Cap on a solver's clock: "
+        f"{limit}. Times on a shared machine: take ratios rather than seconds.\n"
+    )
+    if "cuda" in machine:
+        gpu = machine["cuda"]
+        text += (
+            f"\n{gpu['device']}: {gpu['gemm_flops'] / 1e12:.1f} TF/s and "
+            f"{gpu['read_bytes'] / 1e9:.0f} GB/s.\n"
+        )
+    return text
+
+
+def _comparison(records: list[Record], measured: Measured, device: str) -> str:
+    machine = measured["machine"] if device == "cpu" else measured["machine"]["cuda"]
+    rows: list[tuple[str, ...]] = []
+    for problem, solvers in by_problem(records).items():
+        what = f"{problem.layer}, n = {problem.num_rows:,}, D = {problem.num_features:,}"
+        for name, record in solvers.items():
+            share, memory = roofline_share(record, machine), record.get("peak_rss_bytes")
+            shown = (
+                _passes(record, name),
+                "" if share is None or name != OURS else f"{share:.2f}",
+                "" if memory is None else f"{memory / 1e9:.2f}",
+            )
+            rows.append((what, name, outcome(record), _ratio(record, solvers), *shown))
+            what = ""
+    penalties = records[0]["job"]["l2s"]
+    first, last = f"{penalties[0]:.0e}", f"{penalties[-1]:.0e}"
+    intro = (
+        f"l2 = {first}."
+        if len(penalties) == 1
+        else f"{len(penalties)} penalties from {first} to {last}, each to a certified gap of 1e-4."
+    )
+    header = ("problem", "solver", "time", "ratio", "passes", "roofline", "peak GB")
+    best = [
+        f"{problem.layer} {found}"
+        for problem, solvers in by_problem(records).items()
+        if (found := speedup(solvers)) is not None
+    ]
+    against = f" Against the best of scikit-learn: {'; '.join(best)}.\n" if best else "\n"
+    return intro + against + "\n" + _table(header, rows)
+
+
+def _ratio(record: Record, solvers: dict[str, Record]) -> str:
+    ours = solvers.get(OURS)
+    name = record["job"]["competitor"]
+    found = None if ours is None or ours is record else speedup({OURS: ours, name: record}, [name])
+    return "" if found is None else str(found).split(" (")[0]
+
+
+def _passes(record: Record, name: str) -> str:
+    count = passes(record)
+    if count is None:
+        return ""
+    # scikit-learn counts iterations of L-BFGS, each at least one evaluation.
+    return f"≥ {count:.0f}" if name == "sklearn lbfgs" else f"{count:.0f}"
+
+
+def _growth_text(measured: Measured) -> str:
+    sizes = {
+        suite: next(iter(by_problem(of_suite(measured, suite))), None)
+        for suite in ("growth n", "growth D", "growth K", "growth path")
+    }
+    said = []
+    if sizes["growth n"]:
+        said.append(f"samples of {sizes['growth n'].layer}")
+    for suite, what in (("growth D", "columns"), ("growth K", "classes")):
+        if problem := sizes[suite]:
+            said.append(f"{what} of {problem.layer} (n = {problem.num_rows:,})")
+    if problem := sizes["growth path"]:
+        said.append(f"penalties between 1e-1 and 1e-6 at {problem.layer}")
+    late = [
+        r
+        for suite in sizes
+        for r in of_suite(measured, suite)
+        if not reached(r) and r["status"] == "time cap"
+    ]
+    end = " Open markers with an arrow ran into their cap." if late else ""
+    return f"Growth with {', '.join(said)}.{end}\n"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
