@@ -24,6 +24,7 @@ from linprobe.solvers.newton import SubsampledNewton
 
 _MAX_ATTEMPTS = 8
 _UNLIMITED = 1_000_000
+_LARGEST_TO_MEAN = 60.0  # of a gradient's components, by absolute value
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,9 @@ def _inverse_penalty(problem: Problem, l2: float) -> float:
 
 
 def _first_tol(problem: Problem, l2: float) -> float:
-    """A limit of the largest gradient component at which the gap may just be reached."""
+    """A limit of the largest gradient component that is likely to be too loose."""
     size = problem.features.shape[1] * problem.num_classes
-    return 4 * sqrt(2 * l2 * TOL / size)
+    return _LARGEST_TO_MEAN * sqrt(2 * l2 * TOL / size)
 
 
 def _rows(weight: Any, bias: Any) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,21 @@
 """The certificate: how far a given probe can be from the optimum, by code of its own.
 
-It shares no arithmetic with the solvers and runs in float64 from the features on. For any weight
-W and bias b, with b* the best bias for this W and the residuals r_i taken at (W, b*),
+It shares no arithmetic with the solvers and runs in float64 from the features on. Let Q be any
+distributions q_i over the classes with ``sum_i s_i q_i = sum_i s_i e_{y_i}``: then the residuals
+``r_i = s_i (q_i - e_{y_i})`` are a feasible point of Fenchel's dual problem, and for any weight W
+and bias b with predictions p_i
 
-    P(W, b) - P* = [P(W, b) - P(W, b*)] + [P(W, b*) - P*],
+    P(W, b) - P*  <=  sum_i s_i KL(q_i || p_i)  +  ||sum_i r_i x_i^T + l2 W||_F^2 / (2 l2).
 
-and the second term is at most ``||grad_W P(W, b*)||_F^2 / (2 l2)``. This is Fenchel's duality
-gap at the dual point r, which is feasible because the optimality of b* makes sum_i r_i = 0;
-without that the formula would be wrong, which is why b* is solved for here, whatever b was given.
-The sum of both terms is the `duality_gap`.
+The sum of both terms, neither of them negative, is the `duality_gap`. Q is what W predicts at the
+best bias b*, which is solved for here, whatever b was given: there the second term is
+``||grad_W P(W, b*)||^2 / (2 l2)``, and the first is P(W, b) - P(W, b*). The condition on Q is that
+b* is optimal; without it the formula would be wrong. So where b* was found inexactly, Q is
+rounded until the condition holds.
 """
 
 from dataclasses import dataclass, field
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -29,7 +33,7 @@ class Certificate:
 
     Attributes:
         objective: P(W, b) in nats.
-        duality_gap: upper bound of P(W, b) - P* in nats.
+        duality_gap: upper bound of P(W, b) - P* in nats; infinite where a number is not finite.
         grad_norm: ``||grad_W P(W, b*)||_F``, at the best bias for this weight.
         bias_residual: ``max_k |sum_i r_ik|`` at the given bias; 0 where the bias is optimal.
         cross_entropy: the data term of P(W, b) in nats.
@@ -85,18 +89,19 @@ def certify(
     data_term = _cross_entropy(given, labels, s)
     bias_residual = float((((given.softmax(0) - target) * s).sum(1)).abs().max())
     best_bias = _best_bias(logits, target, s, bias)
-    best = logits + best_bias[:, None]
-    excess = max(0.0, data_term - _cross_entropy(best, labels, s))
+    predicted = _balanced((logits + best_bias[:, None]).softmax(0), s, target @ s)
+    excess = _divergence(predicted, given.log_softmax(0), s)
 
-    residuals = (best.softmax(0) - target) * s
+    residuals = (predicted - target) * s
     gradient = _float64_backproject(residuals, features)
     if standardisation is not None:
         gradient = standardisation.pull_back(gradient, residuals.sum(1))
     gradient += l2 * weight
     square = float(gradient.square().sum())
+    gap = excess + square / (2 * l2)
     return Certificate(
         objective=data_term + 0.5 * l2 * float(weight.square().sum()),
-        duality_gap=excess + square / (2 * l2),
+        duality_gap=gap if isfinite(gap) else float("inf"),
         grad_norm=square**0.5,
         bias_residual=bias_residual,
         cross_entropy=data_term,
@@ -127,6 +132,34 @@ def _cross_entropy(logits: Tensor, labels: Tensor, s: Tensor) -> float:
     return float(s @ (logits.logsumexp(0) - logits.gather(0, labels[None])[0]))
 
 
+def _balanced(predicted: Tensor, s: Tensor, mass: Tensor) -> Tensor:
+    """Move just so much probability that each class is predicted as often as it occurs.
+
+    Classes predicted too often are scaled down; what each sample loses goes to the others in
+    proportion to what they lack (Altschuler, Weed & Rigollet 2017, Algorithm 2).
+
+    Args:
+        predicted: (n_classes, n_samples), columns sum to 1.
+        s: (n_samples,) weights of the samples.
+        mass: (n_classes,) weight of the samples of each class.
+    """
+    often = predicted @ s
+    kept = predicted * torch.where(often > mass, mass / often, 1.0)[:, None]
+    lacking = (mass - kept @ s).clamp_min(0)
+    total = lacking.sum()
+    if not total > 0:
+        return kept
+    lost = (1 - kept.sum(0)).clamp_min(0)
+    return kept + lost * (lacking / total)[:, None]
+
+
+def _divergence(q: Tensor, log_p: Tensor, s: Tensor) -> float:
+    """``sum_i s_i KL(q_i || p_i)``, not negative; NaN stays NaN."""
+    terms = torch.where(q > 0, q * (q.log() - log_p), 0.0)
+    terms = terms.where(~q.isnan(), q)
+    return float((s @ terms.sum(0)).clamp_min(0))
+
+
 def _best_bias(logits: Tensor, target: Tensor, s: Tensor, bias: Tensor) -> Tensor:
     """Minimise the cross-entropy over the bias; minus infinity for classes without samples."""
     mass = target @ s
@@ -152,6 +185,8 @@ def _newton_bias(logits: Tensor, s: Tensor, mass: Tensor, bias: Tensor) -> Tenso
         p = log_p.exp()
         gradient = p @ s - mass
         relative = float((gradient / mass).abs().max())
+        if not isfinite(relative):
+            break
         if relative > _NEAR:
             bias = bias + mass.log() - (log_p + log_s).logsumexp(1)
             continue
