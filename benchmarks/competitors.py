@@ -32,8 +32,8 @@ class Attempt:
     """A solution to be certified.
 
     Attributes:
-        weight: (n_classes, n_features).
-        bias: (n_classes,).
+        weight: (n_classes, n_features), or (n_layers, n_classes, n_features).
+        bias: (n_classes,), or (n_layers, n_classes).
         passes: over the features since the attempt before; None where it is not known.
         setting: what the solver was told, for the record.
         from_cold: the work of earlier attempts was not used, so only this one counts.
@@ -58,7 +58,9 @@ class Unavailable(Exception):
 
 
 def linprobe(problem: Problem) -> Solve:
-    """Our solver, on the device of the features."""
+    """Our solver, on the device of the features; layers one after the other."""
+    if problem.features.ndim == 3:
+        return _each_layer(problem)
     regression = SoftmaxRegression(problem.features, problem.labels, problem.num_classes)
     solver = SubsampledNewton(regression)
     starts: tuple[Point, ...] = ()
@@ -71,6 +73,18 @@ def linprobe(problem: Problem) -> Solve:
             starts = (found.point, *starts[:1]) if goal == TOL else (found.point,)
             passes = found.num_passes
             yield Attempt(found.point.weight, found.point.bias, passes, f"tol {goal:.0e}")
+
+    return attempts
+
+
+def _each_layer(problem: Problem) -> Solve:
+    layers = [Problem(x, problem.labels, problem.num_classes) for x in problem.features]
+
+    def attempts(l2: float) -> Attempts:
+        found = [next(linprobe(layer)(l2)) for layer in layers]
+        passes = sum(attempt.passes or 0.0 for attempt in found)
+        weights, biases = [one.weight for one in found], [one.bias for one in found]
+        yield Attempt(torch.stack(weights), torch.stack(biases), passes, found[0].setting)
 
     return attempts
 
@@ -130,7 +144,13 @@ def _first_tol(problem: Problem, l2: float) -> float:
 def _rows(weight: Any, bias: Any) -> tuple[Tensor, Tensor]:
     """A row for each class, of arrays (1 or n_classes, n_features) and (1 or n_classes,)."""
     w, b = torch.as_tensor(weight).double(), torch.as_tensor(bias).double()
-    return (torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2) if len(w) == 1 else (w, b)
+    return _two_rows(w, b) if len(w) == 1 else (w, b)
+
+
+def _two_rows(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Two classes' weight (..., 2, n_features) of one row (..., n_features) for their contrast."""
+    w, b = weight.reshape(-1, weight.shape[-1]), bias.reshape(-1)
+    return torch.stack([-w, w], 1).squeeze(0) / 2, torch.stack([-b, b], 1).squeeze(0) / 2
 
 
 def probekit(problem: Problem) -> Solve:
@@ -143,17 +163,18 @@ def probekit(problem: Problem) -> Solve:
         raise Unavailable("two classes only")
 
     def attempts(l2: float) -> Attempts:
+        x = problem.features if problem.features.ndim == 3 else problem.features[None]
         for tol in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7):
             found = fit_logistic_batch(
-                problem.features[None],
-                problem.labels[None],
+                x,
+                problem.labels,
                 c_param=_inverse_penalty(problem, l2),
                 max_iter=1000,
                 tol=tol,
                 normalize=False,
             )
-            weight, bias = found.to_tensor()
-            yield Attempt(*_rows(weight, bias.reshape(-1)), None, f"tol {tol:.0e}", from_cold=True)
+            weight, bias = (tensor.double() for tensor in found.to_tensor())
+            yield Attempt(*_two_rows(weight, bias), None, f"tol {tol:.0e}", from_cold=True)
 
     return attempts
 

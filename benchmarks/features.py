@@ -26,7 +26,8 @@ class Problem:
     """What every solver is given.
 
     Attributes:
-        features: (n_samples, n_features) float32, standardised as `linprobe.Standardisation` does.
+        features: (n_samples, n_features) float32, standardised as `linprobe.Standardisation` does;
+            (n_layers, n_samples, n_features) where layers are solved together.
         labels: (n_samples,) int64.
         num_classes: K.
     """
@@ -63,7 +64,11 @@ class FeatureFiles:
         self._epochs = epochs
 
     def prepare(self, layer: str, num_rows: int) -> None:
-        """Make sure that at least `num_rows` rows of a layer are on disk."""
+        """Make sure that at least `num_rows` rows of a layer (or several, "+") are on disk."""
+        for name in layer.split("+"):
+            self._prepare(name, num_rows)
+
+    def _prepare(self, layer: str, num_rows: int) -> None:
         path = self.folder / f"{layer}.npy"
         if path.exists() and len(np.load(path, mmap_mode="r")) >= num_rows:
             return
@@ -102,15 +107,21 @@ class FeatureFiles:
 
 def load_problem(folder: Path, job: Job) -> Problem:
     """The problem of a job, from files that `FeatureFiles` wrote."""
-    stored = np.load(folder / f"{job.layer}.npy", mmap_mode="r", allow_pickle=False)
+    digits = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False))[: job.num_rows]
+    layers = [_standardised(folder / f"{layer}.npy", job) for layer in job.layer.split("+")]
+    labels = class_labels(digits, layers[0], job.num_classes).to(job.device)
+    features = layers[0] if len(layers) == 1 else torch.stack(layers)
+    return Problem(features.to(job.device), labels, job.num_classes)
+
+
+def _standardised(path: Path, job: Job) -> Tensor:
+    stored = np.load(path, mmap_mode="r", allow_pickle=False)
     columns = np.linspace(0, stored.shape[1] - 1, job.num_features).round().astype(np.int64)
     rows = stored[: job.num_rows]
     chosen = np.array(rows if job.num_features == stored.shape[1] else rows[:, columns])
     features = torch.from_numpy(chosen).float()
-    digits = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False))[: job.num_rows]
     Standardisation.fit_(features)
-    labels = class_labels(digits, features, job.num_classes)
-    return Problem(features.to(job.device), labels.to(job.device), job.num_classes)
+    return features
 
 
 def class_labels(digits: Tensor, features: Tensor, num_classes: int) -> Tensor:

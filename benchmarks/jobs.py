@@ -25,6 +25,9 @@ WIDTHS = {
 }
 """Layers that are measured, and their numbers of features."""
 
+TOGETHER = "layer4+layer8+layer16+layer32"
+"""Layers of equal width, for solvers that take several at a time."""
+
 _MOST_FLOATS = 60_000 * 6272  # of a feature matrix; wider layers get fewer rows
 
 
@@ -35,7 +38,7 @@ class Job:
     Attributes:
         suite: the part of the page that shows it.
         competitor: key of `benchmarks.competitors.COMPETITORS`.
-        layer: whose features.
+        layer: whose features; several of equal width, joined by "+", are solved together.
         num_rows: the first so many training samples.
         num_features: columns kept, spread evenly.
         num_classes: K; see `benchmarks.features.class_labels`.
@@ -83,6 +86,7 @@ def quick_jobs() -> list[Job]:
     jobs = [Job("cold", c, x, 2000, WIDTHS[x]) for x in cold for c in (OURS, *SKLEARN[:1], *TORCH)]
     jobs += [Job("path", c, "layer8", 2000, 128, l2s=PATH[:4]) for c in (OURS, SKLEARN[0])]
     jobs += [Job("binary", c, "layer8", 2000, 128, 2) for c in (OURS, "probekit")]
+    jobs += [Job("batched", c, TOGETHER, 1000, 128, 2) for c in (OURS, "probekit")]
     return jobs + [Job("growth n", OURS, "input", n, 784) for n in (500, 1000, 2000)]
 
 
@@ -111,6 +115,8 @@ def _binary(num_rows: int) -> Iterator[Job]:
     for layer in ("layer8", "input", "conv2_postpool"):
         for competitor in (OURS, "probekit", *SKLEARN):
             yield Job("binary", competitor, layer, num_rows, WIDTHS[layer], 2)
+    for competitor in (OURS, "probekit"):
+        yield Job("batched", competitor, TOGETHER, num_rows, 128, 2)
 
 
 def _growth(num_rows: int) -> Iterator[Job]:

@@ -52,6 +52,7 @@ def _sections(measured: Measured, figures: Sequence[str]) -> Iterable[str]:
             ("cold", "One penalty from cold", "cold.png"),
             ("path", "A path of penalties", "path.png"),
             ("binary", "Two classes", None),
+            ("batched", "Two classes, layers of equal width together", None),
         ):
             records = of_suite(measured, suite, device)
             if records:

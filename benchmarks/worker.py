@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.competitors import COMPETITORS, Attempt, Solve, Unavailable
 from benchmarks.features import Problem, load_problem
@@ -112,27 +113,23 @@ class _Run:
 
     def _certify(self, attempt: Attempt, l2: float, passes: float | None) -> float:
         self.record["peak_rss_bytes"] = peak_rss_bytes()
-        problem = self.problem
-        device = problem.features.device
-        proof = certify(
-            problem.features,
-            problem.labels,
-            attempt.weight.to(device),
-            attempt.bias.to(device),
-            l2,
-        )
+        proofs = [
+            certify(x, self.problem.labels, weight.to(x.device), bias.to(x.device), l2)
+            for x, weight, bias in _layers(self.problem, attempt)
+        ]
+        gap = max(proof.duality_gap for proof in proofs)
         point = {
             "l2": l2,
             "seconds": self.seconds,
-            "duality_gap": proof.duality_gap,
-            "objective": proof.objective,
+            "duality_gap": gap,
+            "objective": sum(proof.objective for proof in proofs) / len(proofs),
             "num_passes": passes,
             "setting": attempt.setting,
         }
         points = [p for p in self.record["points"] if p["l2"] != l2]
         self.record["points"] = [*points, point]
         self.keep(self._timed())
-        return proof.duality_gap
+        return gap
 
     def _timed(self) -> Record:
         return {**self.record, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
@@ -149,6 +146,12 @@ class _Run:
     def _synchronise(self) -> None:
         if self.job.device == "cuda":
             torch.cuda.synchronize()
+
+
+def _layers(problem: Problem, attempt: Attempt) -> list[tuple[Tensor, Tensor, Tensor]]:
+    if problem.features.ndim == 2:
+        return [(problem.features, attempt.weight, attempt.bias)]
+    return list(zip(problem.features, attempt.weight, attempt.bias, strict=True))
 
 
 def _send(attempts: Any, gap: float) -> Attempt | None:

@@ -51,8 +51,18 @@ def test_probekit_minimises_the_same_objective():
     assert found["status"] == worker.REACHED, found["reason"]
 
 
+def test_layers_are_solved_together():
+    both = torch.stack([problem(2).features, problem(2).features.flip(1)])
+    batch = Problem(both, problem(2).labels, 2)
+    for name in ("linprobe", "probekit"):
+        found = worker.run_job(job(name, num_classes=2, l2s=(1e-3,)), batch, 60.0)
+        if found["status"] != worker.UNAVAILABLE:
+            assert found["status"] == worker.REACHED, found["reason"]
+            assert len(found["points"]) == 1
+
+
 def test_probekit_says_why_it_can_not_run(monkeypatch):
-    monkeypatch.setitem(sys.modules, "probekit", None)
+    monkeypatch.setitem(sys.modules, "probekit.fitters.batch.logistic", None)
     found = worker.run_job(job("probekit"), problem(), 1.0)
     assert found["status"] == worker.UNAVAILABLE and "not installed" in found["reason"]
 
@@ -115,6 +125,14 @@ def test_problems_are_standardised_and_cut_to_size(folder):
     assert float(cut.features.square().sum(1).mean()) == pytest.approx(1, abs=1e-5)
 
 
+def test_layers_joined_by_plus_are_stacked(folder):
+    np.save(folder / "y.npy", np.load(folder / "x.npy") ** 2)
+    both = load_problem(folder, Job("batched", "linprobe", "x+y", 100, 12, 2))
+    assert both.features.shape == (2, 100, 12) and both.labels.shape == (100,)
+    one = load_problem(folder, Job("batched", "linprobe", "y", 100, 12, 2))
+    assert torch.equal(both.features[1], one.features)
+
+
 @pytest.mark.parametrize("k", [2, 5, 10, 20, 100])
 def test_classes_refine_or_merge_digits(k):
     digits = torch.arange(3000) % 10
@@ -145,7 +163,7 @@ def test_a_process_gives_its_result(folder):
 
 def test_a_process_that_dies_is_a_result(tmp_path):
     found = measure.run_capped(Job("cold", "linprobe", "missing", 10, 2), tmp_path, 5.0, 1)
-    assert found["status"] == "failed" and "missing.npy" in found["reason"]
+    assert found["status"] == "failed" and ".npy" in found["reason"]
 
 
 def test_jobs_are_distinct_and_fit_memory():
