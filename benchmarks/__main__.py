@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
                 print("the time budget is spent; the same command goes on from here", flush=True)
                 break
             files.prepare(job.layer, job.num_rows)
-            result = run_capped(job, files.folder, options.cap, options.threads)
+            cap = options.cap * len(job.l2s)
+            result = run_capped(job, files.folder, cap, options.threads)
             result["load_average"] = os.getloadavg()[0]
             measured["results"][job.key] = result
             write(path, measured)
@@ -48,7 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
 def _chosen(options: argparse.Namespace, done: dict[str, object]) -> list[Job]:
     devices = ("cpu", "cuda") if options.cuda else ("cpu",)
     jobs = quick_jobs() if options.quick else all_jobs(options.rows, devices)
-    wanted = [job for job in jobs if all(word in job.key for word in options.only)]
+    wanted = [
+        job
+        for job in jobs
+        if all(word in job.key for word in options.only) and options.suite in (None, job.suite)
+    ]
     return [job for job in wanted if options.again or job.key not in done]
 
 
@@ -67,9 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", default="mnist", help="as linprobe takes it")
     add("--rows", type=int, default=60_000, help="training samples")
     add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads")
-    add("--cap", type=float, default=120.0, help="seconds for one solver on one problem")
+    add("--cap", type=float, default=120.0, help="seconds for one solver and penalty")
     add("--budget", type=float, default=float("inf"), help="start no job after these seconds")
     add("--only", action="append", default=[], help="jobs whose name has this; may be repeated")
+    add("--suite", help="one part of the page: cold, path, binary, batched, growth n, ...")
     add("--again", action="store_true", help="measure also what has been measured")
     add("--page", action="store_true", help="measure nothing, write the page")
     add("--cuda", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())

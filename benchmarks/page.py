@@ -70,13 +70,13 @@ def _machine(measured: Measured) -> str:
     machine = measured["machine"]
     names = ("torch", "scikit-learn", "scipy", "numpy", "probekit", "python")
     versions = ", ".join(f"{name} {machine.get(name) or '(not installed)'}" for name in names)
-    caps = sorted({record["cap"] for record in measured["results"].values()})
+    caps = sorted({r["cap"] / len(r["job"]["l2s"]) for r in measured["results"].values()})
     limit = " or ".join(f"{cap:.0f} s" for cap in caps)
     text = (
         f"Machine: {machine['cpu']}, {machine['threads']} threads; a float32 product of "
         f"3000 x 3000 runs at {machine['gemm_flops'] / 1e9:.0f} GF/s and memory is read at "
-        f"{machine['read_bytes'] / 1e9:.0f} GB/s. Versions: {versions}. Cap on a solver's clock: "
-        f"{limit}. Times on a shared machine: take ratios rather than seconds.\n"
+        f"{machine['read_bytes'] / 1e9:.0f} GB/s. Versions: {versions}. Cap on a solver's clock, "
+        f"for each penalty: {limit}. Times on a shared machine: take ratios rather than seconds.\n"
     )
     if "cuda" in machine:
         gpu = machine["cuda"]
