@@ -24,7 +24,7 @@ from linprobe.environment import peak_rss_bytes
 from linprobe.files import replacing
 from linprobe.memory import keep_freed_memory
 
-_REPEAT_BELOW = 5.0  # seconds of all repetitions together
+_REPEAT_BELOW = 12.0  # seconds of all repetitions together
 _MAX_REPEATS = 3
 
 REACHED, TIME_CAP, UNAVAILABLE = "reached", "time cap", "unavailable"
