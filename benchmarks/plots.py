@@ -134,6 +134,7 @@ def _lines(panel: Axes, records: list[Record], size: Callable[[Problem], int]) -
         if late:
             look |= {"label": "_", "linestyle": "none", "markerfacecolor": "none"}
             panel.plot(*zip(*late, strict=True), **look)
+            panel.margins(y=0.15)
             for x, y in late:
                 panel.annotate("", (x, 1.5 * y), (x, y), arrowprops={"arrowstyle": "->"})
     sizes = sorted({size(Problem.of(record)) for record in records})

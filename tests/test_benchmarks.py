@@ -16,7 +16,7 @@ from benchmarks.competitors import COMPETITORS, Attempt, Unavailable
 from benchmarks.features import Problem, class_labels, load_problem
 from benchmarks.figures import outcome, passes, roofline_share, speedup
 from benchmarks.jobs import TOL, Job, all_jobs, quick_jobs, rows_for
-from benchmarks.machine import describe, pass_seconds
+from benchmarks.machine import describe, fastest, pass_seconds
 from benchmarks.page import write_page
 from benchmarks.targets import target_rows
 from linprobe import certify
@@ -286,6 +286,13 @@ def test_the_machine_is_described(monkeypatch):
     assert found["gemm_flops"] > 1e6 and found["read_bytes"] > 1e6
     assert found["numpy"] == np.__version__
     assert competitors.version_of("no-such-package") is None
+
+
+def test_the_limits_of_one_machine_are_the_largest_measured():
+    slow = MACHINE | {"gemm_flops": 1.0, "torch": "3"}
+    assert fastest(slow, MACHINE) == MACHINE | {"torch": "3"}
+    assert fastest(slow, MACHINE | {"threads": 2})["gemm_flops"] == 1.0
+    assert fastest(slow, {})["gemm_flops"] == 1.0
 
 
 def test_the_command_resumes_and_writes_the_page(folder, tmp_path, monkeypatch, capsys):
