@@ -22,7 +22,7 @@ from linprobe.problem import SoftmaxRegression
 from linprobe.solvers.base import Point
 from linprobe.solvers.newton import SubsampledNewton
 
-_MAX_ATTEMPTS = 8
+_MAX_ATTEMPTS = 12
 _UNLIMITED = 1_000_000
 _LARGEST_TO_MEAN = 60.0  # of a gradient's components, by absolute value
 
@@ -104,7 +104,7 @@ def _sklearn(name: str) -> Callable[[Problem], Solve]:
             nonlocal calls
             calls += 1
             model.C = _inverse_penalty(problem, l2)
-            tol, last = _first_tol(problem, l2), float("inf")
+            tol, last, stalls = _first_tol(problem, l2), float("inf"), 0
             for _ in range(_MAX_ATTEMPTS):
                 if calls == 1:
                     vars(model).pop("coef_", None)  # from cold
@@ -113,10 +113,12 @@ def _sklearn(name: str) -> Callable[[Problem], Solve]:
                 setting = f"tol {tol:.1e}, {data[0].dtype}"
                 weight, bias = _rows(model.coef_, model.intercept_)
                 gap = yield Attempt(weight, bias, passes, setting, from_cold=calls == 1)
-                if gap > 0.9 * last and data[0].dtype == "float32":
+                stalls += gap > 0.9 * last
+                if stalls == 2 and data[0].dtype == "float32":
                     data[0] = data[0].astype("float64")  # float32 has come to its end
-                last = gap
-                tol *= min(0.5, 0.7 * sqrt(TOL / gap))  # the gap is a square of the gradient
+                last = min(gap, last)
+                # The gap is a square of the gradient; small steps, so as not to ask too much.
+                tol *= min(0.6, max(0.15, 0.8 * sqrt(TOL / gap)))
 
         return attempts
 
