@@ -15,13 +15,14 @@ from benchmarks.figures import (
     speedup,
 )
 from benchmarks.jobs import OURS
+from benchmarks.measure import NAME, write
 from benchmarks.plots import draw_all
 from benchmarks.targets import target_rows
 from linprobe.files import replacing
 
 _INTRO = """# Performance
 
-Written by `make bench` from `benchmarks.json`; do not edit.
+Written by `make bench` from [benchmarks.json](performance/benchmarks.json); do not edit.
 
 Everybody minimises the same P(W, b) = mean CE + l2/2 ||W||^2 (scikit-learn's C = 1 / (n l2)) on the
 same standardised float32 features of the paper's two networks, and is done when
@@ -32,13 +33,19 @@ in float64. Along a path everybody starts from the solution before. The torch op
 stopped at the first of their certificates that suffices; L-BFGS has a strong Wolfe line search
 and a memory of 10, Adam takes full batches at a learning rate of 0.3. Each solver runs in a
 process of its own; fits of a few seconds are repeated up to three times, and the fastest counts.
+
+In the tables, `ratio` is to linprobe's time, `cores` is processor time over time (where it is
+below the number of threads, the solver leaves threads idle or other work held the machine),
+`passes` count reads of all features for logits and gradient, `roofline` is the least possible time
+of those passes over the time taken, and `peak GB` is the process's, features included.
 """
 
 
 def write_page(measured: Measured, docs: Path) -> None:
-    """Write ``performance.md`` and its figures into `docs`."""
+    """Write ``performance.md``, its figures and the JSON that they are made from into `docs`."""
     figures = draw_all(measured, docs / "performance")
     text = "\n".join([_INTRO, *_sections(measured, figures)]).rstrip() + "\n"
+    write(docs / "performance" / NAME, measured)
     with replacing(docs / "performance.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -95,6 +102,7 @@ def _comparison(records: list[Record], measured: Measured, device: str) -> str:
         for name, record in solvers.items():
             share, memory = roofline_share(record, machine), record.get("peak_rss_bytes")
             shown = (
+                _cores(record),
                 _passes(record, name),
                 "" if share is None or name != OURS else f"{share:.2f}",
                 "" if memory is None else f"{memory / 1e9:.2f}",
@@ -108,7 +116,7 @@ def _comparison(records: list[Record], measured: Measured, device: str) -> str:
         if len(penalties) == 1
         else f"{len(penalties)} penalties from {first} to {last}, each to a certified gap of 1e-4."
     )
-    header = ("problem", "solver", "time", "ratio", "passes", "roofline", "peak GB")
+    header = ("problem", "solver", "time", "ratio", "cores", "passes", "roofline", "peak GB")
     best = [
         f"{problem.layer} {found}"
         for problem, solvers in by_problem(records).items()
@@ -123,6 +131,13 @@ def _ratio(record: Record, solvers: dict[str, Record]) -> str:
     name = record["job"]["competitor"]
     found = None if ours is None or ours is record else speedup({OURS: ours, name: record}, [name])
     return "" if found is None else str(found).split(" (")[0]
+
+
+def _cores(record: Record) -> str:
+    """Processor time over time: less than the threads where others held the machine."""
+    if not record["seconds"] or not record.get("cpu_seconds"):
+        return ""
+    return f"{record['cpu_seconds'] / record['seconds']:.1f}"
 
 
 def _passes(record: Record, name: str) -> str:

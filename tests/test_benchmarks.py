@@ -186,6 +186,7 @@ def record(competitor, seconds, status="reached", suite="cold", d=3136, l2s=(1e-
         "status": status,
         "reason": None,
         "seconds": seconds,
+        "cpu_seconds": 1.5 * (seconds or 0.0),
         "cap": 60.0,
         "points": points,
         "peak_rss_bytes": 2_000_000_000,
@@ -257,6 +258,8 @@ def test_the_page_is_made_from_the_json(tmp_path):
     write_page(fixture(), tmp_path)
     text = (tmp_path / "performance.md").read_text()
     assert "15.0x (sklearn lbfgs)" in text and "its Hessian takes 7.9 GB" in text
+    assert measure.read(tmp_path / "performance" / measure.NAME) == fixture()
+    assert "| 30.00 s | 15.0x | 1.5 | ≥ 5 |" in text
     assert "≥ 20.0x" in text and "probekit (not installed)" in text
     for name in ("cold", "path", "growth"):
         assert f"](performance/{name}.png)" in text
