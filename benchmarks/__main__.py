@@ -21,6 +21,9 @@ def main(arguments: list[str] | None = None) -> None:
     options.docs = options.docs or (folder if options.quick else Path("docs"))
     path = options.out / NAME
     measured = read(path)
+    if options.note is not None:
+        measured["note"] = options.note
+        write(path, measured)
     if not options.page:
         files = FeatureFiles(options.out / "features", options.network, options.dataset)
         before = measured["machine"]
@@ -77,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", action="append", default=[], help="jobs whose name has this; may be repeated")
     add("--suite", help="one part of the page: cold, path, binary, batched, growth n, ...")
     add("--again", action="store_true", help="measure also what has been measured")
+    add("--note", help="what readers of the page must know of this run; kept in the JSON")
     add("--page", action="store_true", help="measure nothing, write the page")
     add("--cuda", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     return parser

@@ -52,6 +52,8 @@ def write_page(measured: Measured, docs: Path) -> None:
 
 def _sections(measured: Measured, figures: Sequence[str]) -> Iterable[str]:
     yield _machine(measured)
+    if measured.get("note"):
+        yield f"{measured['note']}\n"
     yield "## Targets\n"
     yield _table(("target", "measured", "met"), target_rows(measured))
     for device in ("cpu", "cuda"):
@@ -78,7 +80,7 @@ def _machine(measured: Measured) -> str:
     names = ("torch", "scikit-learn", "scipy", "numpy", "probekit", "python")
     versions = ", ".join(f"{name} {machine.get(name) or '(not installed)'}" for name in names)
     caps = sorted({r["cap"] / len(r["job"]["l2s"]) for r in measured["results"].values()})
-    limit = " or ".join(f"{cap:.0f} s" for cap in caps)
+    limit = " to ".join(f"{cap:.0f} s" for cap in sorted({*caps[:1], *caps[-1:]}))
     text = (
         f"Machine: {machine['cpu']}, {machine['threads']} threads; a float32 product of "
         f"3000 x 3000 runs at {machine['gemm_flops'] / 1e9:.0f} GF/s and memory is read at "

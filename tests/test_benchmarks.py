@@ -318,7 +318,8 @@ def test_the_command_resumes_and_writes_the_page(folder, tmp_path, monkeypatch, 
     assert len(ran) == len(set(ran)) == len(quick_jobs())
     main([*given, "--again", "--only", "binary"])
     assert len(ran) == len(quick_jobs()) + 2
-    assert (tmp_path / "performance.md").exists()
+    main([*given, "--page", "--note", "A busy machine."])
+    assert "\nA busy machine.\n" in (tmp_path / "performance.md").read_text()
     assert math.isfinite(measure.read(tmp_path / measure.NAME)["machine"]["gemm_flops"])
 
 
