@@ -54,11 +54,13 @@ def test_conjugate_gradients_solve(case, hessian):
         point.weight.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64
     )
     options = CGOptions(tol=1e-10, max_steps=2000)
-    found = conjugate_gradients(model, gradient, precondition=lambda g: g, options=options)
+    found, solved = conjugate_gradients(model, gradient, precondition=lambda g: g, options=options)
+    assert solved
     torch.testing.assert_close(model.product(found), -gradient, rtol=1e-6, atol=1e-6)
-    stopped = conjugate_gradients(
+    stopped, ended = conjugate_gradients(
         model, gradient, precondition=lambda g: g, options=CGOptions(tol=1e-10, max_steps=1)
     )
+    assert not ended or point.weight.numel() <= 2
     assert float((stopped * gradient).sum()) < 0  # a descent direction whenever it stops
 
 

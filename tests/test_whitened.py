@@ -31,7 +31,7 @@ def newton_share(problem, p, gradient, l2, direction):
         torch.full((1,), l2, dtype=torch.float64),
     )
     options = CGOptions(tol=1e-9, max_steps=5000)
-    exact = conjugate_gradients(full, gradient, precondition=lambda g: g, options=options)
+    exact, _ = conjugate_gradients(full, gradient, precondition=lambda g: g, options=options)
     slope = float((gradient * direction).sum())
     step = -slope / float((direction * full.product(direction)).sum())
     return slope / float((gradient * exact).sum()), step

@@ -22,6 +22,7 @@ from linprobe.holdout import num_held_out
 from linprobe.linalg import class_logits
 from linprobe.optimum import OptimumBounds, OptimumError
 from linprobe.problem import SoftmaxRegression, Standardisation
+from linprobe.rowspace import row_space
 from linprobe.solvers.base import Point, Status
 from linprobe.solvers.newton import NewtonOptions, SubsampledNewton
 
@@ -203,6 +204,10 @@ class _Protocol:
     ) -> None:
         self.features, self.labels, self.num_classes = features, labels, num_classes
         self.standardisation, self.config, self.on_event = standardisation, config, on_event
+        generator = torch.Generator().manual_seed(config.seed)
+        # A layer of low rank is solved in coordinates of its row space, and certified as it is.
+        self.basis = row_space(features, generator)
+        self.solved = features if self.basis is None else features @ self.basis
         self.num_fit = len(labels) - num_held_out(len(labels), config.validation_fraction)
         present = torch.bincount(labels[: self.num_fit], minlength=num_classes) > 0
         if not bool(present.all()):
@@ -245,8 +250,8 @@ class _Protocol:
         return fit, OptimumBounds.of(self.features, self.labels, point, best.l2, gradient)
 
     def _solve_path(self) -> tuple[list[PathPoint], PathPoint, Point, int]:
-        features, labels = self.features[: self.num_fit], self.labels[: self.num_fit]
-        held_out, held_out_labels = self.features[self.num_fit :], self.labels[self.num_fit :]
+        features, labels = self.solved[: self.num_fit], self.labels[: self.num_fit]
+        held_out, held_out_labels = self.solved[self.num_fit :], self.labels[self.num_fit :]
         problem = SoftmaxRegression(features, labels, self.num_classes)
         solver = SubsampledNewton(problem, NewtonOptions(seed=self.config.seed))
         share = self.num_fit / len(self.labels)  # of all rows, which num_passes counts
@@ -284,10 +289,10 @@ class _Protocol:
         passes = 0.0
         features, tol = self.features, self.config.tol
         can_double = features.dtype != torch.float64 and 8 * features.numel() <= _FLOAT64_BYTES
-        attempts = [(features.dtype, tol), (features.dtype, tol / 4)]
-        attempts += [(torch.float64, tol / 2)] if can_double else []
-        for dtype, goal in attempts:
-            problem = SoftmaxRegression(features.to(dtype), self.labels, self.num_classes)
+        attempts = [(self.solved, features.dtype, tol), (features, features.dtype, tol / 4)]
+        attempts += [(features, torch.float64, tol / 2)] if can_double else []
+        for solved, dtype, goal in attempts:
+            problem = SoftmaxRegression(solved.to(dtype), self.labels, self.num_classes)
             solver = SubsampledNewton(problem, options)
             start = replace(start, logits=start.logits.to(dtype))
             solution = solver.solve(
@@ -295,6 +300,8 @@ class _Protocol:
             )
             passes += solution.num_passes
             point = solution.point
+            if solved is not features and self.basis is not None:
+                point = replace(point, weight=point.weight @ self.basis.T.double())
             certificate = certify(self.features, self.labels, point.weight, point.bias, l2)
             self.on_event("refit", l2, passes, certificate.duality_gap)
             if certificate.duality_gap <= tol:

@@ -30,6 +30,8 @@ _FULL_STEP = 0.85  # a good model's direction is taken nearly whole
 _SPAN_ACCURACY = 1e-2  # of the gap, once it has gone through l2
 _LOOSE = 0.05  # of the gap before a step that need not be seen after it
 _STALLED_STEPS = 3
+_SLOW = 1e-3  # of the tolerance, in as many steps
+_NOISE = 1e-2  # of the features' precision: what can be told of differences of P
 _SAMPLE_BYTES = 2e9
 # Whitening costs the cube of the number of features and pays the more the smaller l2 is.
 _ALWAYS_WHITENED = 256
@@ -101,6 +103,7 @@ class SubsampledNewton:
         """Minimise P for this `l2`; see `linprobe.solvers.base.Solver`."""
         problem = self.problem
         first_read = problem.num_reads
+        noise = _NOISE * torch.finfo(problem.features.dtype).eps
         # The gap sees an error of the bias through 1 / l2.
         unit = _SPAN_ACCURACY * min(1.0, l2)
         minimum = self._start(l2, starts, unit * tol)
@@ -110,12 +113,18 @@ class SubsampledNewton:
         level = 0
         previous: tuple[Direction, ...] = ()
         gaps: list[float] = []
+        values: list[float] = []
         while True:
             residuals = problem.residuals(minimum.probabilities)
             gradient = problem.backproject(residuals) + l2 * minimum.point.weight
             gaps.append(float(gradient.square().sum()) / (2 * l2))
             passes = (problem.num_reads - first_read) / 2
-            status = _verdict(gaps, tol, passes, max_passes)
+            values.append(minimum.objective)
+            status = Status.MAX_PASSES_REACHED if passes >= max_passes else None
+            if gaps[-1] <= _SAFETY * tol:
+                status = Status.CONVERGED
+            elif status is None and _is_stalled(gaps, values, max(_SLOW * tol, noise)):
+                status = Status.PRECISION_LIMIT
             if status is not None:
                 point, value = minimum.point, minimum.objective
                 return Solution(point, l2, value, gaps[-1], status, passes, len(gaps) - 1)
@@ -146,7 +155,7 @@ class SubsampledNewton:
         Where the exact curvature along the direction asks for a full step, the rows were enough,
         and the way is long because P is far from quadratic: nothing to improve.
         """
-        if model_step > _FULL_STEP:
+        if _FULL_STEP < model_step < 1 / _FULL_STEP:
             return 0
         at_most = self._num_rows >= self._most_rows
         self._num_rows = min(2 * self._num_rows, self._most_rows)
@@ -172,12 +181,14 @@ class SubsampledNewton:
         return minimise_in_span(problem, l2, base, span, accuracy=accuracy)
 
 
-def _verdict(gaps: list[float], tol: float, passes: float, max_passes: float) -> Status | None:
-    if gaps[-1] <= _SAFETY * tol:
-        return Status.CONVERGED
-    if passes >= max_passes:
-        return Status.MAX_PASSES_REACHED
+def _is_stalled(gaps: list[float], values: list[float], least: float) -> bool:
+    """Whether neither the gap nor P has fallen in the last steps.
+
+    The gap alone may rest for long where the features' variances span many decades.
+    """
     recent, before = gaps[-_STALLED_STEPS:], gaps[:-_STALLED_STEPS]
-    if not all(map(isfinite, recent)) or (before and min(recent) > 0.5 * min(before)):
-        return Status.PRECISION_LIMIT
-    return None
+    if not all(map(isfinite, recent)):
+        return True
+    if not before or min(recent) <= 0.5 * min(before):
+        return False
+    return not values[-1 - _STALLED_STEPS] - values[-1] > least

@@ -114,8 +114,12 @@ def conjugate_gradients(
     *,
     precondition: Preconditioner,
     options: CGOptions,
-) -> Tensor:
-    """Solve ``hessian d = -gradient`` for d (n_classes, n_features)."""
+) -> tuple[Tensor, bool]:
+    """Solve ``hessian d = -gradient``.
+
+    Returns:
+        d (n_classes, n_features), and whether it is as accurate as the options ask for.
+    """
     direction = torch.zeros_like(gradient)
     residual = -gradient
     z = precondition(residual)
@@ -125,13 +129,13 @@ def conjugate_gradients(
         product = hessian.product(search)
         curvature = (search * product).sum()
         if not float(curvature) > 0:
-            return direction if step else z
+            return (direction if step else z), True
         alpha = rho / curvature
         direction = direction + alpha * search
         residual = residual - alpha * product
         z = precondition(residual)
         last, rho = rho, (residual * z).sum()
         if not float(rho) > goal:
-            break
+            return direction, True
         search = z + (rho / last) * search
-    return direction
+    return direction, False

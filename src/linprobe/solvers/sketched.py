@@ -59,9 +59,10 @@ class SketchedModel:
             self._age = 0
         self._age += 1
         hessian = SampledHessian(rows, p, s, s.new_full((1,), l2))
+        preconditioner = self._preconditioner.at(l2)
         return conjugate_gradients(
-            hessian, gradient.to(p.dtype), precondition=self._preconditioner.at(l2), options=_CG
-        )
+            hessian, gradient.to(p.dtype), precondition=preconditioner, options=_CG
+        )[0]
 
 
 class NystromPreconditioner:

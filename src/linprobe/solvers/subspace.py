@@ -16,8 +16,9 @@ from linprobe.solvers.base import Point
 _MAX_NEWTON_STEPS = 40
 _MAX_HALVINGS = 20
 # Full Newton steps are taken without looking at P once they promise less than this (nats): such
-# differences of P drown in float32, and the step is far below what bends one sample's loss.
-_TRUSTED_DECREMENT = 1e-7
+# differences of P drown in rounding (in float32 of logits of a few dozen), and the step is far
+# below what bends the loss.
+_TRUSTED_DECREMENT = {torch.float32: 5e-6, torch.float64: 1e-7}
 # Below the rounding of a float64 sum of probabilities; keeps p, p^2 and s p^2 above the denormal
 # float32 numbers, which processors multiply a hundred times more slowly.
 _LOWEST_LOGIT = -35.0
@@ -159,7 +160,7 @@ def minimise_in_span(
         if iteration == 0 and directions:
             model_step = float(step[0])
         decrement = -float(gradient @ step)  # twice the expected decrease
-        trusted = decrement < _TRUSTED_DECREMENT
+        trusted = decrement < _TRUSTED_DECREMENT[base.logits.dtype]
         if not decrement > 2 * accuracy or (trusted and decrement >= last_decrement):
             break
         for halving in range(_MAX_HALVINGS):

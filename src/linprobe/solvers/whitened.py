@@ -13,6 +13,7 @@ from torch import Tensor
 
 from linprobe.linalg import fast_bfloat16
 from linprobe.problem import SoftmaxRegression
+from linprobe.solvers.dense import solve_dense
 from linprobe.solvers.sampled_hessian import (
     CGOptions,
     SampledHessian,
@@ -25,6 +26,10 @@ from linprobe.solvers.sampled_hessian import (
 _CG = CGOptions(tol=0.05, max_steps=60)
 _GRAM_ROWS = 8000
 _SERVES_DOWN_TO = 0.05
+# Where conjugate gradients don't suffice, because classes are coupled: the largest Hessian to
+# factorise, and rows for each of its columns.
+_MOST_DENSE = 2600
+_DENSE_ROWS = 8
 
 
 class WhitenedModel:
@@ -41,6 +46,7 @@ class WhitenedModel:
         self._penalty: Tensor
         self._whitened: Tensor
         self._level = -1
+        self._dense_rows = 0  # from when on directions are solved for without iterations
         features = problem.features
         cheap = fast_bfloat16(features.device) and features.dtype != torch.float64
         self._dtypes = ([torch.bfloat16] if cheap else []) + [torch.float32, torch.float64]
@@ -84,18 +90,22 @@ class WhitenedModel:
         """See `NewtonModel`."""
         problem = self._problem
         self._whiten(min(level, len(self._dtypes) - 1))
+        num_rows = max(num_rows, self._dense_rows)
         importance = unsureness(probabilities) * self._leverage * problem.sample_weight
         sample = draw_rows(problem, importance, num_rows, self._generator)
         working = torch.float64 if self._whitened.dtype == torch.float64 else torch.float32
-        hessian = SampledHessian(
-            self._whitened[sample.index],
-            probabilities[:, sample.index].to(working),
-            sample.weight.to(working),
-            self._penalty.to(working),
-        )
+        rows, p = self._whitened[sample.index], probabilities[:, sample.index].to(working)
+        weight, penalty = sample.weight.to(working), self._penalty.to(working)
         right = (gradient @ self._transform).to(working)
-        whitened = conjugate_gradients(hessian, right, precondition=_same, options=_CG)
-        return whitened.double() @ self._transform.T
+        if self._dense_rows:
+            found = solve_dense(rows.to(working), p, weight, penalty, right)
+        else:
+            hessian = SampledHessian(rows, p, weight, penalty)
+            found, solved = conjugate_gradients(hessian, right, precondition=_same, options=_CG)
+            size = right.numel()
+            if not solved and size <= _MOST_DENSE:
+                self._dense_rows = _DENSE_ROWS * size
+        return found.double() @ self._transform.T
 
 
 def _same(gradient: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""The span of the rows: found where it is small, refused where it is not."""
+
+import pytest
+import torch
+
+from linprobe import rowspace
+from linprobe.problem import Standardisation
+from linprobe.protocol import ProbeConfig, fit_probe
+from linprobe.rowspace import row_space
+
+
+def low_rank(num_rows, num_features, rank, noise=0.0):
+    generator = torch.Generator().manual_seed(0)
+    inside = torch.randn(num_rows, rank, generator=generator, dtype=torch.float64)
+    inside *= torch.logspace(0, -3, rank, dtype=torch.float64)
+    features = inside @ torch.randn(rank, num_features, generator=generator, dtype=torch.float64)
+    features += noise * torch.randn(features.shape, generator=generator)
+    Standardisation.fit_(features)
+    return inside, features
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Ranks up to 20, found from 40 rows."""
+    monkeypatch.setattr(rowspace, "MOST", 20)
+    monkeypatch.setattr(rowspace, "_ROWS", 40)
+    monkeypatch.setattr(rowspace, "_CHECKED_ROWS", 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_rows", [15, 300])  # fewer rows than features are a row space too
+def test_basis_spans_the_rows(small, dtype, num_rows):
+    _, features = low_rank(num_rows, 60, 12)
+    features = features.to(dtype)
+    basis = row_space(features, torch.Generator().manual_seed(1))
+    assert basis.dtype == dtype
+    # One is lost to float32 rounding at most; centring takes none from the span.
+    assert 11 <= basis.shape[1] <= 12
+    torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=dtype))
+    outside = features - (features @ basis) @ basis.T
+    assert float(outside.square().sum()) <= 1e-11 * float(features.square().sum())
+
+
+def test_no_basis_where_the_rank_is_high_or_the_layer_small(small):
+    generator = torch.Generator().manual_seed(1)
+    assert row_space(low_rank(300, 60, 12, noise=1e-4)[1], generator) is None
+    assert row_space(low_rank(300, 60, 30)[1], generator) is None
+    assert row_space(low_rank(300, 20, 5)[1], generator) is None
+    assert row_space(torch.zeros(300, 60), generator) is None
+
+
+def test_rows_that_the_sample_missed_are_noticed(small):
+    _, features = low_rank(300, 60, 5)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    features[order[45]] += torch.randn(60, generator=torch.Generator().manual_seed(2))
+    assert row_space(features, torch.Generator().manual_seed(1)) is None
+
+
+def test_a_probe_of_low_rank_is_the_probe_without_the_short_cut(small, monkeypatch):
+    inside, features = low_rank(400, 60, 8)
+    labels = (inside[:, :3] + 0.3 * inside[:, 3:6]).argmax(1)
+    config = ProbeConfig(l2_path=(1e-1, 1e-2, 1e-3), tol=1e-8)
+    split = [(features[:300].clone(), labels[:300], features[300:], labels[300:]) for _ in "ab"]
+    short = fit_probe(*split[0], config)
+    monkeypatch.setattr(rowspace, "MOST", 0)
+    assert row_space(features, torch.Generator()) is None
+    whole = fit_probe(*split[1], config)
+    assert (short.l2, short.status) == (whole.l2, whole.status)
+    assert short.duality_gap <= 1e-8
+    assert short.objective == pytest.approx(whole.objective, abs=2e-8)
+    torch.testing.assert_close(short.weight, whole.weight, atol=1e-3, rtol=1e-3)
+
+
+def test_a_direction_outside_a_basis_is_certified_and_mended(small, monkeypatch):
+    """A basis that lacks what the labels depend on: the certificate sends the solver back."""
+    inside, features = low_rank(400, 60, 8)
+    labels = inside[:, :3].argmax(1)
+    generator = torch.Generator().manual_seed(3)
+    wrong = torch.linalg.qr(torch.randn(60, 3, generator=generator, dtype=torch.float64)).Q
+    monkeypatch.setattr("linprobe.protocol.row_space", lambda *_: wrong)
+    config = ProbeConfig(l2_path=(1e-2,), tol=1e-6)
+    probe = fit_probe(features[:300].clone(), labels[:300], features[300:], labels[300:], config)
+    assert probe.duality_gap <= 1e-6
+    assert probe.train_error_rate < 0.1
