@@ -266,3 +266,14 @@ def test_optimum_error_with_a_class_that_training_lacks():
     fit = fit_probe(features[two], labels[two], features.clone(), labels, ProbeConfig(tol=1e-9))
     assert fit.optimum_error.low >= 1 / 3
     assert fit.optimum_error.low <= fit.test_error_rate <= fit.optimum_error.high < 0.75
+
+
+def test_labels_need_not_be_contiguous():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(100, 3, generator=generator)
+    labels = torch.arange(100) % 2
+    strided = torch.stack([labels, labels], dim=1)[:, 0]
+    assert not strided.is_contiguous()
+    config = ProbeConfig(l2_path=(1e-1, 1e-2))
+    probes = [fit_probe(features.clone(), y, features, y, config) for y in (labels, strided)]
+    torch.testing.assert_close(probes[0].weight, probes[1].weight)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from linprobe.problem import SoftmaxRegression
+from linprobe.solvers import subspace
 from linprobe.solvers.base import Point
 from linprobe.solvers.subspace import Direction, minimise_in_span
 
@@ -44,3 +45,18 @@ def test_model_step_is_one_for_the_newton_direction_of_a_quadratic():
             problem, 10.0, start.point, [Direction(weight, problem.logits(weight))], accuracy=1e-14
         )
         assert found.model_step == pytest.approx(1 / length, rel=0.1)
+
+
+def test_many_classes_are_solved_as_few_are(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(400, 5, generator=generator, dtype=torch.float64)
+    problem = SoftmaxRegression(features, torch.arange(400) % 100, 100)
+    weight = torch.randn(100, 5, generator=generator, dtype=torch.float64)
+    base = Point(weight, weight.new_zeros(100), problem.logits(weight))
+    direction = [Direction(weight, base.logits)]
+    found = []
+    for most in (64, 1000):
+        monkeypatch.setattr(subspace, "_FEW_CLASSES", most)
+        found.append(minimise_in_span(problem, 1e-3, base, direction, accuracy=1e-14))
+    assert found[0].objective == pytest.approx(found[1].objective, abs=1e-13)
+    torch.testing.assert_close(found[0].point.bias, found[1].point.bias)

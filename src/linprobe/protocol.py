@@ -159,7 +159,7 @@ def fit_probe(
     blank = _blank(train_features, num_classes, len(test_labels))
     if not _all_finite(train_features) or not _all_finite(test_features):
         return replace(blank, status=Status.NONFINITE_FEATURES)
-    compact = torch.searchsorted(classes, train_labels)
+    compact = torch.searchsorted(classes, train_labels.contiguous())
     standardisation = Standardisation.fit_(train_features)
     bounds: OptimumBounds | None = None
     if len(classes) == 1:
@@ -176,7 +176,7 @@ def fit_probe(
     optimum_error = OptimumError.unknown(len(test_labels))
     if bounds is not None:
         known = torch.isin(test_labels, classes)
-        own = torch.where(known, torch.searchsorted(classes, test_labels), -1)
+        own = torch.where(known, torch.searchsorted(classes, test_labels.contiguous()), -1)
         optimum_error = bounds.error_interval(logits[classes], own, test_features, standardisation)
     return replace(
         fit,

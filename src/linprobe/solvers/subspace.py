@@ -15,6 +15,7 @@ from linprobe.solvers.base import Point
 
 _MAX_NEWTON_STEPS = 40
 _MAX_HALVINGS = 20
+_FEW_CLASSES = 64  # up to here eigenvalues are cheap, and tell a singular matrix from a bad one
 # Full Newton steps are taken without looking at P once they promise less than this (nats): such
 # differences of P drown in rounding (in float32 of logits of a few dozen), and the step is far
 # below what bends the loss.
@@ -156,7 +157,7 @@ def minimise_in_span(
     model_step = float("nan")
     for iteration in range(_MAX_NEWTON_STEPS):
         gradient, hessian = span.derivatives(x, probabilities)
-        step = -_solve_psd(hessian, gradient)
+        step = -_solve_psd(hessian, gradient, problem.num_classes)
         if iteration == 0 and directions:
             model_step = float(step[0])
         decrement = -float(gradient @ step)  # twice the expected decrease
@@ -178,11 +179,19 @@ def minimise_in_span(
     return Minimum(span.point(x), value, probabilities, model_step)
 
 
-def _solve_psd(matrix: Tensor, right: Tensor) -> Tensor:
+def _solve_psd(matrix: Tensor, right: Tensor, num_biases: int) -> Tensor:
     """Least-squares solution with a positive semidefinite matrix (singular along equal biases)."""
     scale = matrix.diagonal().clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt()
-    values, vectors = torch.linalg.eigh(scale[:, None] * matrix * scale)
+    scaled, target = scale[:, None] * matrix * scale, scale * right
+    if num_biases > _FEW_CLASSES:
+        equal = 1 / scale
+        equal[: len(equal) - num_biases] = 0
+        equal /= torch.linalg.vector_norm(equal)
+        found = torch.linalg.cholesky_ex(torch.addr(scaled, equal, equal))
+        if not int(found.info):
+            return scale * torch.cholesky_solve(target[:, None], found.L)[:, 0]
+    values, vectors = torch.linalg.eigh(scaled)
     keep = values > values[-1] * 1e-13
     inverse = torch.where(keep, 1 / values.where(keep, values.new_ones(())), 0.0)
-    solution: Tensor = vectors @ (inverse * (vectors.T @ (scale * right)))
+    solution: Tensor = vectors @ (inverse * (vectors.T @ target))
     return scale * solution
