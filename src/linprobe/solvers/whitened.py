@@ -46,7 +46,8 @@ class WhitenedModel:
         self._penalty: Tensor
         self._whitened: Tensor
         self._level = -1
-        self._dense_rows = 0  # from when on directions are solved for without iterations
+        # Rows of the Hessian that is factorised, once iterations no longer suffice.
+        self._dense_rows = self._rows_before = 0
         features = problem.features
         cheap = fast_bfloat16(features.device) and features.dtype != torch.float64
         self._dtypes = ([torch.bfloat16] if cheap else []) + [torch.float32, torch.float64]
@@ -90,7 +91,9 @@ class WhitenedModel:
         """See `NewtonModel`."""
         problem = self._problem
         self._whiten(min(level, len(self._dtypes) - 1))
-        num_rows = max(num_rows, self._dense_rows)
+        if self._dense_rows:
+            # Rows that conjugate gradients were given in vain are not to be paid for again.
+            num_rows = max(self._dense_rows, self._dense_rows * num_rows // self._rows_before)
         importance = unsureness(probabilities) * self._leverage * problem.sample_weight
         sample = draw_rows(problem, importance, num_rows, self._generator)
         working = torch.float64 if self._whitened.dtype == torch.float64 else torch.float32
@@ -104,7 +107,7 @@ class WhitenedModel:
             found, solved = conjugate_gradients(hessian, right, precondition=_same, options=_CG)
             size = right.numel()
             if not solved and size <= _MOST_DENSE:
-                self._dense_rows = _DENSE_ROWS * size
+                self._dense_rows, self._rows_before = _DENSE_ROWS * size, num_rows
         return found.double() @ self._transform.T
 
 
