@@ -1,5 +1,6 @@
 """All layers of a small network: nothing lost, whatever the memory budget."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -96,6 +97,32 @@ def test_layers_side_by_side_are_what_they_are_alone(samples, tmp_path):
         assert one.test_error_rate == other.test_error_rate
     assert list(alone.tensors) == list(beside.tensors)
     assert list(alone.predictions) == list(beside.predictions)
+
+
+def test_float64_activations_show_what_float32_rounds_away(samples, tmp_path):
+    network = DeepMLP(4, generator(0, "network"))
+    with torch.no_grad():
+        # layer2 varies by 1e-9 around a mean of 1.
+        network.layer2[0].weight.mul_(1e-9)
+        network.layer2[0].bias.fill_(1.0)
+    results = {}
+    for float64 in (False, True):
+        settings = Settings(tmp_path, probe=PROBE, float64=float64)
+        result = probe_layers(network, samples, settings, Log().watcher)
+        results[float64] = {record.layer: record for record in result.records}
+    majority = samples.as_json()["majority_error_rate"]["train"]
+    assert results[False]["layer2"].train_error_rate == pytest.approx(majority)
+    assert results[True]["layer2"].train_error_rate < 0.5 * majority
+    assert results[True]["layer2"].converged
+    same = [results[mode]["layer1"].objective for mode in (False, True)]
+    assert same[0] == pytest.approx(same[1], rel=1e-5)
+    # The saved probe takes raw features, in float64.
+    inputs = network.preprocess(samples.train_images).double()
+    tap = network.probe_points["layer2"]
+    raw = extract_features(deepcopy(network).double(), inputs, [tap], dtype=torch.float64)[tap]
+    logits = raw @ result.tensors["layer2.weight"].T + result.tensors["layer2.bias"]
+    rate = float((logits.argmax(1) != samples.train_labels).double().mean())
+    assert rate == pytest.approx(results[True]["layer2"].train_error_rate, abs=0.01)
 
 
 def test_saved_tensors_give_the_recorded_error_from_raw_features(samples, tmp_path):

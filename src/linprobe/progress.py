@@ -42,13 +42,15 @@ class Tracker:
         self._on_event = on_event
         self._total = max(total, 1e-9)
         self._spent = 0.0
+        self._shown = 0.0
 
     def report(
         self, checkpoint: str, stage: str, text: str, *, begun: float = 0.0, milestone: bool = False
     ) -> None:
         """Say something; `begun` is the cost of work that is under way."""
-        fraction = min(1.0, (self._spent + begun) / self._total)
-        self._on_event(Event(fraction, checkpoint, stage, text, milestone))
+        # Costs added in another order differ by their rounding: no display should run backwards.
+        self._shown = max(self._shown, min(1.0, (self._spent + begun) / self._total))
+        self._on_event(Event(self._shown, checkpoint, stage, text, milestone))
 
     def spend(self, cost: float) -> None:
         """Count work of this cost as done."""

@@ -48,7 +48,7 @@ def _add_figure5(figures: "Commands") -> None:
         default="paper",
         help="initialisation and training (default: %(default)s)",
     )
-    parser.set_defaults(command=_reproduce_figure5)
+    parser.set_defaults(command=_reproduce_figure5, float64=False)
     _add_common(parser, Path("runs", "fig5"))
 
 
@@ -65,6 +65,12 @@ def _add_figure8(figures: "Commands") -> None:
         type=_depth,
         metavar="N",
         help="hidden layers, even (default: 128; 10 with --quick)",
+    )
+    parser.add_argument(
+        "--float64",
+        action="store_true",
+        help="probe the activations of a forward pass in float64: deep layers vary by less than "
+        "float32 can tell from their mean",
     )
     parser.set_defaults(command=_reproduce_figure8)
     _add_common(parser, Path("runs", "fig8"))
@@ -140,6 +146,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
         overwrite=options.overwrite,
         controls=ControlConfig(options.controls, options.repeats),
         mdl=options.mdl,
+        float64=options.float64,
     )
 
 

@@ -35,6 +35,8 @@ class Settings:
         probe: the probing protocol's numbers; its seed is set from `seed`.
         controls: what each curve is compared with; its seed is set from `seed`.
         mdl: whether to compute the description length of the labels at each layer.
+        float64: probe the activations of a forward pass in float64 instead of the network's own
+            float32; what varies in a deep layer may lie below the rounding of its mean.
     """
 
     out: Path
@@ -48,6 +50,7 @@ class Settings:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     controls: ControlConfig = field(default_factory=ControlConfig)
     mdl: bool = False
+    float64: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -69,6 +72,7 @@ class Settings:
             "probe": asdict(self.probe),
             "controls": asdict(replace(self.controls, seed=self.seed)),
             "mdl": self.mdl,
+            "float64": self.float64,
         }
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from threading import Lock
 
@@ -122,10 +123,13 @@ def probe_layers(
     at_once = torch.get_num_threads() if settings.device == "cpu" else 1
     fitted: list[_Fitted] = []
     extract_seconds = fit_seconds = 0.0
-    for group in plan_groups(widths, sum(map(len, splits)), settings.feature_bytes):
+    dtype = torch.float64 if settings.float64 else torch.float32
+    probed = network if dtype == torch.float32 else deepcopy(network).double()
+    room = settings.feature_bytes * 4 / dtype.itemsize  # groups are planned in float32
+    for group in plan_groups(widths, sum(map(len, splits)), room):
         watcher.extracting(group)
         started = time.perf_counter()
-        train, test = (_features(network, x, group, settings.device) for x in splits)
+        train, test = (_features(probed, x.to(dtype), group, settings.device) for x in splits)
         extracted = time.perf_counter()
 
         def fit(layer: str, train: Features = train, test: Features = test) -> _Fitted:
@@ -174,6 +178,11 @@ class _Fitting:
     def fit(self, layer: str, index: int, train: Tensor, test: Tensor) -> _Fitted:
         """Fit a layer's probe, and what else is asked for, to features that are overwritten."""
         labels, on_event = self.labels, self._on_event(layer)
+        offset = train.new_zeros(train.shape[1], dtype=torch.float64)
+        if train.dtype == torch.float64:
+            # What varies fits float32 once the mean is gone.
+            offset = train.mean(0)
+            train, test = (x.sub_(offset).float() for x in (train, test))
         probe = fit_probe(
             *(train, labels[0], test, labels[1], self.config),
             num_classes=self.num_classes,
@@ -190,7 +199,8 @@ class _Fitting:
         record = probe_record(layer, index, probe, len(labels[1]), evaluation)
         with self._telling:
             self.watcher.finished(record)
-        weight, bias = probe.weight.cpu().contiguous(), probe.bias.cpu().contiguous()
+        bias = probe.bias - probe.weight @ offset
+        weight, bias = probe.weight.cpu().contiguous(), bias.cpu().contiguous()
         seconds = evaluated - solved, compared - evaluated
         return _Fitted(record, weight, bias, predictions, controls, *seconds)
 
@@ -233,7 +243,7 @@ def _features(
     network: Network, inputs: Tensor, layers: tuple[str, ...], device: str
 ) -> dict[str, Tensor]:
     taps = [network.probe_points[layer] for layer in layers]
-    return extract_features(network, inputs, taps, device=device)
+    return extract_features(network, inputs, taps, device=device, dtype=inputs.dtype)
 
 
 def expected_cost(widths: Mapping[str, int], num_train: int) -> dict[str, float]:

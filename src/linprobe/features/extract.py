@@ -19,6 +19,7 @@ def extract_features(
     *,
     batch_size: int = 500,
     device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
     progress: OnRows | None = None,
 ) -> dict[str, Tensor]:
     """Run `network` over `inputs` and collect the flattened features of each tap.
@@ -29,10 +30,11 @@ def extract_features(
         taps: as `linprobe.taps` writes them.
         batch_size: samples in one forward pass.
         device: where the features are kept; default: the CPU.
+        dtype: in which they are kept.
         progress: called after each batch.
 
     Returns:
-        Tap to (n_samples, n_features) float32, in the order of `taps`; row i belongs to
+        Tap to (n_samples, n_features) of that dtype, in the order of `taps`; row i belongs to
         ``inputs[i]``, flattened in the order of the tensor's dimensions.
 
     Raises:
@@ -45,7 +47,7 @@ def extract_features(
         raise LinprobeError(f"batch size is {batch_size}; expected at least 1")
     points = Taps(network, taps)
     place = next(network.parameters(), inputs).device
-    store = _Store(len(inputs), torch.device(device or "cpu"))
+    store = _Store(len(inputs), torch.device(device or "cpu"), dtype)
     for start in range(0, len(inputs), batch_size):
         batch = inputs[start : start + batch_size].to(place)
         store.rows = slice(start, start + len(batch))
@@ -58,10 +60,10 @@ def extract_features(
 class _Store:
     """Feature matrices, allocated when a tap's width is known, filled by rows."""
 
-    def __init__(self, num_samples: int, device: torch.device) -> None:
+    def __init__(self, num_samples: int, device: torch.device, dtype: torch.dtype) -> None:
         self.features: dict[str, Tensor] = {}
         self.rows = slice(0, 0)
-        self._num_samples, self._device = num_samples, device
+        self._num_samples, self._device, self._dtype = num_samples, device, dtype
 
     def keep(self, tap: str, tensor: Tensor) -> None:
         """Copy a batch's tensor (batch_size, ...) to its rows, whatever its memory format."""
@@ -74,7 +76,7 @@ class _Store:
         width = tensor[0].numel()
         if tap not in self.features:
             shape = (self._num_samples, width)
-            self.features[tap] = torch.empty(shape, dtype=torch.float32, device=self._device)
+            self.features[tap] = torch.empty(shape, dtype=self._dtype, device=self._device)
         features = self.features[tap]
         if features.shape[1] != width:
             raise LinprobeError(

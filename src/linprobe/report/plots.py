@@ -229,6 +229,8 @@ def _finish(figure: Figure, run: RunRecord, grid: Sequence[Axes], *, grows: bool
     data = run.dataset
     size = f"{data.get('num_train', 0):,} training and {data.get('num_test', 0):,} test samples"
     note = f"{data.get('name')}, {size}, seed {run.seed}"
+    if run.config.get("float64"):
+        note += ", activations in float64"
     if run.quick:
         for axes in figure.axes:
             _watermark(axes)
