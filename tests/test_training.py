@@ -200,6 +200,7 @@ def test_each_optimizer_trains_a_shallow_network(
     ("training", "step"),
     [
         (MLPTraining("sgd", 0.1, momentum=0.5), lambda g1, g2: (g1 + (0.5 * g1 + g2)) * 0.1),
+        (MLPTraining("sgd", 0.1, 0.0, 8, decay=0.5), lambda g1, g2: (g1 + 0.5 * g2) * 0.1),
         (MLPTraining("adam", 1e-3), lambda g1, g2: 1e-3 * (g1.sign() + adam_second(g1, g2))),
         (MLPTraining("rmsprop", 1e-3), lambda g1, g2: 1e-3 * rmsprop_two(g1, g2)),
     ],
@@ -278,6 +279,7 @@ def test_settings_that_cannot_be_used_are_refused(images: Tensor, labels: Tensor
         ({"learning_rate": float("nan")}, "learning rate is nan"),
         ({"momentum": 1.0}, "momentum is 1.0; expected 0 or more and below 1"),
         ({"batch_size": 0}, "batch size is 0; expected at least 1"),
+        ({"decay": 1.5}, "decay is 1.5; expected more than 0 and at most 1"),
     ]:
         with pytest.raises(LinprobeError, match=message):
             MLPTraining(**settings)

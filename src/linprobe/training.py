@@ -66,15 +66,17 @@ class MLPTraining:
 
     Attributes:
         optimizer: "sgd" (with `momentum`), "rmsprop" or "adam".
-        learning_rate: constant.
+        learning_rate: at the start.
         momentum: of "sgd".
         batch_size: samples a minibatch, drawn without replacement within an epoch.
+        decay: factor of the learning rate after each epoch of samples.
     """
 
     optimizer: OptimizerName = "adam"
     learning_rate: float = 1e-4
     momentum: float = 0.9
     batch_size: int = 512
+    decay: float = 1.0
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -86,6 +88,12 @@ class MLPTraining:
             raise LinprobeError(f"momentum is {self.momentum}; expected 0 or more and below 1")
         if self.batch_size < 1:
             raise LinprobeError(f"batch size is {self.batch_size}; expected at least 1")
+        if not 0 < self.decay <= 1:
+            raise LinprobeError(f"decay is {self.decay}; expected more than 0 and at most 1")
+
+    def learning_rate_at(self, step: int, num_samples: int) -> float:
+        """Learning rate of minibatch `step`, counted from 0."""
+        return self.learning_rate * self.decay ** (step * self.batch_size // num_samples)
 
 
 def minibatches(num_samples: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -144,8 +152,7 @@ def train_convnet(
     network.train()
     with _random_dropout(device, generator):
         for step in range(total):
-            for group in optimizer.param_groups:
-                group["lr"] = how.learning_rate_at(step, len(images))
+            _set_learning_rate(optimizer, how.learning_rate_at(step, len(images)))
             index = next(batches).to(device)
             loss = _step(network, optimizer, network.preprocess(images[index]), labels[index])
             if on_batch is not None and _is_report(step + 1, total):
@@ -181,7 +188,7 @@ class MLPTrainer:
         generator: torch.Generator,
     ) -> None:
         _check(images, labels)
-        self.network = network
+        self.network, self.training = network, training
         self.num_minibatches = 0
         device = next(network.parameters()).device
         self._images, self._labels = images.to(device), labels.to(device)
@@ -194,6 +201,8 @@ class MLPTrainer:
         for done in range(1, num_minibatches + 1):
             index = next(self._batches).to(self._images.device)
             inputs = self.network.preprocess(self._images[index])
+            rate = self.training.learning_rate_at(self.num_minibatches, len(self._images))
+            _set_learning_rate(self._optimizer, rate)
             loss = _step(self.network, self._optimizer, inputs, self._labels[index])
             self.num_minibatches += 1
             if on_batch is not None and _is_report(done, num_minibatches):
@@ -239,6 +248,11 @@ def _mlp_optimizer(network: nn.Module, training: MLPTraining) -> torch.optim.Opt
     if training.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=lr, foreach=True)
     return torch.optim.Adam(parameters, lr=lr, fused=True)
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 @contextmanager
