@@ -49,10 +49,22 @@ def test_no_basis_where_the_rank_is_high_or_the_layer_small(small):
     assert row_space(torch.zeros(300, 60), generator) is None
 
 
-def test_rows_that_the_sample_missed_are_noticed(small):
+def test_directions_that_single_rows_have_are_found(small):
+    """Six of 300 rows, two of which share a sum of the sketch."""
     _, features = low_rank(300, 60, 5)
-    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
-    features[order[45]] += torch.randn(60, generator=torch.Generator().manual_seed(2))
+    rare = torch.tensor([3, 43, 44, 90, 161, 299])
+    features[rare] += torch.randn(6, 60, generator=torch.Generator().manual_seed(2))
+    basis = row_space(features, torch.Generator().manual_seed(1))
+    assert basis.shape[1] == 11
+    outside = features - (features @ basis) @ basis.T
+    assert float(outside.square().sum()) <= 1e-20 * float(features.square().sum())
+
+
+def test_rows_that_the_sketch_missed_are_noticed(small, monkeypatch):
+    """Only the first rows are sketched, so a direction that all others have is missing."""
+    _, features = low_rank(300, 60, 5)
+    features[40:] += torch.randn(60, generator=torch.Generator().manual_seed(2))
+    monkeypatch.setattr(rowspace, "_sketch", lambda rows, _: rows[:40].double())
     assert row_space(features, torch.Generator().manual_seed(1)) is None
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 MOST = 1024
 """Largest rank that is looked for."""
 
-_ROWS = 1536  # a sample that has more rank than MOST shows it
+_ROWS = 1536  # of the sketch: more rank than MOST shows in it
+_STRIDE = 31
 _CHECKED_ROWS = 256
 # Share of the features' energy that may lie outside, about what float32 rounding leaves there.
 # It moves the optimum's gap by at most this over l2, and the certificate sees it.
@@ -24,7 +25,7 @@ def row_space(features: Tensor, generator: torch.Generator) -> Tensor | None:
 
     Args:
         features: (n_samples, n_features) float32 or float64.
-        generator: of the row samples, on the CPU.
+        generator: of the sketch, on the CPU.
 
     Returns:
         (n_features, rank) in the dtype of `features`; None where the rank is above `MOST` or no
@@ -33,8 +34,7 @@ def row_space(features: Tensor, generator: torch.Generator) -> Tensor | None:
     num_rows, num_features = features.shape
     if num_features <= MOST or not bool(features.any()):
         return None
-    order = torch.randperm(num_rows, generator=generator).to(features.device)
-    rows = features[order[:_ROWS]].double()
+    rows = _sketch(features, generator)
     values, vectors = torch.linalg.eigh(rows @ rows.T)
     outside = values.clamp_min(0).cumsum(0) <= _OUTSIDE * values.sum()
     rank = len(values) - int(outside.sum())
@@ -42,8 +42,28 @@ def row_space(features: Tensor, generator: torch.Generator) -> Tensor | None:
         return None
     # A second orthogonalisation: the first is as good as the smallest eigenvalue kept.
     basis: Tensor = torch.linalg.qr(rows.T @ vectors[:, len(values) - rank :]).Q
-    others = features[order[_ROWS : _ROWS + _CHECKED_ROWS]].double()
+    checked = torch.randperm(num_rows, generator=generator)[:_CHECKED_ROWS]
+    others = features[checked.to(features.device)].double()
     left = others - (others @ basis) @ basis.T
     if float(left.square().sum()) > 4 * _OUTSIDE * float(others.square().sum()):
         return None
     return basis.to(features.dtype)
+
+
+def _sketch(features: Tensor, generator: torch.Generator) -> Tensor:
+    """Sums of rows with random factors, (_ROWS or fewer, n_features) float64, of the same span.
+
+    Every row enters two sums: a sample of the rows would miss what few of them have, such as a
+    pixel that is hardly ever on. Those that share one sum differ in the other.
+    """
+    size = min(_ROWS, len(features))
+    sums = features.new_zeros(size, features.shape[1])
+    for number, block in enumerate(features.split(size), 1):
+        factors = torch.randn(2, len(block), 1, generator=generator).to(block)
+        start = number * _STRIDE % size
+        sums[: len(block)].addcmul_(block, factors[0])
+        # From `start` on, and past the end from the beginning.
+        for to, rows in ((start, slice(0, size - start)), (0, slice(size - start, size))):
+            part = block[rows]
+            sums[to : to + len(part)].addcmul_(part, factors[1][rows])
+    return sums.double()
