@@ -1,5 +1,7 @@
 """Features that are at hand: tensors, arrays and mapped files give the same probes."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,32 @@ def test_progress_is_told():
     assert ["a (1/2)", "b (2/2)"] == [event.text.partition(":")[0] for event in done]
     assert done[-1].fraction == pytest.approx(1)
     assert [e.fraction for e in events] == sorted(e.fraction for e in events)
+
+
+@pytest.mark.parametrize(("copies", "workers"), [(9, 3), (2, 2), (1, 1)])
+def test_narrow_layers_are_solved_side_by_side(monkeypatch, copies, workers):
+    """As many as there are threads and memory for; the probes are those of layers alone."""
+    free, size = linprobe.arrays.FEATURE_SHARE, 4 * X.numel()
+    monkeypatch.setattr(linprobe.arrays, "free_bytes", lambda device: (copies + 0.1) * size / free)
+    monkeypatch.setattr(linprobe.arrays, "thread_count", lambda device: 3)
+    seen = []
+    real = linprobe.arrays.fit_layer
+
+    def fit_layer(task, name, *rest, **options):
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        return real(task, name, *rest, **options)
+
+    monkeypatch.setattr(linprobe.arrays, "fit_layer", fit_layer)
+    names = list("dbca")
+    report = fitted(dict.fromkeys(names, X[TRAIN]), dict.fromkeys(names, X[TEST]))
+    main = threading.get_ident()
+    assert all((ident == main) == (workers == 1) for ident, _ in seen)
+    assert {count for _, count in seen} == ({torch.get_num_threads()} if workers == 1 else {1})
+    assert list(report) == names and [r.index for r in report.records] == [0, 1, 2, 3]
+    for name in names:
+        torch.testing.assert_close(report[name].weight, report["a"].weight)
+    stages = report.run.checkpoints[0].stages
+    assert 0 < stages["extract"] < stages["extract"] + stages["solve"] <= report.run.seconds
 
 
 def test_progress_is_shown(capsys):

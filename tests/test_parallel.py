@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from linprobe.parallel import side_by_side
+from linprobe.parallel import NARROW, side_by_side, wide_then_narrow
 
 
 @pytest.fixture
@@ -47,3 +47,14 @@ def test_an_exception_drops_what_has_not_begun(four_threads):
         list(side_by_side(work, range(100), 2))
     assert len(begun) < 10
     assert torch.get_num_threads() == 4
+
+
+def test_wide_layers_have_all_threads_and_narrow_ones_one_each(four_threads):
+    widths = {"a": NARROW, "b": NARROW + 1, "c": 3, "d": 9999}
+
+    def work(name):
+        return name, torch.get_num_threads()
+
+    found = list(wide_then_narrow(work, widths, 2))
+    assert found == [("b", 4), ("d", 4), ("a", 1), ("c", 1)]
+    assert list(wide_then_narrow(work, widths, 1)) == [(name, 4) for name in widths]

@@ -1,5 +1,7 @@
 """`linprobe.probe` and `linprobe.fit_probes` on networks and data that are not ours."""
 
+import threading
+
 import pytest
 import torch
 from nets import Encoder, ResNet, images, sentences
@@ -264,6 +266,30 @@ def test_progress_goes_from_nothing_to_all(network):
     events = []
     probed(network, (X, Y), (X, Y), layers=["layer1", "fc"], progress=events.append)
     assert {event.stage for event in events} == {"extract", "solve"}
+    assert [e.fraction for e in events] == sorted(e.fraction for e in events)
+    assert events[-1].fraction == pytest.approx(1)
+
+
+def test_narrow_layers_are_solved_side_by_side(network, monkeypatch):
+    alone = probed(network, (X, Y), (X, Y), layers=["layer1", "layer2", "fc"])
+    monkeypatch.setattr(linprobe.probing, "thread_count", lambda device: 3)
+    threads, events = set(), []
+    real = linprobe.probing.fit_layer
+
+    def fit_layer(*args, **options):
+        threads.add(threading.get_ident())
+        return real(*args, **options)
+
+    monkeypatch.setattr(linprobe.probing, "fit_layer", fit_layer)
+    monkeypatch.setattr(linprobe.parallel, "NARROW", 100)
+    report = probed(
+        network, (X, Y), (X, Y), layers=["layer1", "layer2", "fc"], progress=events.append
+    )
+    assert len(threads - {threading.get_ident()}) >= 1 and threading.get_ident() in threads
+    assert list(report) == list(alone) and [r.index for r in report.records] == [0, 1, 2]
+    for layer in alone:
+        torch.testing.assert_close(report[layer].weight, alone[layer].weight, rtol=1e-3, atol=1e-4)
+        assert report[layer].record.l2 == alone[layer].record.l2
     assert [e.fraction for e in events] == sorted(e.fraction for e in events)
     assert events[-1].fraction == pytest.approx(1)
 

@@ -1,5 +1,8 @@
 """Fractions of expected work."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 from linprobe.progress import Tracker, ignore
 
 
@@ -26,3 +29,25 @@ def test_more_work_than_expected_stays_at_one():
     tracker.report("a", "train", "b")
     assert events[0].fraction == 1.0
     ignore(events[0])
+
+
+def test_threads_are_heard_one_at_a_time():
+    inside, most = 0, 0
+
+    def on_event(event):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.001)
+        inside -= 1
+
+    tracker = Tracker(on_event, 40)
+
+    def work(_):
+        for _ in range(10):
+            tracker.spend(1)
+            tracker.report("a", "b", "c")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert most == 1

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linprobe.assembly import Meter, Progress, make_report, shown, stage_seconds
+from linprobe.assembly import Meter, Progress, make_report, shown, thread_count
 from linprobe.batches import label_tensor
 from linprobe.comparison import OF_NETWORKS, controls_of_task, with_extras
 from linprobe.errors import LinprobeError
 from linprobe.extras import Wanted, control_config
 from linprobe.features.reduce import size_text
 from linprobe.fitting import Penalty, Task, fit_layer, make_task
-from linprobe.memory import find_device, free_bytes
+from linprobe.memory import FEATURE_SHARE, find_device, free_bytes
+from linprobe.parallel import NARROW, wide_then_narrow
 from linprobe.probe_report import Probe, ProbeReport
 from linprobe.progress import OnEvent
 from linprobe.splits import integer_labels, read_groups
@@ -49,7 +50,8 @@ def fit_probes(
 
     Args:
         train: layer to (n_train, n_features): tensors, arrays, memory-mapped arrays, or paths of
-            ``.npy`` files, which are mapped. One layer is copied to memory at a time.
+            ``.npy`` files, which are mapped. One layer is copied to memory at a
+            time; of narrow layers, as many as there are threads.
         labels: (n_train,) class numbers.
         test: the same layers of the test samples, and their labels.
         l2: as in `probe`.
@@ -94,16 +96,34 @@ def fit_probes(
 def _fit_each(
     opened: Mapping[str, tuple[Array, Array]], task: Task, device: torch.device, show: OnEvent
 ) -> tuple[dict[str, float], dict[str, Probe]]:
-    """Copy the features of a layer, fit its probe, go on to the next."""
-    meter = Meter(show, task, {name: x.shape[1] for name, (x, _) in opened.items()})
-    place, probes, copying = task.place, {}, 0.0
-    for index, (name, (x, xt)) in enumerate(opened.items()):
+    """Copy the features of a layer and fit its probe, narrow layers side by side."""
+    widths = {name: x.shape[1] for name, (x, _) in opened.items()}
+    meter, place, places = Meter(show, task, widths), task.place, list(opened)
+    copying = []
+
+    def fit(name: str) -> Probe:
         begun = time.perf_counter()
-        features = _copy(x, device, place), _copy(xt, device, None)
-        copying += time.perf_counter() - begun
-        probes[name] = fit_layer(task, name, index, *features, on_event=meter.solving(name))
-        meter.finished(probes[name])
-    return stage_seconds(copying, probes), probes
+        train, test = opened[name]
+        features = _copy(train, device, place), _copy(test, device, None)
+        copying.append(time.perf_counter() - begun)
+        return fit_layer(task, name, places.index(name), *features, on_event=meter.solving(name))
+
+    begun, found = time.perf_counter(), {}
+    for probe in wide_then_narrow(fit, widths, _num_workers(opened, device)):
+        found[probe.record.layer] = probe
+        meter.finished(probe)
+    wall, copied = time.perf_counter() - begun, sum(copying)
+    # Seconds of threads, as shares of what the clock on the wall shows.
+    share = copied / (copied + sum(probe.record.seconds for probe in found.values()))
+    stages = {"extract": share * wall, "solve": (1 - share) * wall}
+    return stages, {name: found[name] for name in opened}
+
+
+def _num_workers(opened: Mapping[str, tuple[Array, Array]], device: torch.device) -> int:
+    """As many narrow layers at a time as there are threads, and memory for their copies."""
+    sizes = (_size(*pair) for pair in opened.values() if pair[0].shape[1] <= NARROW)
+    room = FEATURE_SHARE * free_bytes(device) / max(1, max(sizes, default=1))
+    return max(1, min(thread_count(device), int(room)))
 
 
 def _check_features(train: Mapping[str, object], test: object) -> tuple[Mapping[str, Any], Any]:
@@ -159,7 +179,7 @@ def _check_array(name: str, split: str, features: Array, count: int) -> None:
 
 
 def _check_room(name: str, train: Array, test: Array, device: torch.device) -> None:
-    size = sum(_dtype(x).itemsize * math.prod(x.shape) for x in (train, test))
+    size = _size(train, test)
     room = free_bytes(device)
     if size > room:
         fits = max(1, int(train.shape[1] * room / size / 2))
@@ -168,6 +188,11 @@ def _check_room(name: str, train: Array, test: Array, device: torch.device) -> N
             f"take {size_text(size)}, and {size_text(room)} of memory are free; expected less: "
             f"give fewer samples, or {fits:,} of the features"
         )
+
+
+def _size(*features: Array) -> int:
+    """Bytes of copies."""
+    return sum(_dtype(x).itemsize * math.prod(x.shape) for x in features)
 
 
 def _dtype(features: Array) -> torch.dtype:

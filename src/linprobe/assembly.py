@@ -83,9 +83,9 @@ def _silent(event: Event) -> None:
     """Default: say nothing."""
 
 
-def stage_seconds(reading: float, probes: Mapping[str, Probe]) -> dict[str, float]:
-    """Seconds of each stage, for the record."""
-    return {"extract": reading, "solve": sum(p.record.seconds for p in probes.values())}
+def thread_count(device: torch.device) -> int:
+    """How many narrow layers are fitted at a time; a GPU's are not held up by threads."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def make_report(

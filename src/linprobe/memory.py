@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import torch
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+FEATURE_SHARE = 0.4
+"""Of the memory that is free, what may be features; solving takes as much again."""
+
 _FALLBACK = 4.0 * 2**30  # where the system does not say
 _KEEP, _MAPPED, _PAD = 2**31 - 1, 2**30, 2**26
 

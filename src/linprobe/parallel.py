@@ -5,7 +5,7 @@ hardly faster than one, so two layers at once take little more time than one. Wh
 computes also does not depend on how many others there are.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,6 +13,29 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+NARROW = 1024
+"""Layers of at most so many features are worked on side by side, one thread each."""
+
+
+def wide_then_narrow(
+    function: Callable[[str], Result], widths: Mapping[str, int], num_workers: int
+) -> Iterator[Result]:
+    """Apply `function` to layers: one by one where they are wide, then the narrow ones together.
+
+    Args:
+        function: called with a layer's name.
+        widths: number of features of each layer.
+        num_workers: how many narrow layers at a time; 1: those too one by one, on all threads.
+
+    Yields:
+        Results, of wide layers first, else in the order of `widths`.
+    """
+    narrow = [name for name, width in widths.items() if num_workers > 1 and width <= NARROW]
+    for name in widths:
+        if name not in narrow:
+            yield function(name)
+    yield from side_by_side(function, narrow, num_workers)
 
 
 def side_by_side(

@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from linprobe.assembly import Meter, Progress, make_report, shown, stage_seconds
+from linprobe.assembly import Meter, Progress, make_report, shown, thread_count
 from linprobe.comparison import controls_of_task, wants_inputs, with_extras
 from linprobe.controls import Pair
 from linprobe.errors import LinprobeError
@@ -21,7 +21,8 @@ from linprobe.fitting import Penalty, Task, check_seed, fit_layer, make_task
 from linprobe.gather import Reader
 from linprobe.inputs import Source
 from linprobe.layer_table import Forward, Layers, choose_layers, network_device, survey
-from linprobe.memory import find_device, free_bytes
+from linprobe.memory import FEATURE_SHARE, find_device, free_bytes
+from linprobe.parallel import wide_then_narrow
 from linprobe.probe_report import Probe, ProbeReport
 from linprobe.progress import OnEvent, ignore
 from linprobe.randomness import fixed_randomness
@@ -32,7 +33,6 @@ from linprobe.untrained import untrained_copy
 
 _EXAMPLE = 3  # samples of the example that shapes are read from; batches have other sizes
 _INPUT_TAP = ":in"  # of the network itself
-_SHARE = 0.4  # of the memory that is free may be features; solving takes as much again
 
 
 def probe(
@@ -91,7 +91,8 @@ def probe(
         types: (of train, of test), a number a sample: its type in the control task. Default:
             the sample's cluster among those of the inputs.
         mdl: whether to measure the description length of the labels at each layer.
-        progress: True to show it, or a function that takes `linprobe.progress.Event`.
+        progress: True to show it, or a function that takes `linprobe.progress.Event`, called by
+            several threads, one at a time.
 
     Raises:
         LinprobeError: Anything that can't be used; the message says what to do.
@@ -110,7 +111,7 @@ def probe(
         task = _task_of(splits, groups, tokens, l2=l2, tol=tol, seed=seed)
         place = network_device(network) if device is None else find_device(device)
         reader = Reader(network, forward, select, tokens, reduce, seed, place)
-        budget = _SHARE * free_bytes(place) if memory_bytes is None else memory_bytes
+        budget = FEATURE_SHARE * free_bytes(place) if memory_bytes is None else memory_bytes
         points, notes = _plan(reader, splits, layers, budget)
         task = replace(task, notes=(*task.notes, *notes))
         inputs = _inputs(reader, splits, task, budget) if wants_inputs(wanted, types) else None
@@ -209,25 +210,31 @@ def _probe_points(
     widths = {point.name: point.width for point in points}
     by_name = {point.name: (i, point) for i, point in enumerate(points)}
     meter = Meter(show, task, widths)
-    place, probes, reading = task.place, {}, 0.0
+    place, num_workers = task.place, thread_count(reader.device)
+    found: dict[str, Probe] = {}
+    reading = fitting = 0.0
     for group in plan_groups(widths, len(train.labels) + len(test.labels), budget):
         begun = time.perf_counter()
         chosen = [by_name[name][1] for name in group]
         features = reader.gather(train, chosen, place, meter.reading("train", group))
         test_features = reader.gather(test, chosen, None, meter.reading("test", group))
-        reading += time.perf_counter() - begun
-        for name in group:
+        gathered = time.perf_counter()
+
+        def fit(
+            name: str, x: dict[str, Tensor] = features, xt: dict[str, Tensor] = test_features
+        ) -> Probe:
             index, point = by_name[name]
             # Popped, so that a layer's features are freed once its probe is done.
-            probes[name] = fit_layer(
-                task,
-                name,
-                index,
-                features.pop(name),
-                test_features.pop(name),
+            return fit_layer(
+                *(task, name, index, x.pop(name), xt.pop(name)),
                 stated=point.stated,
                 columns=point.columns,
                 on_event=meter.solving(name),
             )
-            meter.finished(probes[name])
-    return stage_seconds(reading, probes), probes
+
+        for probe in wide_then_narrow(fit, {name: widths[name] for name in group}, num_workers):
+            found[probe.record.layer] = probe
+            meter.finished(probe)
+        reading += gathered - begun
+        fitting += time.perf_counter() - gathered
+    return {"extract": reading, "solve": fitting}, {name: found[name] for name in widths}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ def ignore(event: Event) -> None:
 
 
 class Tracker:
-    """Turns costs of finished work into fractions of the whole.
+    """Turns costs of finished work into fractions of the whole; several threads may report.
 
     Args:
-        on_event: receives the events.
+        on_event: receives the events, one at a time.
         total: expected cost of the run, in any unit.
     """
 
@@ -43,14 +44,17 @@ class Tracker:
         self._total = max(total, 1e-9)
         self._spent = 0.0
         self._shown = 0.0
+        self._lock = Lock()
 
     def report(
         self, checkpoint: str, stage: str, text: str, *, begun: float = 0.0, milestone: bool = False
     ) -> None:
         """Say something; `begun` is the cost of work that is under way."""
-        # Costs added in another order differ by their rounding: no display should run backwards.
-        self._shown = max(self._shown, min(1.0, (self._spent + begun) / self._total))
-        self._on_event(Event(self._shown, checkpoint, stage, text, milestone))
+        with self._lock:
+            # Costs added in another order differ by their rounding: no display should run
+            # backwards.
+            self._shown = max(self._shown, min(1.0, (self._spent + begun) / self._total))
+            self._on_event(Event(self._shown, checkpoint, stage, text, milestone))
 
     def spend(self, cost: float) -> None:
         """Count work of this cost as done."""

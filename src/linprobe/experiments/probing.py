@@ -15,7 +15,7 @@ from linprobe.experiments.common import Samples, Settings
 from linprobe.extras import Extras
 from linprobe.features import extract_features, feature_widths, plan_groups
 from linprobe.networks import ConvNet, DeepMLP
-from linprobe.parallel import side_by_side
+from linprobe.parallel import NARROW, wide_then_narrow
 from linprobe.predictions import Predictions
 from linprobe.protocol import ProbeConfig, fit_probe
 from linprobe.recording import evaluate_probe, probe_record
@@ -24,9 +24,6 @@ from linprobe.results import ProbeRecord
 Network = ConvNet | DeepMLP
 OnSolve = Callable[[str, float, float, float], None]
 Features = dict[str, Tensor]
-
-NARROW = 1024
-"""Layers of at most so many features are fitted side by side, one thread each."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +134,7 @@ def probe_layers(
             # Popped, so that a layer's features are freed once its probe is done.
             return fitting.fit(layer, places[layer], train.pop(tap), test.pop(tap))
 
-        narrow = [layer for layer in group if at_once > 1 and widths[layer] <= NARROW]
-        fitted += [fit(layer) for layer in group if layer not in narrow]
-        fitted += side_by_side(fit, narrow, at_once)
+        fitted += wide_then_narrow(fit, {layer: widths[layer] for layer in group}, at_once)
         extract_seconds += extracted - started
         fit_seconds += time.perf_counter() - extracted
     fitted.sort(key=lambda part: part.record.index)
