@@ -400,6 +400,31 @@ def test_a_compiled_network_is_tapped_by_its_plain_names(
         torch.testing.assert_close(captured[tap], expected["head"])
 
 
+@pytest.mark.parametrize("taps", [["layers.0", "layers.1"], ["layers.0.linear1"]])
+def test_taps_inside_a_transformer_encoder_see_it_as_it_is_written(taps: list[str]) -> None:
+    """Its fused path hides inner modules, and hands on nested tensors under a padding mask."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    network = nn.TransformerEncoder(layer, 2)
+    x, padding = torch.randn(3, 5, 8), torch.arange(5) >= torch.tensor([[5], [3], [2]])
+    written: dict[str, Tensor] = {}
+    hooks = [
+        network.get_submodule(tap).register_forward_hook(
+            lambda module, args, output, tap=tap: written.update({tap: output.detach()})
+        )
+        for tap in taps
+    ]
+    network.train()(x, src_key_padding_mask=padding)  # in training nothing is fused
+    for hook in hooks:
+        hook.remove()
+    fused = torch.backends.mha.get_fastpath_enabled()
+    found = Taps(network.eval(), taps)(x, src_key_padding_mask=padding)
+    for tap in taps:
+        assert not found[tap].is_nested
+        torch.testing.assert_close(found[tap][~padding], written[tap][~padding])
+    assert torch.backends.mha.get_fastpath_enabled() == fused
+
+
 def test_inference_state_is_evaluation_without_gradients(network: Residual) -> None:
     network.train()
     with inference_state(network):
