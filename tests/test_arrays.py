@@ -57,6 +57,12 @@ def test_features_are_read_wherever_they_are(tmp_path):
     torch.testing.assert_close(report["e"].weight, report["a"].weight, rtol=0.1, atol=0.05)
 
 
+def test_features_with_a_gradient_are_left_alone():
+    x = X[TRAIN].clone().requires_grad_()
+    assert torch.equal(fitted({"a": x})["a"].weight, fitted()["a"].weight)
+    assert x.requires_grad and x.grad is None and torch.equal(x.detach(), X[TRAIN])
+
+
 def test_one_group_is_on_one_side_of_the_held_out_split():
     # Nothing can be learnt here, but each row stands thrice: its copies give it away.
     x = torch.randn(50, 100, generator=torch.Generator().manual_seed(1)).repeat(3, 1)
@@ -130,11 +136,16 @@ def test_progress_is_shown(capsys):
         ({"a": X[TRAIN][:, None]}, None, {}, r"layer 'a': .* Tensor of shape \(150, 1, 8\)"),
         ({"a": X[TRAIN].tolist()}, None, {}, "layer 'a': train features are a list; expected"),
         ({"a": X[TRAIN, :0]}, {"a": X[TEST, :0]}, {}, r"layer 'a': .*shape \(150, 0\)"),
+        ({"a": X[TRAIN].to(torch.complex64)}, None, {}, "layer 'a': .*complex64.*; expected real"),
+        ({"a": X[TRAIN].numpy().astype(object)}, None, {}, "layer 'a': .* dtype object; expected"),
+        (None, {"a": X[TEST].to_sparse()}, {}, "layer 'a': test .*sparse_coo; expected real"),
         ({"a": "none.npy"}, None, {}, r"none.npy can't be read as .npy"),
         (None, None, {"l2": 0}, "l2 is 0; expected a positive number"),
         (None, None, {"l2": "x"}, "l2 is 'x'; expected a positive number"),
         (None, None, {"tol": 0}, "tol is 0"),
         (None, None, {"seed": -1}, "seed is -1; expected a whole number"),
+        (None, None, {"num_classes": 3.0}, "num_classes is 3.0; expected a whole number from 2"),
+        (None, None, {"num_classes": 1}, "num_classes is 1; expected a whole number from 2"),
         (None, None, {"num_classes": 2}, "train labels hold 2; expected class numbers from 0 to 1"),
         (None, None, {"groups": [1, 2]}, r"groups of the train samples have shape \(2,\)"),
         (None, None, {"groups": [1] * 150}, "none of the 1 groups"),

@@ -121,7 +121,7 @@ def test_other_data_is_refused(data, message):
 
 
 def test_batch_size_is_checked():
-    with pytest.raises(LinprobeError, match="batch_size is 0; expected at least 1"):
+    with pytest.raises(LinprobeError, match="batch_size is 0; expected a whole number"):
         read((X, Y), 0)
 
 

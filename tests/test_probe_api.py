@@ -239,6 +239,18 @@ X, Y = images(30)
         ({"train": (X, Y[:9])}, "train arrays differ in length: x has 30, labels has 9"),
         ({"train": []}, "the train data is empty"),
         ({"test": iter([(X, Y)])}, "the test data is a list_iterator, which can be read only once"),
+        ({"train": (X, None)}, "labels of the train data is a NoneType; expected an array"),
+        ({"test": {"x": X}}, "the test data has the keys 'x'; expected its labels under 'labels'"),
+        ({"layers": 3}, "layers is 3; expected a name or glob"),
+        ({"layers": ["fc", 3]}, r"layers is \['fc', 3\]; expected a name or glob"),
+        ({"reduce": None}, "reduce is None; expected 'auto'"),
+        ({"tol": "small"}, "tol is 'small'; expected a positive number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; expected a whole number"),
+        ({"progress": 5}, "progress is 5; expected True, False or a function"),
+        (
+            {"train": {"x": X, "text": ["a"] * 30, "labels": Y}},
+            "TypeError: .* unexpected keyword argument 'text'; if it is called otherwise, give for",
+        ),
         ({"layers": "layer1", "memory_bytes": 99}, "layer 'layer1': 60 rows of 256 features"),
         ({"reduce": "median"}, "reduce is 'median'; expected 'auto'"),
         ({"tokens": "cls"}, "tokens is 'cls'; expected"),
@@ -255,6 +267,52 @@ def test_bad_input_is_one_clear_line(network, changes, message):
         linprobe.probe(**options)
     assert "\n" not in str(caught.value)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+class Once:
+    """Gives the iterator that it gave before."""
+
+    def __init__(self, *batches):
+        self.iterator = iter(batches)
+
+    def __iter__(self):
+        return self.iterator
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_data_that_is_used_up_when_its_labels_are_read(network, split):
+    data = {"train": (X, Y), "test": (X, Y), split: Once((X[:9], Y[:9]), (X[9:], Y[9:]))}
+    with pytest.raises(LinprobeError, match=f"the {split} data gives (no batch|0 samples)"):
+        probed(network, **data)
+
+
+class Greedy(nn.Module):
+    """Takes more memory than there is for more than a few samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(64, 3)
+
+    def forward(self, x):
+        if len(x) > 10:
+            torch.empty(10**15)
+        return self.fc(x.flatten(1))
+
+
+def test_a_network_whose_batches_are_too_large():
+    with pytest.raises(
+        LinprobeError, match=r"batch of 30 samples: .*; give smaller batches, by ba"
+    ):
+        probed(Greedy(), (X, Y), (X, Y))
+    assert probed(Greedy(), (X, Y), (X, Y), batch_size=10)["fc"].record.converged
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_lazy_network_is_not_given_its_weights():
+    network = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(LinprobeError, match="layer '1' is a LazyLinear without weights as yet"):
+        probed(network, (X, Y), (X, Y))
+    assert nn.parameter.is_lazy(network[1].weight)
 
 
 def test_what_is_no_network():

@@ -171,11 +171,23 @@ def _check_array(name: str, split: str, features: Array, count: int) -> None:
             + (f" of shape {tuple(shape)}" if shape is not None else "")
             + "; expected an array (n_samples, n_features): flatten or pool each sample"
         )
+    if not _is_real(features):
+        raise LinprobeError(
+            f"layer {name!r}: {split} features have dtype {features.dtype}"
+            + (f", layout {features.layout}" if isinstance(features, Tensor) else "")
+            + "; expected real numbers in a dense array"
+        )
     if len(features) != count:
         raise LinprobeError(
             f"layer {name!r}: {len(features):,} rows of {split} features for {count:,} labels; "
             "expected as many"
         )
+
+
+def _is_real(features: Array) -> bool:
+    if isinstance(features, Tensor):
+        return features.layout == torch.strided and not features.is_complex()
+    return features.dtype.kind in "biuf"
 
 
 def _check_room(name: str, train: Array, test: Array, device: torch.device) -> None:
@@ -207,7 +219,7 @@ def _copy(features: Array, device: torch.device, place: Tensor | None) -> Tensor
     for start in range(0, len(features), _ROWS):
         rows = features[start : start + _ROWS]
         # Copied first: PyTorch warns of arrays that can't be written to.
-        block = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
+        block = rows.detach() if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
         spots = slice(start, start + _ROWS) if place is None else place[start : start + _ROWS]
         copy[spots] = block.to(device, dtype)
     return copy

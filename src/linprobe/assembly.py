@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from linprobe.environment import environment, peak_rss_bytes
+from linprobe.errors import LinprobeError
 from linprobe.evidence import ControlRecord
 from linprobe.fitting import Task, layer_notes
 from linprobe.paired import depth_steps
@@ -75,6 +76,8 @@ def shown(progress: Progress) -> Iterator[OnEvent]:
 
         with show_progress(make_console(stderr=True)) as show:
             yield show
+    elif progress and not callable(progress):
+        raise LinprobeError(f"progress is {progress!r}; expected True, False or a function")
     else:
         yield progress or _silent
 

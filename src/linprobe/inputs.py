@@ -51,8 +51,8 @@ class Source:
     """
 
     def __init__(self, data: object, split: str, batch_size: int) -> None:
-        if batch_size < 1:
-            raise LinprobeError(f"batch_size is {batch_size}; expected at least 1")
+        if type(batch_size) is not int or batch_size < 1:
+            raise LinprobeError(f"batch_size is {batch_size!r}; expected a whole number from 1 on")
         self.split = split
         inner = data.dataset if isinstance(data, DataLoader) else data
         self.kind = type(inner).__name__ if isinstance(inner, Dataset) else "arrays"
@@ -61,6 +61,19 @@ class Source:
     def __iter__(self) -> Iterator[Batch]:
         for raw in self._open():
             yield Batch.read(raw, self.split)
+
+    def first(self) -> Batch:
+        """A batch of data that was read before.
+
+        Raises:
+            LinprobeError: There is none any more.
+        """
+        for batch in self:
+            return batch
+        raise LinprobeError(
+            f"the {self.split} data gives no batch when it is read again; expected data that can "
+            "be read twice: a list of batches, a Dataset or a DataLoader"
+        )
 
     def labels(self) -> Iterator[Batch]:
         """The same batches for the sake of labels and masks; of arrays, nothing else is read."""
@@ -129,6 +142,17 @@ class _Slices:
             x, y = data
             named = {**(dict(x) if isinstance(x, Mapping) else {"x": x}), "labels": y}
         self._named = named
+        if not any(key in named for key in LABEL_KEYS):
+            names = ", ".join(map(repr, named))
+            raise LinprobeError(
+                f"the {split} data has the keys {names}; expected its labels under 'labels'"
+            )
+        for name, value in named.items():
+            if not hasattr(value, "__len__"):
+                raise LinprobeError(
+                    f"{name} of the {split} data is a {type(value).__name__}; expected an array "
+                    "with a row a sample"
+                )
         lengths = {str(name): len(value) for name, value in named.items()}
         self._count = next(iter(lengths.values()), 0)
         if len(set(lengths.values())) > 1:

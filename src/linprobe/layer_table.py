@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from linprobe.batches import Batch
 from linprobe.errors import LinprobeError
 from linprobe.inputs import example_batch
+from linprobe.memory import is_out_of_memory
 from linprobe.taps import inference_state, is_script, module_by_module, modules_by_path, tensors
 
 Forward = Callable[[nn.Module, object], object]
@@ -138,7 +139,17 @@ def run_network(network: nn.Module, batch: Batch, forward: Forward | None) -> No
         first = (str(error).strip().splitlines() or [""])[0]
         raise LinprobeError(
             f"the network fails on a batch of {len(batch)} samples: {type(error).__name__}: {first}"
+            + _advice(error, forward)
         ) from error
+
+
+def _advice(error: Exception, forward: Forward | None) -> str:
+    """What may help against an error of the network."""
+    if is_out_of_memory(error):
+        return "; give smaller batches, by batch_size or as the data has them"
+    if isinstance(error, TypeError) and forward is None:
+        return "; if it is called otherwise, give forward=lambda network, batch: ..."
+    return ""
 
 
 def network_device(network: nn.Module) -> torch.device:
@@ -170,6 +181,11 @@ def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tupl
             raise LinprobeError(
                 f"no layer is chosen by {what}; the network has {_some(table.names)}"
             )
+    elif not isinstance(chosen, Iterable) or not all(isinstance(p, str) for p in chosen):
+        raise LinprobeError(
+            f"layers is {chosen!r}; expected a name or glob, a list of these, a class of modules, "
+            "a predicate or None"
+        )
     else:
         names = [name for pattern in chosen for name in _matches(pattern, table, network)]
         if not names:

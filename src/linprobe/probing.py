@@ -169,7 +169,7 @@ def _plan(
 ) -> tuple[list[Point], list[str]]:
     """The points to probe, and a note on those that can't be."""
     num_rows = sum(len(split.labels) for split in splits)
-    batch = next(iter(splits[0].source))
+    batch = splits[0].source.first()
     table = survey(reader.network, batch.head(_EXAMPLE), reader.forward)
     names = choose_layers(reader.network, table, layers)
     # Another number of samples: a shape that has both by chance has no dimension of samples.
@@ -191,7 +191,7 @@ def _inputs(reader: Reader, splits: list[Split], task: Task, budget: float) -> P
             "tokens='all' leave out 'random_features' and 'input', and give types"
         )
     whole = replace(reader, reduce="flatten", tokens=None)
-    batch = next(iter(splits[0].source)).head(_EXAMPLE)
+    batch = splits[0].source.first().head(_EXAMPLE)
     num_rows = sum(len(split.labels) for split in splits)
     points, _ = whole.plan([_INPUT_TAP], batch, num_rows, budget, skip_unfit=False)
     train = whole.gather(splits[0], points, task.place)[_INPUT_TAP]

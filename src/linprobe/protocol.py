@@ -60,8 +60,8 @@ class ProbeConfig:
         falling = all(a > b for a, b in pairwise(path))
         if not path or not falling or not path[-1] > 0:
             raise LinprobeError(f"l2_path is {path}; expected positive numbers in falling order")
-        if not self.tol > 0:
-            raise LinprobeError(f"tol is {self.tol}; expected a positive number of nats")
+        if not isinstance(self.tol, int | float) or not self.tol > 0:
+            raise LinprobeError(f"tol is {self.tol!r}; expected a positive number of nats")
         if not 0 < self.validation_fraction < 1:
             raise LinprobeError(
                 f"validation_fraction is {self.validation_fraction}; expected a number "

@@ -107,6 +107,8 @@ def check_labels(train: Tensor, test: Tensor, num_classes: int | None) -> int:
     Raises:
         LinprobeError: Labels out of range, one class only, or fewer samples than classes.
     """
+    if num_classes is not None and (type(num_classes) is not int or num_classes < 2):
+        raise LinprobeError(f"num_classes is {num_classes!r}; expected a whole number from 2 on")
     for split, labels in (("train", train), ("test", test)):
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or (num_classes is not None and high >= num_classes):

@@ -189,7 +189,11 @@ def inference_state(network: nn.Module) -> Iterator[None]:
     Restored are every module's train or eval mode, all buffers (statistics that a forward pass
     updates, or replaces, or caches that it adds) and the random numbers of the CPU and of each
     GPU that the network is on.
+
+    Raises:
+        LinprobeError: Lazy modules, which have no weights yet.
     """
+    _check_not_lazy(network)
     modes = [(module, module.training) for module in network.modules()]
     # nn.Module offers no public way to see which module owns a buffer, or to put back the very
     # tensor that stood there.
@@ -212,6 +216,17 @@ def inference_state(network: nn.Module) -> Iterator[None]:
             if not torch.equal(buffer, value):
                 with torch.no_grad():
                     buffer.copy_(value)
+
+
+def _check_not_lazy(network: nn.Module) -> None:
+    """A first pass would give a lazy module its weights: that is for the owner to do."""
+    for path, module in network.named_modules():
+        tensors = *module.parameters(recurse=False), *module.buffers(recurse=False)
+        if any(map(nn.parameter.is_lazy, tensors)):
+            raise LinprobeError(
+                f"layer {path!r} is a {type(module).__name__} without weights as yet; expected a "
+                "network that was run once"
+            )
 
 
 def _resolve(name: str, modules: Mapping[str, nn.Module]) -> _Tap:

@@ -47,7 +47,7 @@ class Reducer:
         Raises:
             LinprobeError: Another text.
         """
-        kind, colon, size = text.partition(":")
+        kind, colon, size = str(text).partition(":")
         if kind in ("pool", "random") and size.isdecimal() and int(size):
             return cls("pool" if kind == "pool" else "random", int(size))
         if not colon and kind in _PLAIN:
