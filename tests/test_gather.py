@@ -4,6 +4,7 @@ import pytest
 import torch
 from nets import Encoder, ResNet, Tagger, images, sentences
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import linprobe
 from linprobe import LinprobeError
@@ -67,6 +68,31 @@ def test_a_selector_picks_the_state_of_a_recurrent_net():
         network, (words, words[:, 0] % 3), ["rnn"], select=lambda name, value: value[1][0][0]
     )["rnn"]
     torch.testing.assert_close(found, linprobe.Taps(network, ["rnn"])(words)["rnn"][:, -1])
+
+
+def test_a_selector_pads_a_packed_sequence():
+    class Packed(Encoder):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(8, 5, batch_first=True)
+
+        def forward(self, input_ids, attention_mask):
+            lengths, x = attention_mask.sum(1), self.embed(input_ids)
+            return self.rnn(pack_padded_sequence(x, lengths, True, enforce_sorted=False))[1][0]
+
+    network, (words, mask, _) = Packed(), sentences(9)
+    data = {"input_ids": words, "attention_mask": mask, "labels": words[:, 0] % 3}
+    with pytest.raises(LinprobeError, match=r"layer 'rnn' gives shape \(\d+, 5\) for 3 samples"):
+        gathered(network, data, ["rnn"])
+    found = gathered(
+        network,
+        data,
+        ["rnn"],
+        tokens="last",
+        select=lambda name, value: pad_packed_sequence(value[0], True, total_length=7)[0],
+    )["rnn"]
+    with torch.no_grad():
+        torch.testing.assert_close(found, network(words, mask)[0])
 
 
 def test_tokens_that_the_mask_hides_do_not_count():

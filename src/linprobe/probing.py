@@ -1,6 +1,8 @@
 """`linprobe.probe`: certified probes of any network."""
 
+import re
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
@@ -28,11 +30,13 @@ from linprobe.progress import OnEvent, ignore
 from linprobe.randomness import fixed_randomness
 from linprobe.results import ProbeRecord
 from linprobe.splits import Split, read_groups
-from linprobe.taps import Select
+from linprobe.taps import Select, modules_by_path
 from linprobe.untrained import untrained_copy
 
 _EXAMPLE = 3  # samples of the example that shapes are read from; batches have other sizes
 _INPUT_TAP = ":in"  # of the network itself
+_CALL = re.compile(r"(#\d+)?(:in)?$")
+_CHANNELS_FIRST = (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d)
 
 
 def probe(
@@ -180,7 +184,23 @@ def _plan(
         name, why = next(iter(left_out.items()))
         others = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         notes.append(f"Left out: layer {name!r}, which {why}{others}.")
+    odd = list(_channels_as_tokens(reader.network, points))
+    if odd:
+        others = f", and of {len(odd) - 1} more" if len(odd) > 1 else ""
+        notes.append(
+            f"The channels of layer {odd[0]!r}{others} were taken for tokens; tokens=None flattens "
+            "what a one-dimensional convolution gives."
+        )
     return points, notes
+
+
+def _channels_as_tokens(network: nn.Module, points: list[Point]) -> Iterator[str]:
+    """Points whose second dimension is one of channels, though tokens were picked along it."""
+    modules = modules_by_path(network)
+    for point in points:
+        module = modules.get(_CALL.sub("", point.name))
+        if point.reduction.tokens is not None and isinstance(module, _CHANNELS_FIRST):
+            yield point.name
 
 
 def _inputs(reader: Reader, splits: list[Split], task: Task, budget: float) -> Pair:
