@@ -407,6 +407,15 @@ def test_channels_that_were_taken_for_tokens_are_reported():
     assert [r.num_features for r in flat.records] == [64, 248, 248]
 
 
+def test_a_compiled_network_goes_by_its_own_name(network):
+    data = {"train": (X, Y), "test": (X, Y), "layers": "layer?.0.relu*"}
+    plain = probed(network, **data)
+    compiled = probed(torch.compile(network, backend="eager"), **data)
+    assert list(compiled) == [f"layer{i}.0.relu{call}" for i in (1, 2) for call in ("", "#2")]
+    assert same(plain, compiled)
+    assert compiled.run.config["network"] == plain.run.config["network"] == "ResNet"
+
+
 def test_a_network_without_values():
     with pytest.raises(LinprobeError, match="parameters on the device 'meta', without values"):
         probed(ResNet().to("meta"), (X, Y), (X, Y))

@@ -129,7 +129,7 @@ def probe(
 
         others = controls_of_task(task, wanted, inputs, untrained)
     config = {
-        "network": type(network).__name__,
+        "network": type(modules_by_path(network)[""]).__name__,  # not its compiled wrapper
         "reduce": reduce,
         "tokens": tokens,
         "groups": groups is not None,
