@@ -59,6 +59,14 @@ def test_resnet(fashion_mnist):
 
 
 @pytest.mark.slow
+def test_stranger(fashion_mnist):
+    pytest.importorskip("transformers")
+    (stages,) = test_errors(run("stranger.py"))
+    assert list(stages) == [f"resnet.encoder.stages.{i}" for i in range(4)]
+    assert max(stages.values()) < 0.7
+
+
+@pytest.mark.slow
 def test_transformer():
     pytest.importorskip("transformers")
     itself, before = test_errors(run("transformer_tokens.py"))
