@@ -44,9 +44,19 @@ def test_the_axis_says_the_scale():
     lines = text_curves(run_record(checkpoint_record([0.4, 0.2])), width=49, braille=False)
     assert lines[0] == "test error, untrained"
     assert lines[1].startswith(" 0.4000 |")
+    assert lines[1 + HEIGHT // 2].startswith(" 0.2000 |")
     assert lines[HEIGHT].startswith(" 0.0000 |")
     assert lines[HEIGHT + 1].split() == ["input", "logits"]
     assert len(lines[HEIGHT + 1]) == 49
+
+
+@pytest.mark.parametrize(
+    ("highest", "top"), [(0.674, 0.7), (0.7, 0.7), (0.0731, 0.08), (0.09, 0.1), (1.0, 1.0)]
+)
+def test_a_linear_scale_ends_at_a_round_number(highest, top):
+    lines = text_curves(run_record(checkpoint_record([highest, highest / 2])), width=49)
+    assert lines[1].startswith(f" {top:.4f} ")
+    assert lines[1 + HEIGHT // 2].startswith(f" {top / 2:.4f} ")
 
 
 def test_errors_far_apart_get_a_logarithmic_scale_that_checkpoints_share():

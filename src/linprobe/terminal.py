@@ -87,7 +87,12 @@ def print_summary(console: Console, run: RunRecord, folder: object = None) -> No
     else:
         console.print(_overview(run))
     for line in summary_lines(run, folder):
-        console.print(escape(line), soft_wrap=True)
+        print_sentence(console, line)
+
+
+def print_sentence(console: Console, text: str) -> None:
+    """Print a line of text as it is: broken between words in a terminal, and never in a file."""
+    console.print(text, markup=False, soft_wrap=not console.is_terminal)
 
 
 def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:

@@ -26,7 +26,7 @@ def _show(options: argparse.Namespace) -> None:
     from linprobe.report.textcurve import text_curves
     from linprobe.report.wording import steps_summary
     from linprobe.results import load_run
-    from linprobe.terminal import make_console, print_summary
+    from linprobe.terminal import make_console, print_sentence, print_summary
 
     run = load_run(options.run)
     console = make_console()
@@ -37,5 +37,4 @@ def _show(options: argparse.Namespace) -> None:
         console.print(line, markup=False, soft_wrap=True)
     for checkpoint in run.checkpoints:
         if checkpoint.steps:
-            text = f"{checkpoint.name}: {steps_summary(checkpoint.steps)}"
-            console.print(text, markup=False)
+            print_sentence(console, f"{checkpoint.name}: {steps_summary(checkpoint.steps)}")

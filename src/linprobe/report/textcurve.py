@@ -12,10 +12,11 @@ from linprobe.report import wording
 from linprobe.report.references import Scale, fitting_scale
 from linprobe.results import CheckpointRecord, RunRecord
 
-HEIGHT = 8
+HEIGHT = 9  # odd: the middle row stands for the middle of the scale
 _LABEL = 7  # letters of the numbers at the axis
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # of a Braille letter, (row, side)
 _BRAILLE = 0x2800
+_TOPS = (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 7, 8, 10)  # of a linear scale, times a power of ten
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,15 @@ def _axis(run: RunRecord) -> _Axis | None:
         return None
     high = max(*rates, wording.least_rate(run))
     if fitting_scale(run, run.checkpoints, alone=True) == "linear":
-        return _Axis("linear", 0.0, high)
+        return _Axis("linear", 0.0, _rounded_up(high))
     low = min(rate if rate > 0 else wording.least_rate(run) for rate in rates)
     return _Axis("log", low, high)
+
+
+def _rounded_up(rate: float) -> float:
+    """The least rate of few digits that is not below a positive one."""
+    power = 10.0 ** math.floor(math.log10(rate))
+    return next(top * power for top in _TOPS if top * power >= rate * (1 - 1e-9))
 
 
 def _curve(checkpoint: CheckpointRecord, axis: _Axis, width: int, *, braille: bool) -> list[str]:

@@ -69,8 +69,21 @@ function confusionPart({ confusion, classErrors, mistakes }) {
   return parts;
 }
 
+// What stands beside a layer's error in the curve, for those who can't point at it.
+function comparisons(references, place) {
+  const parts = references.flatMap((item) => {
+    if (known(item.value)) return [[item.label, rate(item.value)]];
+    const point = item.points.find((candidate) => candidate.place === place);
+    if (!point) return [];
+    const draws = point.draws > 1 ? `, mean of ${point.draws}` : "";
+    const gain = known(point.selectivity) ? `, selectivity ${rate(point.selectivity)}` : "";
+    return [[item.label, rate(point.value) + draws + gain]];
+  });
+  return parts.length ? [make("h3", {}, "What to compare its test error with"), facts(parts)] : [];
+}
+
 function drawDetail(view) {
-  const { probes, label } = data.checkpoints[view.checkpoint];
+  const { probes, label, references } = data.checkpoints[view.checkpoint];
   const probe = probes.find((candidate) => candidate.place === view.layer);
   byId("detail").classList.toggle("empty", !probe);
   byId("detail-hint").hidden = Boolean(probe);
@@ -93,6 +106,7 @@ function drawDetail(view) {
     ]),
   );
   if (probe.step) byId("detail-body").append(make("p", {}, `Against ${data.layers[probe.after]}, the layer before: ${probe.step}.`));
+  byId("detail-body").append(...comparisons(references, probe.place));
   if (found) byId("detail-body").append(...confusionPart(found));
   else byId("detail-body").append(make("p", { class: "note" }, "The record holds no confusion matrix for this probe."));
 }

@@ -10,6 +10,12 @@ const view = {
 };
 let playing = null;
 
+// Markers of the key, as in the curve; a circle is drawn as one.
+const SHAPES = {
+  D: "17,2 21,6 17,10 13,6", s: "13.5,2.5 20.5,2.5 20.5,9.5 13.5,9.5",
+  "^": "17,2 21,9.5 13,9.5", v: "17,10 21,2.5 13,2.5",
+};
+
 function spread() {
   const values = data.checkpoints.flatMap(({ probes, references }) => [
     ...probes.map((probe) => probe.values[view.measure]),
@@ -34,7 +40,8 @@ function sample(dash, name, marker) {
       "stroke-dasharray": dash.join(" ") });
   }
   if (marker === "bar") add("rect", { x: 12, y: 0, width: 10, height: 12, fill: `var(--${name})`, opacity: 0.45 });
-  if (marker === "full") add("circle", { cx: 17, cy: 6, r: 4.5, fill: `var(--${name})` });
+  if (SHAPES[marker]) add("polygon", { points: SHAPES[marker], fill: `var(--${name})` });
+  if (marker === "full" || marker === "o") add("circle", { cx: 17, cy: 6, r: 4.5, fill: `var(--${name})` });
   if (marker === "hollow") {
     add("circle", { cx: 17, cy: 6, r: 4.5, fill: "var(--surface)", stroke: `var(--${name})`, "stroke-width": 2 });
   }
@@ -56,7 +63,8 @@ function drawKey() {
       entries.push(entry(sample(null, "orange", "bar"), data.optimum.label));
     }
     for (const item of references) {
-      entries.push(entry(sample(item.dash.map((length) => 2 * length), item.colour),
+      const marker = known(item.value) ? null : item.marker;
+      entries.push(entry(sample(item.dash.map((length) => 2 * length), item.colour, marker),
         known(item.value) ? `${item.label}, ${rate(item.value)}` : item.label));
     }
   }
@@ -72,6 +80,10 @@ function draw() {
   byId("checkpoint-name").textContent = checkpoint.label;
   byId("print-checkpoint").textContent = `Checkpoint ${checkpoint.label}; ${place}`;
   byId("steps").textContent = checkpoint.steps;
+  const { label } = data.measures[view.measure];
+  byId("curve-title").textContent = `${label[0].toUpperCase()}${label.slice(1)} along the depth`;
+  const bounded = view.measure === 0 && has((probe) => probe.optimum);
+  byId("optimum-label").style.display = bounded ? "" : "none";
   byId("log").checked = view.log;
   drawKey();
   drawDetail(view);
@@ -148,7 +160,6 @@ function start() {
   });
   byId("log").addEventListener("change", (event) => { view.log = event.target.checked; draw(); });
   byId("optimum").checked = view.optimum;
-  byId("optimum-label").style.display = has((probe) => probe.optimum) ? "" : "none";
   byId("optimum").addEventListener("change", (event) => { view.optimum = event.target.checked; draw(); });
   byId("others").addEventListener("change", (event) => { view.others = event.target.checked; draw(); });
   byId("slider").addEventListener("input", (event) => { stop(); goTo(Number(event.target.value)); });

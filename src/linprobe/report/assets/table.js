@@ -7,6 +7,7 @@ const columns = [
   { key: "layer", label: "layer", value: (probe) => probe.place },
   { key: "test", label: "test error, 95\u00a0%\u00a0interval", value: (probe) => probe.test, text: (probe) => rate(probe.test), below: (probe) => span(probe.interval) },
   { key: "verdict", label: "step", left: true, value: (probe) => probe.verdict, text: (probe) => probe.verdict || "", when: (probe) => probe.verdict },
+  { key: "measure", value: (probe, view) => probe.values[view.measure], text: (probe, view) => rate(probe.values[view.measure]) },
   numeric("train", "train error", rate),
   numeric("width", "width", whole),
   { key: "l2", label: "l2", value: (probe) => probe.l2, text: (probe) => penalty(probe.l2) + (probe.edge ? " (end)" : "") },
@@ -17,10 +18,13 @@ const columns = [
 
 const order = { key: "layer", down: false };
 
+// What the curve shows has a column of its own, unless it has one anyway.
+const spare = (column, view) => column.key === "measure" && view.measure < 2;
+
 // Unknown values come last in either direction.
-function compare(one, other) {
+function compare(one, other, view) {
   const { value } = columns.find((column) => column.key === order.key);
-  const [a, b] = [value(one), value(other)];
+  const [a, b] = [value(one, view), value(other, view)];
   const [lost, alsoLost] = [a === null || a === undefined, b === null || b === undefined];
   if (lost || alsoLost) return lost - alsoLost || one.place - other.place;
   const sign = order.down ? -1 : 1;
@@ -31,7 +35,7 @@ function compare(one, other) {
 function drawHead(redraw) {
   const row = make("tr");
   for (const column of columns) {
-    const button = make("button", { type: "button" }, column.label);
+    const button = make("button", { type: "button" });
     button.addEventListener("click", () => {
       order.down = order.key === column.key && !order.down;
       order.key = column.key;
@@ -48,12 +52,14 @@ function drawBody(view, select) {
     const chosen = head.dataset.key === order.key;
     const column = columns.find(({ key }) => key === head.dataset.key);
     head.setAttribute("aria-sort", chosen ? (order.down ? "descending" : "ascending") : "none");
-    head.firstChild.textContent = column.label + (chosen ? (order.down ? " \u25bc" : " \u25b2") : "");
+    head.hidden = spare(column, view);
+    const label = column.label || data.measures[view.measure].label;
+    head.firstChild.textContent = label + (chosen ? (order.down ? " \u25bc" : " \u25b2") : "");
   }
   const { probes } = data.checkpoints[view.checkpoint];
   const wanted = view.search.trim().toLowerCase();
   const shown = probes.filter((probe) => data.layers[probe.place].toLowerCase().includes(wanted));
-  const rows = [...shown].sort(compare).map((probe) => tableRow(probe, view, select));
+  const rows = [...shown].sort((one, other) => compare(one, other, view)).map((probe) => tableRow(probe, view, select));
   document.querySelector("#table tbody").replaceChildren(...rows);
   byId("count").textContent = `${shown.length} of ${probes.length} layers`;
 }
@@ -64,7 +70,8 @@ function tableRow(probe, view, select) {
   const row = make("tr", probe.place === view.layer ? { class: "selected" } : {},
     make("th", { scope: "row", class: "name" }, button));
   for (const column of columns.slice(1)) {
-    const element = make("td", {}, column.text(probe));
+    const element = make("td", {}, column.text(probe, view));
+    element.hidden = spare(column, view);
     if (column.below) element.append(make("div", { class: "note" }, column.below(probe)));
     if (column.words) element.className = probe.certified ? "words" : "words warn";
     else if (column.left) element.className = "left";
