@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score, top_k_accuracy_score
 
 from linprobe.errors import LinprobeError
 from linprobe.evaluation import (
+    ECE_BINS,
     auroc,
     class_frequencies,
     evaluate,
@@ -68,6 +71,18 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error(p, labels) == pytest.approx((0.8 + 0.8) / 4)
     # In one bin the surplus and the lack of confidence cancel.
     assert expected_calibration_error(p, labels, num_bins=1) == pytest.approx(abs(3.0 - 3.0) / 4)
+
+
+def test_calibration_error_agrees_with_scikit_learns_curve():
+    logits, labels = made_up(4, n=3000)
+    p = logits.softmax(0)
+    confidence, predicted = (part.numpy() for part in p.max(0))
+    right = predicted == labels.numpy()
+    accuracy, mean = calibration_curve(right, confidence, n_bins=ECE_BINS)
+    counts, _ = np.histogram(confidence, bins=ECE_BINS, range=(0, 1))
+    expected = (counts[counts > 0] * abs(accuracy - mean)).sum() / len(right)
+    assert expected > 0.05
+    assert expected_calibration_error(p, labels) == pytest.approx(expected)
 
 
 def test_calibration_error_tells_a_calibrated_predictor_from_an_overconfident_one():

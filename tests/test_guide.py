@@ -1,14 +1,17 @@
-"""Code in the guide and in README runs as it stands."""
+"""Code in the guides and in README runs as it stands."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import tiny_dataset
 
+from linprobe.evidence import CONTROLS, Evaluation
+
 ROOT = Path(__file__).parent.parent
-GUIDE = ROOT / "docs" / "any-network.md"
+DOCS = ROOT / "docs"
 
 
 def blocks_of(path, language):
@@ -16,14 +19,25 @@ def blocks_of(path, language):
     return re.findall(pattern, path.read_text(encoding="utf-8"), re.M | re.S)
 
 
-def test_every_block_of_the_guide_runs(tmp_path, monkeypatch, capsys):
-    blocks = blocks_of(GUIDE, "python")
-    assert len(blocks) >= 6
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs all blocks of a guide, one after the other; returns the names that they leave."""
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, GUIDE.name, "exec"), names)
+
+    def run_blocks(guide, least):
+        blocks = blocks_of(DOCS / guide, "python")
+        assert len(blocks) >= least
+        torch.manual_seed(0)
+        names: dict[str, object] = {}
+        for block in blocks:
+            exec(compile(block, guide, "exec"), names)
+        return names
+
+    return run_blocks
+
+
+def test_any_network(run, tmp_path, capsys):
+    names = run("any-network.md", 6)
     printed = capsys.readouterr().out
     assert "MaxPool2d" in printed and "3 of 3 probes converged" in printed
     assert (tmp_path / "my-run" / "results.json").exists()
@@ -50,3 +64,21 @@ def test_readmes_stranger_prints_what_readme_shows(monkeypatch, capsys):
     example = (ROOT / "examples" / "stranger.py").read_text(encoding="utf-8")
     for line in block.splitlines():
         assert line in example or "data." in line
+
+
+def test_evidence(run, capsys):
+    names = run("evidence.md", 6)
+    printed = capsys.readouterr().out
+    assert "0 1 " in printed and "shuffled_labels 1 " in printed
+    assert names["code"].compression > 1
+    assert len(names["hardest"]) == 10
+    # What is kept of each sample is what the record's mean was taken of.
+    information = names["probe"].record.evaluation.v_information_bits
+    assert float(names["pvi"].mean()) == pytest.approx(information, rel=1e-5)
+
+
+def test_evidence_names_each_field_of_the_record():
+    text = (DOCS / "evidence.md").read_text(encoding="utf-8")
+    names = [field.name for field in fields(Evaluation) if field.name != "num_test"]
+    for name in (*names, *CONTROLS):
+        assert f"`{name}`" in text or f".{name}`" in text, name

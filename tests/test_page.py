@@ -9,7 +9,14 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from records import checkpoint_record, evaluation_record, probe_record, run_record
+from records import (
+    checkpoint_record,
+    control_record,
+    evaluation_record,
+    probe_record,
+    run_record,
+    step_record,
+)
 
 from linprobe import cli
 from linprobe.errors import LinprobeError
@@ -120,7 +127,15 @@ def test_a_deep_run_with_all_evidence_stays_below_six_megabytes(tmp_path):
     confusion = tuple(tuple(100 + i for i in range(10)) for _ in range(10))
     found = evaluation_record(confusion=confusion, per_class_error_rate=(1 / 3,) * 10)
     probes = tuple(probe_record(i, f"layer{i}", 1 / 3, evaluation=found) for i in range(130))
-    run = run_record(*(checkpoint_record([], f"step{i}", i, probes=probes) for i in range(3)))
+    controls = tuple(
+        control_record(name, probe.layer, repeat=repeat)
+        for name in ("shuffled_labels", "control_task", "untrained", "random_features")
+        for probe in probes
+        for repeat in range(3)
+    )
+    steps = tuple(step_record(to_layer=probe.layer) for probe in probes[1:])
+    more = {"probes": probes, "controls": controls, "steps": steps}
+    run = run_record(*(checkpoint_record([], f"step{i}", i, **more) for i in range(3)))
     path = write_report(run, tmp_path)
     assert path.stat().st_size < 6_000_000
     assert path.read_text(encoding="utf-8") == report_html(run)

@@ -11,6 +11,7 @@ from linprobe.progress import Event
 from linprobe.terminal import (
     duration,
     make_console,
+    print_sentence,
     print_summary,
     show_progress,
     summary_lines,
@@ -40,6 +41,16 @@ def printed(run):
     target = console()
     print_summary(target, run, "runs/x")
     return target.file.getvalue()
+
+
+def test_sentences_break_between_words_in_terminals_and_never_in_files():
+    words = "a sentence [with brackets] that is longer than twenty letters"
+    for terminal in (True, False):
+        target = Console(file=io.StringIO(), force_terminal=terminal, width=20, highlight=False)
+        print_sentence(target, words)
+        lines = target.file.getvalue().splitlines()
+        assert " ".join(line.strip() for line in lines) == words
+        assert (max(map(len, lines)) <= 20) is terminal
 
 
 def test_files_get_a_plain_line_a_milestone():
