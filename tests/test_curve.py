@@ -18,16 +18,16 @@ from records import (
 )
 
 from linprobe.report.curve import draw_curve
-from linprobe.report.style import BLUE, NETWORK, OPTIMUM_LABEL, STYLE, VERMILION
+from linprobe.report.style import BLUE, CONTROL_LOOKS, NETWORK, OPTIMUM_LABEL, STYLE, VERMILION
 
 RATES = [0.08, 0.02, 0.03, 0.01]
 
 
-def drawn(checkpoint, scale="linear", *, inches=6.0, alone=True, **changes):
+def drawn(checkpoint, scale="linear", *, inches=6.0, alone=True, controls=True, **changes):
     axes = Figure().add_subplot()
     with matplotlib.rc_context(STYLE):
         run = run_record(checkpoint, **changes)
-        draw_curve(axes, run, checkpoint, scale, inches=inches, alone=alone)
+        draw_curve(axes, run, checkpoint, scale, inches=inches, alone=alone, controls=controls)
     return axes
 
 
@@ -129,6 +129,16 @@ def test_a_linear_scale_shows_what_fits_beside_the_probes():
     low, high = axes.get_ylim()
     assert low == 0
     assert 0.08 < high < 0.12
+
+
+def test_a_linear_scale_holds_the_controls_that_were_asked_for():
+    checkpoint = checkpoint_record(RATES, controls=(control_record("shuffled_labels", "input"),))
+    axes = drawn(checkpoint)
+    assert axes.get_ylim()[1] > 0.9
+    assert CONTROL_LOOKS["shuffled_labels"].label in labelled(axes)
+    axes = drawn(checkpoint, controls=False)
+    assert axes.get_ylim()[1] < 0.12
+    assert labelled(axes) == ["probe, certified optimum"]
 
 
 def test_a_logarithmic_scale_shows_everything_even_zero():

@@ -116,6 +116,13 @@ def test_the_page_says_where_its_numbers_come_from():
         assert part in text
 
 
+def test_settings_have_no_digits_that_nobody_reads():
+    config = {"fraction": 1 / 6, "path": [0.1, 1e-9], "rows": 123456789, "none": None}
+    text = Elements(report_html(run_record(checkpoint_record([0.1]), config=config))).text
+    for part in ("fraction 0.166667", "path 0.1, 1e-09", "rows 123456789", "none none"):
+        assert part in text
+
+
 def test_a_probe_report_names_its_network_and_its_data():
     run = run_record(checkpoint_record([0.1]), experiment="probe", config={"network": "ResNet"})
     text = Elements(report_html(run)).text

@@ -168,6 +168,13 @@ def test_panels_share_a_logarithmic_scale():
     assert left.get_ylim()[0] < 0.001
 
 
+def test_curves_of_a_run_hold_its_controls_and_the_papers_figure_its_probes():
+    checkpoint = checkpoint_record(RATES, controls=(control_record(layer="input"),))
+    run = run_record(checkpoint, experiment="mine", dataset={})
+    assert draw_run(run).axes[0].get_ylim()[1] > 0.9
+    assert figure5(run, "untrained").axes[0].get_ylim()[1] < 0.5
+
+
 def test_titles_of_a_probe_report_are_left_to_it():
     run = run_record(checkpoint_record(RATES), experiment="probe")
     assert draw_run(run).axes[0].get_title() == ""

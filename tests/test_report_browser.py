@@ -392,6 +392,8 @@ def test_paper_is_light_and_holds_the_whole_table(browser, report):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert not one(browser, "#player").is_displayed()
     assert one(browser, "#print-checkpoint").is_displayed()
+    head = "return getComputedStyle(document.querySelector('thead th'), '::after').content"
+    assert browser.execute_script(head) == '"layer"'
     scroll = "const box = document.getElementById('table-scroll');"
     assert browser.execute_script(scroll + "return box.scrollHeight <= box.clientHeight")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -27,6 +27,7 @@ def draw_curve(
     *,
     inches: float,
     alone: bool,
+    controls: bool = True,
 ) -> None:
     """Draw one checkpoint.
 
@@ -34,16 +35,19 @@ def draw_curve(
         axes: empty ones.
         run: for the size of the test split and the rate of the commonest class.
         checkpoint: with at least one probe.
-        scale: of the error; a linear one starts at 0 and holds the probes, with what fits beside
-            them; a logarithmic one holds everything.
+        scale: of the error; a linear one starts at 0 and holds the probes and, of what else there
+            is, what fits beside them; a logarithmic one holds everything.
         inches: width of the axes, which decides whether values can be written at the points.
         alone: the key can name values: no other checkpoint shares it, and there is room.
+        controls: a linear scale holds the controls that the run was asked for, too.
     """
     probes = checkpoint.probes
     floor = wording.least_rate(run) if scale == "log" else 0.0
     beside = references(run, checkpoint)
     if scale == "linear":
         highest = [_or(probe.test_error_ci95[1], 0.0) for probe in probes]
+        if controls:
+            highest += [_or(control.test_error_rate, 0.0) for control in checkpoint.controls]
         top = min(1.0, 1.15 * (max(highest) or 1.0))
         axes.set_ylim(0, top)
         beside = [found for found in beside if found.values and max(found.values) <= top]

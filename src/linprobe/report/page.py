@@ -159,5 +159,10 @@ def _tree(value: Any) -> str:
         items = (f"<li><b>{escape(key)}</b> {_tree(item)}</li>" for key, item in value.items())
         return f"<ul>{''.join(items)}</ul>"
     if isinstance(value, list):
-        return escape(", ".join(str(item) for item in value))
-    return escape("none" if value is None or value == {} else str(value))
+        return escape(", ".join(_plain(item) for item in value))
+    return escape("none" if value is None or value == {} else _plain(value))
+
+
+def _plain(value: Any) -> str:
+    """A number without digits that nobody reads; all else as Python writes it."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -63,14 +63,15 @@ def draw_run(
     if not names:
         raise LinprobeError("the run has no checkpoints; expected at least one to draw")
     shown = [_with_probes(run, name) for name in names]
-    return _curves(run, shown, fitting_scale(run, shown), style)
+    return _curves(run, shown, fitting_scale(run, shown), style, controls=True)
 
 
 def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None) -> Figure:
     """Test error of a probe at each probe point, for one checkpoint (Figure 5a or 5b).
 
     Each panel has its own linear scale, from 0: the error of an untrained network's logits would
-    press a trained network's curve flat. Each point has its value beside it where there is room.
+    press a trained network's curve flat; so would controls, of which it shows those that fit. Each
+    point has its value beside it where there is room.
 
     Args:
         run: the record; its `config` may hold "recipe".
@@ -80,7 +81,7 @@ def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None
     Raises:
         LinprobeError: The run has no such checkpoint, or it has no probes.
     """
-    return _curves(run, [_with_probes(run, checkpoint_name)], "linear", style)
+    return _curves(run, [_with_probes(run, checkpoint_name)], "linear", style, controls=False)
 
 
 def figure8(run: RunRecord, split: Split = "test", style: StyleName | None = None) -> Figure:
@@ -158,7 +159,12 @@ def _settings(style: StyleName | None) -> Any:
 
 
 def _curves(
-    run: RunRecord, shown: Sequence[CheckpointRecord], scale: Scale, style: StyleName | None
+    run: RunRecord,
+    shown: Sequence[CheckpointRecord],
+    scale: Scale,
+    style: StyleName | None,
+    *,
+    controls: bool,
 ) -> Figure:
     """A panel a checkpoint; on a linear scale each has its own, on a logarithmic one all share."""
     columns = min(len(shown), _MOST_COLUMNS)
@@ -171,7 +177,7 @@ def _curves(
         grid = every[: len(shown)]
         for axes, checkpoint in zip(grid, shown, strict=True):
             inches = 0.85 * size[0] / columns
-            draw_curve(axes, run, checkpoint, scale, inches=inches, alone=alone)
+            draw_curve(axes, run, checkpoint, scale, inches=inches, alone=alone, controls=controls)
             if run.experiment != "probe":
                 recipe = run.config.get("recipe")
                 axes.set_title(_state(checkpoint) + (f", {recipe} recipe" if recipe else ""))
@@ -269,4 +275,5 @@ def _watermark(axes: Axes) -> None:
         alpha=0.25,
         weight="bold",
         zorder=10,
+        in_layout=False,  # it may cross the space between panels, and takes none
     )

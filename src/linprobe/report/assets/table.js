@@ -54,6 +54,7 @@ function drawBody(view, select) {
     head.setAttribute("aria-sort", chosen ? (order.down ? "descending" : "ascending") : "none");
     head.hidden = spare(column, view);
     const label = column.label || data.measures[view.measure].label;
+    head.dataset.label = label;
     head.firstChild.textContent = label + (chosen ? (order.down ? " \u25bc" : " \u25b2") : "");
   }
   const { probes } = data.checkpoints[view.checkpoint];
