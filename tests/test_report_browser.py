@@ -23,6 +23,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from linprobe.metrics import wilson_interval
 from linprobe.report.page import write_report
 from linprobe.report.style import DARK, LIGHT
 
@@ -325,6 +326,15 @@ def test_a_layer_is_told_with_its_controls(page):
     assert beside["same layer, labels shuffled"] == "0.9000, mean of 2, selectivity 0.8000"
     assert beside["the network's own error"] == "0.9000"
     assert beside["always the commonest class"] == "0.8865"
+
+
+def test_a_layer_is_told_with_the_range_of_the_exact_optimum(page):
+    one(page, "tbody tr:nth-child(1) th button").click()
+    facts = dict(pair.split("\n") for pair in texts(page, "#detail-body p + .facts > div"))
+    low, high = wilson_interval(3000, 10_000)
+    assert facts["95 % interval"] == f"{low:.4f}\N{EN DASH}{high:.4f}"
+    assert facts["range of the exact optimum"] == "0.0400\N{EN DASH}0.4000"
+    assert facts["l2"] == "1e-3"
 
 
 def test_the_key_has_the_markers_of_the_curve(page):

@@ -14,6 +14,7 @@ _REASONS = {
 }
 
 _MAX_NAMED = 3
+_OPEN = 0.5  # width of an interval of error rates that tells nothing
 _MIDDLE = "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -58,6 +59,8 @@ def _flips(probe: ProbeRecord) -> str:
     low, high = found.optimum_error_interval
     if low == high:
         return ", which has this very test error"
+    if high - low > _OPEN:
+        return ", whose test error this gap leaves open"
     return f", whose test error is between {low:.4f} and {high:.4f}"
 
 

@@ -96,6 +96,7 @@ function drawDetail(view) {
     facts([
       ["test error", rate(probe.test)],
       ["95 % interval", span(probe.interval)],
+      ...(probe.optimum ? [[data.optimum.label, span(probe.optimum)]] : []),
       ["training error", rate(probe.train)],
       ["width", whole(probe.width) + (probe.reducer ? `, reduced: ${probe.reducer}` : "")],
       ["l2", penalty(probe.l2) + (probe.edge ? ", end of the path" : "")],
