@@ -117,9 +117,15 @@ def test_the_page_says_where_its_numbers_come_from():
 
 
 def test_settings_have_no_digits_that_nobody_reads():
-    config = {"fraction": 1 / 6, "path": [0.1, 1e-9], "rows": 123456789, "none": None}
+    config = {"fraction": 1 / 6, "path": [0.1, 1e-9], "rows": 123456789, "none": None, "list": []}
     text = Elements(report_html(run_record(checkpoint_record([0.1]), config=config))).text
-    for part in ("fraction 0.166667", "path 0.1, 1e-09", "rows 123456789", "none none"):
+    for part in (
+        "fraction 0.166667",
+        "path 0.1, 1e-09",
+        "rows 123456789",
+        "none none",
+        "list none",
+    ):
         assert part in text
 
 

@@ -230,15 +230,42 @@ def test_play_goes_from_first_to_last_and_stops(page):
     assert "end" in one(page, "#checkpoint-name").text
 
 
+def move_to(browser, place):
+    moves = ActionChains(browser)
+    moves.w3c_actions.pointer_action.move_to_location(*map(round, place))
+    moves.perform()
+
+
+def test_hover_finds_the_probe_below_a_control_and_the_control_elsewhere(browser, tmp_path):
+    controls = tuple(
+        control_record("untrained", layer, test_error_rate=rate, selectivity=None)
+        for layer, rate in (("input", 0.3), ("logits", 0.5))
+    )
+    run = run_record(checkpoint_record([0.3, 0.1], controls=controls))
+    open_page(browser, write_report(run, tmp_path).as_uri())
+    for rate, found in ((0.3, "l2 1e-6"), (0.5, "same layer, untrained network 0.5000")):
+        place = drawn(
+            browser,
+            "const b = chart.getBoundingClientRect(), l = chart._fullLayout;"
+            f"const x = {int(rate == 0.5)}, y = {rate};"
+            "return [b.x + l.xaxis._offset + l.xaxis.d2p(x), b.y + l.yaxis._offset + "
+            "l.yaxis.d2p(y)]",
+        )
+        move_to(browser, place)
+        WebDriverWait(browser, 5).until(
+            lambda _, found=found: any(
+                found in text for text in texts(browser, "#chart .hoverlayer .hovertext")
+            )
+        )
+
+
 def test_hover_tells_what_a_point_is(page):
     place = drawn(
         page,
         "const b = chart.getBoundingClientRect(), l = chart._fullLayout;"
         "return [b.x + l.xaxis._offset + l.xaxis.d2p(3), b.y + l.yaxis._offset + l.yaxis.d2p(.05)]",
     )
-    point = ActionChains(page)
-    point.w3c_actions.pointer_action.move_to_location(*map(round, place))
-    point.perform()
+    move_to(page, place)
     WebDriverWait(page, 5).until(lambda _: texts(page, "#chart .hoverlayer .hovertext"))
     (label,) = texts(page, "#chart .hoverlayer .hovertext")
     for part in ("logits", "0.0500", "l2 1e-6", "3.0e-5 nats", "22 passes", "width 128"):

@@ -158,9 +158,9 @@ def _tree(value: Any) -> str:
     if isinstance(value, dict) and value:
         items = (f"<li><b>{escape(key)}</b> {_tree(item)}</li>" for key, item in value.items())
         return f"<ul>{''.join(items)}</ul>"
-    if isinstance(value, list):
+    if isinstance(value, list) and value:
         return escape(", ".join(_plain(item) for item in value))
-    return escape("none" if value is None or value == {} else _plain(value))
+    return escape("none" if value in (None, {}, []) else _plain(value))
 
 
 def _plain(value: Any) -> str:

@@ -55,8 +55,7 @@ function points(probes, view) {
   const away = (i, end) => Math.abs(placed(shown[i].interval[end], view) - y[i]);
   return {
     type: "scatter", mode: "markers", x: shown.map((probe) => probe.place), y,
-    customdata: shown.map((probe) => probe.place),
-    text: shown.map((probe) => hoverText(probe, view)), hoverinfo: "text",
+    hoverinfo: "skip",
     marker: {
       opacity: 1,
       size: shown.map((probe) => (probe.place === view.layer ? 13 : crowded ? 5 : 9)),
@@ -70,6 +69,18 @@ function points(probes, view) {
       thickness: crowded ? 1 : 1.5, width: crowded ? 0 : 4,
       array: y.map((_, i) => away(i, 1)), arrayminus: y.map((_, i) => away(i, 0)),
     },
+  };
+}
+
+// Where points lie on each other the smallest and last one is hit: the probe's.
+function targets(probes, view) {
+  const shown = probes.filter((probe) => known(probe.values[view.measure]));
+  return {
+    type: "scatter", mode: "markers", meta: "targets", marker: { size: 1, opacity: 0 },
+    x: shown.map((probe) => probe.place),
+    y: shown.map((probe) => placed(probe.values[view.measure], view)),
+    customdata: shown.map((probe) => probe.place),
+    text: shown.map((probe) => hoverText(probe, view)), hoverinfo: "text",
   };
 }
 
@@ -141,7 +152,7 @@ function traces(view) {
     ...otherCurves(view),
     ...(view.measure === 0 ? references.map((item) => reference(item, view)) : []),
     ...optimum(probes, view), ...curves(probes, view), points(probes, view),
-    ...unsolved(probes, view),
+    targets(probes, view), ...unsolved(probes, view),
   ];
 }
 

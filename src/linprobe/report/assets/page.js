@@ -134,7 +134,7 @@ async function onKey(event) {
   event.preventDefault();
   await select(probes[next].place, false);
   const chart = byId("chart");
-  const curve = chart.data.findIndex((trace) => trace.error_y && trace.mode === "markers");
+  const curve = chart.data.findIndex((trace) => trace.meta === "targets");
   const point = chart.data[curve].customdata.indexOf(view.layer);
   if (point >= 0) Plotly.Fx.hover(chart, [{ curveNumber: curve, pointNumber: point }]);
   else Plotly.Fx.unhover(chart);
