@@ -1,14 +1,15 @@
 """What a probe's probabilities on the test split show beyond its error rate.
 
 All of it is arithmetic on the (n_classes, n_test) logits of one probe, which cost no further read
-of the features. V-information in bits, calibration, confusion, top-k errors and the ROC area are
-each a few lines; tests compare them with scikit-learn, which stays out of the core.
+of the features. Confusion, calibration, top-k errors and the ROC area are torchmetrics'; tests
+compare them with scikit-learn's.
 """
 
 import math
 
 import torch
 from torch import Tensor
+from torchmetrics.functional import classification as metrics
 
 from linprobe.errors import LinprobeError
 from linprobe.evidence import Evaluation
@@ -38,7 +39,9 @@ def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation
     logits = logits.double()
     num_classes = len(logits)
     log_p = logits.log_softmax(0)
-    confusion = _confusion(logits.argmax(0), labels, num_classes)
+    confusion = metrics.multiclass_confusion_matrix(
+        logits.argmax(0), labels, num_classes, validate_args=False
+    )
     frequencies = class_frequencies(train_labels, num_classes)
     pvi = pointwise_v_information(log_p.gather(0, labels[None])[0], labels, frequencies)
     return Evaluation(
@@ -104,13 +107,12 @@ def expected_calibration_error(
     Args:
         probabilities: (n_classes, n).
         labels: (n,) int64.
-        num_bins: of width ``1 / num_bins``, each open below and closed above.
+        num_bins: of width ``1 / num_bins``.
     """
-    confidence, predicted = probabilities.max(0)
-    bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
-    surplus = confidence - (predicted == labels).to(confidence.dtype)
-    per_bin = surplus.new_zeros(num_bins).index_add_(0, bins, surplus)
-    return float(per_bin.abs().sum() / len(labels))
+    error = metrics.multiclass_calibration_error(
+        probabilities.T, labels, len(probabilities), num_bins, validate_args=False
+    )
+    return float(error)
 
 
 def brier_score(probabilities: Tensor, labels: Tensor) -> float:
@@ -121,14 +123,17 @@ def brier_score(probabilities: Tensor, labels: Tensor) -> float:
 
 def top_k_error_rate(logits: Tensor, labels: Tensor, k: int) -> float:
     """Share of samples whose label is not among the `k` largest of (n_classes, n) logits."""
-    found = (logits.topk(k, dim=0).indices == labels).any(0)
-    return float(1 - found.double().mean())
+    accuracy = metrics.multiclass_accuracy(
+        logits.T, labels, len(logits), average="micro", top_k=k, validate_args=False
+    )
+    wrong = round(len(labels) * (1 - float(accuracy)))  # the accuracy is a float32
+    return wrong / len(labels)
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float | None:
     """Probability that a positive sample scores above a negative one, ties counted half.
 
-    The Mann-Whitney form of the area under the ROC curve (Hanley & McNeil 1982).
+    It is the area under the ROC curve (Hanley & McNeil 1982).
 
     Args:
         scores: (n,).
@@ -137,16 +142,8 @@ def auroc(scores: Tensor, positive: Tensor) -> float | None:
     Returns:
         None where one of the classes has no sample.
     """
-    num_positive = int(positive.sum())
-    num_negative = len(positive) - num_positive
-    if not num_positive or not num_negative:
+    if bool(positive.all()) or not bool(positive.any()):
         return None
-    _, place, counts = scores.unique(return_inverse=True, return_counts=True)
-    rank = counts.cumsum(0).double() - (counts.double() - 1) / 2  # ties share their mean rank
-    won = float(rank[place][positive].sum()) - num_positive * (num_positive + 1) / 2
-    return won / (num_positive * num_negative)
-
-
-def _confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    pairs = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
-    return pairs.view(num_classes, num_classes)
+    # By rank: torchmetrics would squash scores, and so make ties of large ones.
+    place = scores.unique(return_inverse=True)[1].double()
+    return float(metrics.binary_auroc(place / len(place), positive.long(), validate_args=False))
