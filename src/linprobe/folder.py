@@ -9,7 +9,7 @@ from linprobe.errors import LinprobeError
 from linprobe.results import CSV_NAME, JSON_NAME
 
 _WRITTEN = (
-    *(JSON_NAME, CSV_NAME, "report.html", "figure*.*g", "plot-*.*"),
+    *(JSON_NAME, CSV_NAME, "report.html", "figure*.*g", "plot-*.*", "seeds.csv"),
     *(f"{kind}/*.safetensors" for kind in ("probes", "networks", "predictions")),
 )
 

@@ -5,22 +5,24 @@ is not finite is null in JSON and NaN after loading. Fields that a later version
 on loading; a missing field, a wrong type and an unknown schema are errors that name their place.
 """
 
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from linprobe.errors import LinprobeError
 from linprobe.evidence import ControlRecord, DepthStep, Evaluation
-from linprobe.files import replacing
+from linprobe.files import replacing, write_csv
 from linprobe.serial import FieldError, from_json, to_json
 
 SCHEMA = 1
 JSON_NAME = "results.json"
 CSV_NAME = "results.csv"
 CONVERGED = "converged"
+
+Split = Literal["test", "train"]
+"""Of the error rates that a curve shows."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class ProbeRecord:
     def converged(self) -> bool:
         """Whether the certificate is within the tolerance that was asked for."""
         return self.status == CONVERGED
+
+    def error_rate(self, split: Split) -> float:
+        """Of that split."""
+        return self.test_error_rate if split == "test" else self.train_error_rate
 
 
 @dataclass(frozen=True)
@@ -172,13 +178,7 @@ class RunRecord:
         text = json.dumps(to_json({"schema": SCHEMA, **asdict(self)}), indent=1, allow_nan=False)
         with replacing(folder / JSON_NAME) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-        with (
-            replacing(folder / CSV_NAME) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_CSV_COLUMNS)
-            writer.writerows(_csv_rows(self))
+        write_csv(folder / CSV_NAME, _CSV_COLUMNS, _csv_rows(self))
 
 
 def load_run(folder: Path) -> RunRecord:
@@ -189,10 +189,17 @@ def load_run(folder: Path) -> RunRecord:
 
     Raises:
         LinprobeError: No such file, not JSON, another schema, or a field that is missing or has
-            a wrong type; the message names the file and the field.
+            a wrong type; the message names the file and the field. Or the folder holds the runs
+            of several seeds.
     """
     path = Path(folder)
     path = path / JSON_NAME if path.is_dir() else path
+    if path.name == JSON_NAME and not path.exists() and (seeds := seed_folders(path.parent)):
+        names = ", ".join(str(found) for found in seeds)
+        raise LinprobeError(
+            f"{folder} holds the runs of several seeds; expected one of them: {names} (or "
+            f"`linprobe compare {folder}` with another run)"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -215,6 +222,13 @@ def load_run(folder: Path) -> RunRecord:
         raise LinprobeError(f"{path}: {error}") from error
     assert isinstance(run, RunRecord)
     return run
+
+
+def seed_folders(folder: Path) -> tuple[Path, ...]:
+    """Folders of the runs that ``--seeds`` left in `folder`, by seed."""
+    found = [path.parent for path in Path(folder).glob(f"seed*/{JSON_NAME}")]
+    numbered = {int(name): path for path in found if (name := path.name[4:]).isdecimal()}
+    return tuple(numbered[seed] for seed in sorted(numbered))
 
 
 # CSV

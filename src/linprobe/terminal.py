@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,8 +11,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column, Table
 
+from linprobe.curves import Curve, Point
 from linprobe.progress import Event, OnEvent
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
+from linprobe.seeds import seed_words
 
 _WIDTH = 110  # where the output is a file, which has none
 _MAX_DETAILED = 20
@@ -121,6 +123,35 @@ def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
         yield f"Written to {folder}"
 
 
+def print_seeds(console: Console, runs: Sequence[RunRecord], folder: object) -> None:
+    """Print mean and range of the test error over runs that differ in their seed alone."""
+    table = plain_table("test error: mean and range")
+    for checkpoint in runs[0].checkpoints:
+        table.add_column(f"{checkpoint.name}\nmean", justify="right")
+        table.add_column("\nrange", justify="right")
+    curve = Curve("", tuple(runs), "test")
+    points = [curve.points(name) for name in curve.names()]
+    for layer in dict.fromkeys(layer for found in points for layer in found):
+        cells = [_mean_and_range(found.get(layer)) for found in points]
+        table.add_row(escape(layer), *(cell for pair in cells for cell in pair))
+    console.print(table)
+    count, seeds = len(runs), seed_words(runs)
+    console.print(f"Mean of n = {count}, {seeds}; the range is from the least to the largest.")
+    for run in runs:
+        line = next(iter(summary_lines(run)))
+        console.print(f"seed {run.seed}: {line}", soft_wrap=True)
+    if runs[0].quick:
+        console.print("QUICK RUN: it shows that all works; it is not a result.")
+    console.print(escape(f"Written to {folder}"), soft_wrap=True)
+
+
+def _mean_and_range(point: Point | None) -> tuple[str, str]:
+    if point is None:
+        return "", ""
+    error, sure = point.error, "" if point.converged else " *"
+    return f"{error.mean:.4f}{sure}", f"{error.low:.4f}-{error.high:.4f}"
+
+
 def _print_milestone(console: Console, event: Event, started: float) -> None:
     if event.milestone:
         left = time_left(event.fraction, time.perf_counter() - started)
@@ -137,7 +168,7 @@ def _detailed(checkpoint: CheckpointRecord) -> Table:
     title = checkpoint.name
     if math.isfinite(error):
         title += f": {checkpoint.step:,} minibatches, network test error {error:.4f}"
-    table = _table(title)
+    table = plain_table(title)
     for name in ("width", "l2", "train", "test", "95 % interval", "gap", "passes", "seconds"):
         table.add_column(name, justify="right")
     for probe in checkpoint.probes:
@@ -157,7 +188,7 @@ def _detailed(checkpoint: CheckpointRecord) -> Table:
 
 
 def _overview(run: RunRecord) -> Table:
-    table = _table("error rates of the probes")
+    table = plain_table("error rates of the probes")
     for checkpoint in run.checkpoints:
         table.add_column(f"{checkpoint.name}\ntest", justify="right")
         table.add_column("\ntrain", justify="right")
@@ -172,8 +203,8 @@ def _overview(run: RunRecord) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
-    """An empty table that is narrow enough for 80 columns, with a column of layers."""
+def plain_table(title: str, first: str = "layer") -> Table:
+    """An empty table that is narrow enough for 80 columns, with its first column."""
     table = Table(
         title=title,
         title_justify="left",
@@ -181,7 +212,7 @@ def _table(title: str) -> Table:
         pad_edge=False,
         padding=0,
     )
-    table.add_column("layer", overflow="fold")
+    table.add_column(first, overflow="fold")
     return table
 
 

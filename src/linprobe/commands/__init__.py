@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from linprobe.commands import layers, plot, probe, report, reproduce, show
+from linprobe.commands import compare, layers, plot, probe, report, reproduce, show
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
@@ -16,3 +16,4 @@ def add_parsers(commands: "Commands") -> None:
     report.add_parser(commands)
     plot.add_parser(commands)
     show.add_parser(commands)
+    compare.add_parser(commands)

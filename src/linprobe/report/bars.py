@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 
 from linprobe.report.style import BLUE, CONTROL_LOOKS, INK, LIGHT, VERMILION
 from linprobe.report.wording import short_names
-from linprobe.results import ProbeRecord, RunRecord
-
-Split = Literal["test", "train"]
+from linprobe.results import ProbeRecord, RunRecord, Split
 
 _MAX_LABELLED = 12
 
@@ -33,7 +31,7 @@ def draw_bars(axes: Axes, probes: Sequence[ProbeRecord], split: Split, *, inches
         chosen = [i for i in places if probes[i].converged is converged]
         if not chosen:
             continue
-        rates = [_rate(probes[i], split) for i in chosen]
+        rates = [probes[i].error_rate(split) for i in chosen]
         heights = [rate if math.isfinite(rate) else 0.0 for rate in rates]
         # White gaps between few bars; between many they would only thin the colour.
         width = 0.8 if len(probes) <= 2 * _MAX_LABELLED + 8 else 1.0
@@ -69,9 +67,9 @@ def _bar_ticks(layers: Sequence[str], inches: float) -> tuple[list[int], list[st
     return [0, *inner, last], names, False
 
 
-def mark_skip(axes: Axes, probes: Sequence[ProbeRecord], skip_layer: object) -> None:
+def mark_skip(axes: Axes, layers: Sequence[str], skip_layer: object) -> None:
     """Mark the layer of that name, which receives the skip connection."""
-    places = [i for i, probe in enumerate(probes) if probe.layer == skip_layer]
+    places = [i for i, layer in enumerate(layers) if layer == skip_layer]
     for place in places:
         axes.annotate(
             f"skip enters\n{skip_layer}",
@@ -100,7 +98,3 @@ def draw_majority(axes: Axes, run: RunRecord, split: Split) -> None:
             linewidth=0.8 * matplotlib.rcParams["lines.linewidth"],
             label=look.label,
         )
-
-
-def _rate(probe: ProbeRecord, split: Split) -> float:
-    return probe.test_error_rate if split == "test" else probe.train_error_rate

@@ -52,9 +52,7 @@ def draw_curve(
         axes.set_ylim(0, top)
         beside = [found for found in beside if found.values and max(found.values) <= top]
     else:
-        axes.set_yscale("log")
-        axes.set_yticks(_LOG_TICKS, [f"{tick:.6f}".rstrip("0").rstrip(".") for tick in _LOG_TICKS])
-        axes.minorticks_off()
+        make_logarithmic(axes)
     for found in beside:
         _draw_reference(axes, found, floor, crowded=_crowded(probes), alone=alone)
     if optimum_is_close(run.checkpoints):
@@ -65,8 +63,15 @@ def draw_curve(
         _fit_log(axes, probes, beside, floor)
     if inches / len(probes) > 0.045 * matplotlib.rcParams["font.size"]:
         _write_values(axes, probes, floor)
-    _draw_lost(axes, probes)
-    _name_layers(axes, probes)
+    draw_lost(axes, [i for i, p in enumerate(probes) if not math.isfinite(p.test_error_rate)])
+    name_layers(axes, [probe.layer for probe in probes])
+
+
+def make_logarithmic(axes: Axes) -> None:
+    """Give the error a logarithmic scale with plain numbers."""
+    axes.set_yscale("log")
+    axes.set_yticks(_LOG_TICKS, [f"{tick:.6f}".rstrip("0").rstrip(".") for tick in _LOG_TICKS])
+    axes.minorticks_off()
 
 
 def _or(value: float, other: float) -> float:
@@ -186,9 +191,8 @@ def _draw_points(axes: Axes, probes: Sequence[ProbeRecord], floor: float) -> Non
             )
 
 
-def _draw_lost(axes: Axes, probes: Sequence[ProbeRecord]) -> None:
-    """A cross at the foot for a probe without a value."""
-    lost = [i for i, probe in enumerate(probes) if not math.isfinite(probe.test_error_rate)]
+def draw_lost(axes: Axes, lost: Sequence[int]) -> None:
+    """A cross at the foot at each place whose probe is without a value."""
     if lost:
         axes.plot(
             lost,
@@ -223,9 +227,9 @@ def _crowded(probes: Sequence[ProbeRecord]) -> bool:
     return len(probes) > 40
 
 
-def _name_layers(axes: Axes, probes: Sequence[ProbeRecord]) -> None:
+def name_layers(axes: Axes, layers: Sequence[str]) -> None:
     """All names where they fit; else the first, the last and some at round distances."""
-    names = wording.short_names([probe.layer for probe in probes], 22)
+    names = wording.short_names(layers, 22)
     last = len(names) - 1
     steps = (1, 2, 5, 10, 16, 32, 64, 128, 256, 512, last + 1)
     step = next(step for step in steps if last / step < _MAX_NAMED)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from linprobe.errors import LinprobeError
 from linprobe.files import replacing
-from linprobe.report.bars import Split, draw_bars, draw_majority, mark_skip
+from linprobe.report.bars import draw_bars, draw_majority, mark_skip
 from linprobe.report.curve import draw_curve
 from linprobe.report.references import Scale, fitting_scale
 from linprobe.report.style import (
@@ -31,7 +31,7 @@ from linprobe.report.style import (
     VERMILION,
     StyleName,
 )
-from linprobe.results import CheckpointRecord, RunRecord
+from linprobe.results import CheckpointRecord, RunRecord, Split
 
 Format = Literal["pdf", "svg", "png"]
 FORMATS: tuple[Format, ...] = ("pdf", "svg", "png")
@@ -41,7 +41,7 @@ _MOST_COLUMNS = 3
 _METADATA: dict[Format, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 
 __all__ = ["FORMATS", "Format", "Split", "draw_run", "figure5", "figure8"]
-__all__ += ["save_figure", "write_figure"]
+__all__ += ["finish", "samples_note", "save_figure", "write_figure"]
 
 
 def draw_run(
@@ -111,7 +111,8 @@ def figure8(run: RunRecord, split: Split = "test", style: StyleName | None = Non
         grid = figure.subplots(1, panels, sharex=True, sharey=True, squeeze=False)[0]
         for axes, checkpoint in zip(grid, run.checkpoints, strict=True):
             draw_bars(axes, checkpoint.probes, split, inches=0.85 * size[0] / panels)
-            mark_skip(axes, checkpoint.probes, run.config.get("skip_layer"))
+            layers = [probe.layer for probe in checkpoint.probes]
+            mark_skip(axes, layers, run.config.get("skip_layer"))
             draw_majority(axes, run, split)
             axes.set_title(_state(checkpoint))
         grid[0].set_ylim(0, 1.0)
@@ -215,12 +216,30 @@ def _state(checkpoint: CheckpointRecord) -> str:
 
 
 def _finish(figure: Figure, run: RunRecord, grid: Sequence[Axes], *, grows: bool = False) -> None:
+    """As `finish`, for one run."""
+    note = f"{samples_note(run)}, seed {run.seed}"
+    if run.config.get("float64"):
+        note += ", activations in float64"
+    finish(figure, grid, note, quick=run.quick, grows=grows)
+
+
+def samples_note(run: RunRecord) -> str:
+    """The data set and its size."""
+    data = run.dataset
+    size = f"{data.get('num_train', 0):,} training and {data.get('num_test', 0):,} test samples"
+    return f"{data.get('name')}, {size}"
+
+
+def finish(
+    figure: Figure, grid: Sequence[Axes], note: str, *, quick: bool, grows: bool = False
+) -> None:
     """Add the key, say what was drawn, and across each panel if it is not a result.
 
     Args:
         figure: with all its panels.
-        run: the record.
-        grid: the panels.
+        grid: the panels that have the key's lines.
+        note: what was drawn.
+        quick: it is not a result.
         grows: the figure may become taller, so that a key of many rows leaves panels their size.
     """
     font = matplotlib.rcParams["font.size"]
@@ -232,20 +251,15 @@ def _finish(figure: Figure, run: RunRecord, grid: Sequence[Axes], *, grows: bool
     if grows:
         more = math.ceil(len(labels) / columns) - 1
         figure.set_figheight(figure.get_figheight() + 0.9 * 1.6 * font * more / 72)
-    data = run.dataset
-    size = f"{data.get('num_train', 0):,} training and {data.get('num_test', 0):,} test samples"
-    note = f"{data.get('name')}, {size}, seed {run.seed}"
-    if run.config.get("float64"):
-        note += ", activations in float64"
-    if run.quick:
+    if quick:
         for axes in figure.axes:
             _watermark(axes)
         note = f"QUICK RUN, not a result: {note}"
     figure.suptitle(
         textwrap.fill(note, max(20, int(points / (0.62 * font)))),
         fontsize=0.9 * font,
-        color=VERMILION if run.quick else MUTED,
-        weight="bold" if run.quick else "normal",
+        color=VERMILION if quick else MUTED,
+        weight="bold" if quick else "normal",
     )
     # Ticks are made when they are first drawn; now they take this style, and keep it.
     figure.draw_without_rendering()
