@@ -58,7 +58,7 @@ def no_run(monkeypatch):
     "arguments",
     [
         *(["--help"], ["--version"], ["reproduce", "--help"], ["reproduce", "fig5", "--help"]),
-        *(["report", "--help"], ["plot", "--help"], ["show", "--help"]),
+        *(["report", "--help"], ["plot", "--help"], ["show", "--help"], ["compare", "--help"]),
     ],
 )
 def test_help_and_version_do_not_load_torch(arguments):
@@ -98,7 +98,7 @@ def test_help_describes_every_option(figure, capsys):
     with pytest.raises(SystemExit):
         cli.main(["reproduce", figure, "--help"])
     text = capsys.readouterr().out
-    options = "--out --seed --threads --device --data-dir --dataset --quick --overwrite"
+    options = "--out --seed --threads --device --data-dir --dataset --quick --overwrite --seeds"
     for option in [*options.split(), "--recipe" if figure == "fig5" else "--depth"]:
         assert option in text
 

@@ -16,10 +16,9 @@ from linprobe.commands.options import (
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
     from linprobe.experiments.common import Settings
+    from linprobe.experiments.over_seeds import Config
     from linprobe.progress import OnEvent
     from linprobe.results import RunRecord
-
-    Run = Callable[[OnEvent], RunRecord]
 
 
 def add_parser(commands: "Commands") -> None:
@@ -95,6 +94,14 @@ def _add_common(parser: argparse.ArgumentParser, out: Path) -> None:
     add("--overwrite", action="store_true", help="replace a run that --out holds")
     add_control_options(parser)
     add("--seed", type=seed, metavar="N", default=0, help="of everything random (default: 0)")
+    add(
+        "--seeds",
+        type=_seeds,
+        metavar="N",
+        default=1,
+        help="repeat network and probes with the seeds from --seed on, in DIR/seed0 and so on, "
+        "and draw mean and range (default: 1, in DIR itself)",
+    )
     add("--threads", type=threads, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add(
         "--device",
@@ -118,18 +125,22 @@ def _depth(text: str) -> int:
     return number
 
 
+def _seeds(text: str) -> int:
+    return whole_number(text, 1, "a whole number from 1 on")
+
+
 def _reproduce_figure5(options: argparse.Namespace) -> None:
     from linprobe.experiments import figure5
 
     config = figure5.Figure5Config(_settings(options), recipe=options.recipe)
-    _run(options, lambda on_event: figure5.run(config, on_event))
+    _run(options, config, figure5.run)
 
 
 def _reproduce_figure8(options: argparse.Namespace) -> None:
     from linprobe.experiments import figure8
 
     config = figure8.Figure8Config(_settings(options), depth=options.depth)
-    _run(options, lambda on_event: figure8.run(config, on_event))
+    _run(options, config, figure8.run)
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
@@ -150,11 +161,20 @@ def _settings(options: argparse.Namespace) -> "Settings":
     )
 
 
-def _run(options: argparse.Namespace, run: "Run") -> None:
+def _run(
+    options: argparse.Namespace, config: "Config", run: "Callable[[Config, OnEvent], RunRecord]"
+) -> None:
+    from linprobe.experiments.over_seeds import run_over_seeds
     from linprobe.memory import keep_freed_memory
-    from linprobe.terminal import make_console, print_summary, show_progress
+    from linprobe.terminal import make_console, print_seeds, print_summary, show_progress
 
     keep_freed_memory()
     with cpu_threads(options.threads), show_progress(make_console(stderr=True)) as on_event:
-        record = run(on_event)
-    print_summary(make_console(), record, options.out)
+        if options.seeds > 1:
+            records = run_over_seeds(config, run, options.seeds, on_event)
+        else:
+            records = (run(config, on_event),)
+    if options.seeds > 1:
+        print_seeds(make_console(), records, options.out)
+    else:
+        print_summary(make_console(), records[0], options.out)
