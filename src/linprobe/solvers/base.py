@@ -22,6 +22,12 @@ class Status(StrEnum):
     """The features hold NaN or infinity; there is no problem to solve."""
     DEGENERATE_LABELS = "degenerate_labels"
     """All training labels are of one class; there is nothing to separate."""
+    EARLY_STOP = "early_stop"
+    """Trained by minibatches until held-out cross-entropy stopped falling: raise `patience`."""
+    EPOCH_LIMIT = "epoch_limit"
+    """Trained by minibatches until the epochs ran out: raise `max_epochs`."""
+    DIVERGED = "diverged"
+    """Trained by minibatches until a weight was not finite: lower `learning_rate`."""
 
 
 @dataclass(frozen=True)
