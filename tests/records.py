@@ -128,3 +128,14 @@ def control_record(name="shuffled_labels", layer="layer1", **changes):
         "selectivity": 0.8,
     }
     return ControlRecord(**(values | changes))
+
+
+def trained_run(*statuses, **changes):
+    """By protocol sgd, a probe for each status; a gap of .03 nats, or none where it diverged."""
+    probes = []
+    for i, status in enumerate(statuses):
+        lost = status == "diverged"
+        gap = 3e-5 if status == "converged" else math.nan if lost else 0.03
+        rate = math.nan if lost else 0.1 + 0.01 * i
+        probes.append(probe_record(i, f"layer{i}", rate, status, duality_gap=gap, num_passes=12))
+    return run_record(checkpoint_record([], probes=tuple(probes)), protocol="sgd", **changes)

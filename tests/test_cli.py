@@ -17,6 +17,7 @@ from linprobe.data import load
 from linprobe.errors import LinprobeError
 from linprobe.experiments import common, figure5, figure8
 from linprobe.results import load_run
+from linprobe.training import MLPTraining
 
 
 def run_python(code, *arguments, **environment):
@@ -99,7 +100,12 @@ def test_help_describes_every_option(figure, capsys):
         cli.main(["reproduce", figure, "--help"])
     text = capsys.readouterr().out
     options = "--out --seed --threads --device --data-dir --dataset --quick --overwrite --seeds"
-    for option in [*options.split(), "--recipe" if figure == "fig5" else "--depth"]:
+    options += " --protocol --epochs"
+    own = {
+        "fig5": "--recipe",
+        "fig8": "--depth --float64 --optimizer --learning-rate --batch-size --momentum",
+    }
+    for option in [*options.split(), *own[figure].split()]:
         assert option in text
 
 
@@ -134,6 +140,43 @@ def test_defaults_and_depth_of_figure8(no_run):
     assert threads == torch.get_num_threads()
 
 
+def test_protocol_and_epochs_reach_both_figures(no_run):
+    for arguments in ("fig5 --recipe course", "fig5 --epochs 3", "fig8", "fig8 --epochs 4"):
+        assert cli.main(["reproduce", *arguments.split(), "--protocol", "sgd"]) == 0
+    found = [config.settings.sgd for config, _ in no_run]
+    assert found == [
+        *(figure5.sgd_protocol("course"), figure5.sgd_protocol("paper", 3)),
+        *(figure8.sgd_protocol(), figure8.sgd_protocol(4)),
+    ]
+
+
+@pytest.mark.parametrize("figure", [figure5, figure8])
+def test_help_tells_the_usual_number_of_epochs(figure, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", f"fig{figure.__name__[-1]}", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"at most (default: {figure.PROBE_EPOCHS}; 5 with --quick)" in text
+    assert common.QUICK_PROBE_EPOCHS == 5
+
+
+def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
+    for arguments in (
+        "",
+        "--optimizer sgd --learning-rate 0.01 --momentum 0",
+        "--optimizer rmsprop --batch-size 64",
+    ):
+        assert cli.main(["reproduce", "fig8", *arguments.split()]) == 0
+    assert [config.training for config, _ in no_run] == [
+        MLPTraining(),
+        MLPTraining("sgd", 0.01, momentum=0.0),
+        MLPTraining("rmsprop", batch_size=64),
+    ]
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", "fig8", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--optimizer sgd --learning-rate 0.01, under which the deep network stays" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -150,6 +193,20 @@ def test_defaults_and_depth_of_figure8(no_run):
         ("reproduce fig5 --device tpu", "--device: invalid choice: 'tpu'"),
         ("reproduce fig5 --recipe mine", "--recipe: invalid choice: 'mine'"),
         ("reproduce fig5 --dataset cifar", "--dataset: invalid choice: 'cifar'"),
+        ("reproduce fig5 --protocol mine", "--protocol: invalid choice: 'mine'"),
+        ("reproduce fig5 --epochs 3", "--epochs is for --protocol sgd; certified probes have no"),
+        ("reproduce fig8 --protocol sgd --epochs 0", "--epochs: '0' given; expected a whole"),
+        ("reproduce fig8 --protocol sgd --mdl", "protocol sgd has no controls, no mdl"),
+        ("reproduce fig5 --protocol sgd --controls input", "protocol sgd has no controls"),
+        ("reproduce fig5 --optimizer sgd", "unrecognized arguments: --optimizer sgd"),
+        ("reproduce fig8 --optimizer lbfgs", "--optimizer: invalid choice: 'lbfgs'"),
+        ("reproduce fig8 --learning-rate 0", "--learning-rate: '0' given; expected a positive"),
+        ("reproduce fig8 --learning-rate nan", "--learning-rate: 'nan' given; expected a positive"),
+        ("reproduce fig8 --learning-rate inf", "--learning-rate: 'inf' given; expected a positive"),
+        ("reproduce fig8 --learning-rate x", "--learning-rate: 'x' given; expected a positive"),
+        ("reproduce fig8 --batch-size 0", "--batch-size: '0' given; expected a whole number"),
+        ("reproduce fig8 --optimizer sgd --momentum 1", "--momentum: '1' given; expected a number"),
+        ("reproduce fig8 --momentum 0.5", "--momentum is for --optimizer sgd; adam has none"),
     ],
 )
 def test_bad_arguments_give_one_line(arguments, message, no_run, capsys):

@@ -1,14 +1,20 @@
 """Settings, samples and generators that experiments share."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import tiny_dataset
 
+from linprobe.controls import ControlConfig
 from linprobe.errors import LinprobeError
 from linprobe.experiments import common
 from linprobe.experiments.common import Settings, load_samples
 from linprobe.holdout import num_held_out
 from linprobe.randomness import generator
+from linprobe.sgd import SGDProtocol
+
+SGD = SGDProtocol("adam", 1e-3, max_epochs=40)
 
 
 @pytest.fixture
@@ -80,9 +86,28 @@ def test_generators_differ_by_seed_and_purpose_and_touch_nothing():
         ({"seed": -1}, "seed is -1; expected a whole number from 0 on"),
         ({"device": "tpu"}, "device is 'tpu'; expected cpu or cuda"),
         ({"device": "cuda"}, "sees no CUDA device; use --device cpu"),
+        ({"sgd": SGD, "mdl": True}, "protocol sgd has no controls, no mdl and no float64"),
+        ({"sgd": SGD, "float64": True}, "protocol sgd has no controls, no mdl and no float64"),
+        ({"sgd": SGD, "controls": ControlConfig(("input",))}, "protocol sgd has no controls"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, monkeypatch, change, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(LinprobeError, match=message):
         Settings(tmp_path, **change)
+
+
+def test_record_states_the_protocol_that_is_used(tmp_path):
+    certified = Settings(tmp_path)
+    assert certified.protocol == "certified"
+    assert "sgd" not in certified.as_json()
+    trained = Settings(tmp_path, sgd=SGD)
+    assert trained.protocol == "sgd"
+    content = trained.as_json()
+    assert content["probe"] == {"tol": 1e-4, "validation_fraction": 1 / 6}
+    assert content["sgd"]["max_epochs"] == 40
+    assert content["sgd"]["certificate_l2"] == 1e-6
+    quick = Settings(tmp_path, sgd=SGD, quick=True)
+    assert quick.as_json()["sgd"]["max_epochs"] == common.QUICK_PROBE_EPOCHS
+    shorter = Settings(tmp_path, sgd=replace(SGD, max_epochs=2), quick=True)
+    assert shorter.probe_training.max_epochs == 2

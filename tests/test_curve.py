@@ -18,7 +18,15 @@ from records import (
 )
 
 from linprobe.report.curve import draw_curve
-from linprobe.report.style import BLUE, CONTROL_LOOKS, NETWORK, OPTIMUM_LABEL, STYLE, VERMILION
+from linprobe.report.style import (
+    BLUE,
+    CONTROL_LOOKS,
+    LIGHT,
+    NETWORK,
+    OPTIMUM_LABEL,
+    STYLE,
+    VERMILION,
+)
 
 RATES = [0.08, 0.02, 0.03, 0.01]
 
@@ -83,6 +91,16 @@ def test_probes_that_are_not_converged_are_hollow_and_lost_ones_crosses():
     (cross,) = [line for line in axes.lines if line.get_marker() == "x"]
     assert list(cross.get_xdata()) == [2]
     assert {"probe, certified optimum", "no value"} < set(labelled(axes))
+
+
+def test_trained_probes_are_full_diamonds():
+    checkpoint = with_probe(checkpoint_record(RATES), 1, status="early_stop")
+    axes = drawn(with_probe(checkpoint, 2, status="epoch_limit"))
+    places, rates, _, line = points(axes, "probe, as minibatches left it")
+    assert (places, rates) == ([1, 2], RATES[1:3])
+    assert line.get_marker() == "D"
+    assert to_hex(line.get_markerfacecolor()) == LIGHT["purple"].lower()
+    assert "probe, not certified" not in labelled(axes)
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])

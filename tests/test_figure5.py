@@ -87,3 +87,30 @@ def test_saved_network_has_the_recorded_error(finished):
 def test_bad_settings_are_refused(tmp_path, change, message):
     with pytest.raises(LinprobeError, match=message):
         Figure5Config(Settings(tmp_path), **change)
+
+
+def test_probes_can_be_trained_as_is_usual(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "load", lambda *_: tiny_dataset(60, 30))
+    monkeypatch.setattr(figure5, "save_figure", lambda figure, stem: ())
+    sgd = figure5.sgd_protocol("course", epochs=2)
+    settings = Settings(tmp_path, quick=True, sgd=sgd)
+    record = figure5.run(Figure5Config(settings, recipe="course"))
+    assert load_run(tmp_path) == record
+    assert (record.protocol, record.complete) == ("sgd", True)
+    assert record.config["sgd"]["max_epochs"] == 2
+    first, second = (list(c.probes) for c in record.checkpoints)
+    assert [probe.layer for probe in first] == list(ConvNet.probe_points)
+    assert {probe.status for probe in first + second} == {"epoch_limit"}
+    assert {probe.num_passes for probe in first + second} == {2}
+    # The input's probe does not depend on the network.
+    assert first[0].objective == second[0].objective
+    assert first[1].objective != second[1].objective
+
+
+def test_usual_training_of_probes():
+    course, paper = (figure5.sgd_protocol(recipe) for recipe in ("course", "paper"))
+    assert (course.optimizer, course.momentum, course.learning_rate) == ("sgd", 0.9, 0.01)
+    assert (course.max_epochs, course.batch_size, course.patience) == (500, 512, None)
+    assert (course.decay, course.decay_batches) == (0.95, 50_000)
+    assert (paper.decay, paper.decay_batches) == (0.95, None)
+    assert figure5.sgd_protocol("paper", 7).max_epochs == 7

@@ -91,3 +91,35 @@ def test_existing_run_is_refused_or_replaced(short, tmp_path):
         figure8.run(Figure8Config(Settings(tmp_path, quick=True, probe=PROBE), depth=2))
     assert (tmp_path / "results.json").read_text() == "an old run"
     assert figure8.run(config(tmp_path, depth=2)) == load_run(tmp_path)
+
+
+def test_probes_can_be_trained_as_is_usual(short, tmp_path):
+    settings = Settings(tmp_path, quick=True, sgd=figure8.sgd_protocol())
+    record = figure8.run(Figure8Config(settings, depth=2))
+    assert load_run(tmp_path) == record
+    assert (record.protocol, record.complete) == ("sgd", True)
+    assert record.config["sgd"]["max_epochs"] == common.QUICK_PROBE_EPOCHS
+    inputs = [checkpoint.probes[0] for checkpoint in record.checkpoints]
+    assert len({probe.objective for probe in inputs}) == 1
+    assert not any(probe.standing == "failed" for c in record.checkpoints for probe in c.probes)
+
+
+def test_usual_training_of_probes():
+    usual = figure8.sgd_protocol()
+    assert (usual.optimizer, usual.learning_rate, usual.batch_size) == ("adam", 1e-3, 512)
+    assert (usual.max_epochs, usual.patience, usual.decay) == (200, 2, 1.0)
+    assert figure8.sgd_protocol(9).max_epochs == 9
+
+
+def test_network_can_be_trained_otherwise(short, tmp_path):
+    weights = []
+    for optimizer in ("adam", "sgd", "rmsprop"):
+        folder = tmp_path / optimizer
+        settings = Settings(folder, quick=True, probe=PROBE)
+        training = MLPTraining(optimizer, 0.01, batch_size=16)
+        record = figure8.run(Figure8Config(settings, 2, training))
+        assert record.config["training"]["optimizer"] == optimizer
+        assert record.config["training"]["batch_size"] == 16
+        weights.append(load_file(folder / "networks" / "step2.safetensors")["logits.weight"])
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])

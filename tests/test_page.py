@@ -16,6 +16,7 @@ from records import (
     probe_record,
     run_record,
     step_record,
+    trained_run,
 )
 
 from linprobe import cli
@@ -108,6 +109,16 @@ def test_banners_warn(evil):
         report_html(run_record(checkpoint_record([0.1]))),
         flags=re.S,
     )
+
+
+def test_a_run_of_trained_probes_says_so_once():
+    text = report_html(trained_run("early_stop", "epoch_limit"))
+    (banner,) = re.findall(
+        r'<p class="banner">(.*?)</p>', re.sub("<noscript>.*?</noscript>", "", text, flags=re.S)
+    )
+    assert banner.startswith("PROTOCOL SGD: these probes are as the usual optimiser left them")
+    assert "<h1>Linear probes: fig8, mnist, protocol sgd</h1>" in text
+    assert "1 of 2 probes have no value" in report_html(trained_run("early_stop", "diverged"))
 
 
 def test_the_page_says_where_its_numbers_come_from():

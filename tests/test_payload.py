@@ -12,6 +12,7 @@ from records import (
     probe_record,
     run_record,
     step_record,
+    trained_run,
 )
 
 from linprobe.report.payload import payload
@@ -39,7 +40,7 @@ def test_a_bare_run_has_errors_and_cross_entropy():
     assert first["values"] == pytest.approx([0.1, 0.08, 0.3])
     assert "evaluation" not in first
     assert first["optimum"] is None
-    assert first["certified"] is True
+    assert first["standing"] == "certified"
     assert found["mark"] is None
     assert found["classes"] is None
     named = run_record(checkpoint_record([0.1]), dataset={"classes": ["cat", "dog"]})
@@ -139,3 +140,12 @@ def test_every_look_has_a_colour_by_day_and_by_night():
     assert len({(look.colour, look.dash) for look in looks}) == len(looks)
     names = {"shuffled_labels", "control_task", "untrained", "random_features", "input", "majority"}
     assert set(CONTROL_LOOKS) == names
+
+
+def test_trained_probes_are_told_from_failed_ones():
+    content = payload(trained_run("early_stop", "converged", "diverged"))
+    probes = content["checkpoints"][0]["probes"]
+    assert [probe["standing"] for probe in probes] == ["trained", "certified", "failed"]
+    assert content["looks"]["trained"]["label"] == "probe, as minibatches left it"
+    assert content["passes"] == "epochs"
+    assert payload(run_record(checkpoint_record([0.1])))["passes"] == "passes"

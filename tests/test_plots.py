@@ -6,11 +6,11 @@ from dataclasses import replace
 import matplotlib
 import pytest
 from matplotlib.colors import to_hex
-from records import checkpoint_record, control_record, probe_record, run_record
+from records import checkpoint_record, control_record, probe_record, run_record, trained_run
 
 from linprobe.errors import LinprobeError
 from linprobe.report.plots import draw_run, figure5, figure8, save_figure, write_figure
-from linprobe.report.style import BLUE, CONTROL_LOOKS, VERMILION
+from linprobe.report.style import BLUE, CONTROL_LOOKS, LIGHT, VERMILION
 
 RATES = [0.08, 0.02, 0.03, 0.01]
 
@@ -117,6 +117,19 @@ def test_figure8_marks_probes_that_are_not_converged():
     (crosses,) = [line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
     assert list(crosses.get_xdata()) == [2]
     assert keys(figure)[:2] == ["probe, certified optimum", "probe, not certified"]
+
+
+def test_trained_probes_have_a_look_of_their_own_and_figures_say_the_protocol():
+    run = trained_run("early_stop", "epoch_limit", "converged", config={})
+    figure = figure8(run)
+    (axes,) = figure.axes
+    assert list(bars(axes, LIGHT["purple"])) == [0, 1]
+    assert list(bars(axes, BLUE)) == [2]
+    assert bars(axes, VERMILION) == {}
+    assert keys(figure)[:2] == ["probe, certified optimum", "probe, as minibatches left it"]
+    for drawn in (figure, figure5(run, "untrained")):
+        assert drawn.get_suptitle().replace("\n", " ").endswith("seed 3, protocol sgd")
+    assert "protocol" not in figure8(deep_run(4)).get_suptitle()
 
 
 @pytest.mark.parametrize("depth", [2, 10, 30, 50, 128, 1000])

@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_dataset
 
 from linprobe.controls import ControlConfig
-from linprobe.experiments import common
+from linprobe.experiments import common, probing
 from linprobe.experiments.common import Settings, load_samples
 from linprobe.experiments.probing import (
     LayerWatcher,
@@ -17,11 +17,13 @@ from linprobe.experiments.probing import (
     extras_of,
     layer_widths,
     probe_layers,
+    training_cost,
 )
 from linprobe.features import extract_features
 from linprobe.networks import ConvNet, DeepMLP
 from linprobe.protocol import ProbeConfig
 from linprobe.randomness import generator
+from linprobe.sgd import SGDProtocol
 
 PROBE = ProbeConfig(l2_path=(1e-1, 1e-2, 1e-3))
 
@@ -34,8 +36,9 @@ def samples(monkeypatch, tmp_path):
 
 class Log:
     def __init__(self):
-        self.groups, self.solves, self.records = [], [], []
-        self.watcher = LayerWatcher(self.groups.append, self.solving, self.records.append)
+        self.groups, self.solves, self.records, self.epochs = [], [], [], []
+        receivers = (self.groups.append, self.solving, self.records.append, self.epochs.append)
+        self.watcher = LayerWatcher(*receivers)
 
     def solving(self, layer):
         return lambda *event: self.solves.append((layer, *event))
@@ -186,3 +189,66 @@ def test_inputs_are_flattened_only_where_a_control_needs_them(samples, tmp_path)
         task = control_task(network, samples, settings)
         assert (task.inputs is not None) is needed
     assert [x.shape for x in task.inputs] == [(120, 784), (50, 784)]
+
+
+SGD = SGDProtocol("adam", 1e-2, max_epochs=8, patience=2, batch_size=32)
+
+
+@pytest.fixture
+def by_sgd(samples, tmp_path):
+    return probed(samples, tmp_path, sgd=SGD)
+
+
+def test_trained_probes_are_recorded_like_certified_ones(samples, by_sgd):
+    network, result, log = by_sgd
+    layers = list(network.probe_points)
+    assert [record.layer for record in result.records] == layers
+    assert {record.status for record in result.records} <= {"early_stop", "epoch_limit"}
+    for record in result.records:
+        assert (record.l2, record.l2_at_edge) == (SGD.certificate_l2, False)
+        assert 3 <= record.num_passes <= SGD.max_epochs
+        assert record.duality_gap > PROBE.tol
+        assert record.evaluation.optimum_error_interval is None
+        assert 0 <= record.validation_error_rate <= 1
+    assert set(result.predictions) == set(layers)
+    assert log.epochs[-1].share == 1.0
+    assert len(log.epochs) == max(record.num_passes for record in result.records)
+    # The training, which all layers share, is part of the solving.
+    assert 0 < result.stages["solve"] <= 1.01 * sum(r.seconds for r in result.records)
+
+
+def test_saved_tensors_of_trained_probes_take_raw_features(samples, by_sgd):
+    network, result, _ = by_sgd
+    inputs = network.preprocess(samples.dataset.test_images)
+    features = extract_features(network, inputs, list(network.probe_points.values()))
+    for record in result.records:
+        weight = result.tensors[f"{record.layer}.weight"]
+        x = features[network.probe_points[record.layer]].double()
+        predicted = (x @ weight.T + result.tensors[f"{record.layer}.bias"]).argmax(1)
+        wrong = predicted != samples.dataset.test_labels
+        assert float(wrong.double().mean()) == record.test_error_rate
+
+
+def test_memory_budget_does_not_change_trained_probes(samples, tmp_path, by_sgd):
+    _, single, log = probed(samples, tmp_path, sgd=SGD, feature_bytes=1.0)
+    assert [len(group) for group in log.groups] == [1] * 6
+    for name, value in by_sgd[1].tensors.items():
+        torch.testing.assert_close(value, single.tensors[name], rtol=1e-6, atol=1e-6)
+
+
+def test_held_out_rows_are_those_of_the_certified_protocol(samples, tmp_path, monkeypatch):
+    rows = []
+    train = probing.train_probes
+    monkeypatch.setattr(
+        probing, "train_probes", lambda *a, **k: rows.append(k["num_fit"]) or train(*a, **k)
+    )
+    probed(samples, tmp_path, sgd=SGD)
+    assert rows == [100]
+
+
+def test_training_costs_grow_with_width_epochs_and_samples():
+    widths = {"a": 100, "b": 1000}
+    cost = training_cost(widths, 60_000, SGD)
+    assert training_cost(widths, 30_000, SGD) == pytest.approx(cost / 2)
+    assert training_cost(widths, 60_000, replace(SGD, max_epochs=16)) == pytest.approx(2 * cost)
+    assert training_cost({"a": 100, "b": 2000}, 60_000, SGD) > cost

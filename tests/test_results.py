@@ -230,3 +230,18 @@ def test_csv_has_the_numbers_of_the_evaluation(tmp_path):
     assert (second["auroc"], second["mdl_bits"]) == ("0.75", "")
     assert third["ece"] == third["optimum_error_low"] == ""
     assert "evaluation" not in first
+
+
+@pytest.mark.parametrize(
+    ("status", "standing"),
+    [
+        ("converged", "certified"),
+        ("early_stop", "trained"),
+        ("epoch_limit", "trained"),
+        ("diverged", "failed"),
+        ("max_passes_reached", "failed"),
+        ("some later status", "failed"),
+    ],
+)
+def test_standing_of_a_probe(status, standing):
+    assert probe_record(status=status).standing == standing

@@ -18,6 +18,7 @@ from linprobe.predictions import load_predictions
 from linprobe.protocol import ProbeConfig
 from linprobe.randomness import generator
 from linprobe.results import load_run
+from linprobe.sgd import SGDProtocol
 
 PROBE = ProbeConfig(l2_path=(1e-1, 1e-2))
 
@@ -124,6 +125,37 @@ def test_progress_rises_to_one_and_names_things(opened):
     assert len(finished) == 8
     assert "test error" in finished[0]
     assert "gap" in finished[0]
+
+
+def test_epochs_of_trained_probes_are_shown(monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "load", lambda *_: tiny_dataset())
+    sgd = SGDProtocol("adam", 1e-2, max_epochs=20, patience=1, batch_size=32)
+    settings = Settings(tmp_path, probe=PROBE, sgd=sgd)
+    events = []
+    run = Session(
+        *("test", settings, {}, load_samples(settings), DeepMLP(2, generator(4, "network"))),
+        (("untrained", 0),),
+        batch_cost=0.5,
+        draw=lambda *_: None,
+        on_event=events.append,
+    )
+    run.probe()
+    assert load_run(tmp_path) == run.record
+    assert run.record.protocol == "sgd"
+    assert run.record.config["sgd"]["patience"] == 1
+    fractions = [event.fraction for event in events]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+    epochs = [event for event in events if event.text.startswith("epoch ")]
+    assert {event.stage for event in epochs} == {"solve"}
+    probes = run.record.checkpoints[0].probes
+    assert len(epochs) == max(probe.num_passes for probe in probes)
+    assert epochs[-1].text.endswith(" 0 of 4 probes go on")
+    assert epochs[-1].milestone
+    assert 0 < sum(event.milestone for event in epochs) <= 10
+    finished = [event.text for event in events if "test error" in event.text]
+    assert any("epochs" in text and text.endswith(", early_stop") for text in finished)
+    assert not any("NOT converged" in text for text in finished)
 
 
 def test_training_is_timed_for_its_checkpoint_only(opened):

@@ -4,7 +4,7 @@ import io
 from dataclasses import replace
 
 import pytest
-from records import checkpoint_record, run_record
+from records import checkpoint_record, run_record, trained_run
 from rich.console import Console
 
 from linprobe.progress import Event
@@ -133,6 +133,28 @@ def test_doubts_are_said():
     assert lines[1] == "NOT converged: 1 probes (max_passes_reached); marked *."
     assert "end of the path for 1 probes" in lines[2]
     assert "not a result" in output
+
+
+def test_trained_probes_are_no_alarm():
+    run = trained_run("early_stop", "epoch_limit", "early_stop")
+    output = printed(run)
+    assert "*" not in output
+    assert "epochs" in output
+    lines = list(summary_lines(run, "x"))
+    assert lines[0].startswith("Protocol sgd: 3 probes, trained as is usual")
+    assert lines[1] == "Ends: early_stop 2, epoch_limit 1."
+    assert lines[2].startswith("Time")
+
+
+def test_a_trained_probe_that_diverged_is_an_alarm():
+    run = trained_run("early_stop", "diverged")
+    assert "nan *" in printed(run)
+    assert "NOT converged: 1 probes (diverged); marked *." in list(summary_lines(run, "x"))
+
+
+def test_table_of_a_deep_network_names_the_protocol():
+    output = printed(trained_run(*["early_stop"] * 30))
+    assert "error rates of the probes, protocol sgd" in " ".join(output.split())
 
 
 def test_times_and_memory_are_summed():

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from records import checkpoint_record, probe_record, run_record
+from records import checkpoint_record, probe_record, run_record, trained_run
 
 from linprobe.report.textcurve import HEIGHT, text_curves
 
@@ -82,6 +82,11 @@ def test_probes_that_are_not_certified_are_crossed():
     assert lines[1].endswith("x")
     assert lines[HEIGHT].count("x") == 1
     assert "*" not in lines[1].partition("|")[2][2:]  # nothing leads to or from the lost one
+
+
+def test_trained_probes_are_not_crossed():
+    lines = text_curves(trained_run("early_stop", "epoch_limit"), width=49, braille=False)
+    assert not any("x" in line for line in lines[1 : HEIGHT + 1])
 
 
 @pytest.mark.parametrize("rates", [[0.3], [0.0], [0.0, 0.0], [1.0] * 500])

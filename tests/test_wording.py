@@ -4,7 +4,14 @@ import math
 from dataclasses import replace
 
 import pytest
-from records import checkpoint_record, evaluation_record, probe_record, run_record, step_record
+from records import (
+    checkpoint_record,
+    evaluation_record,
+    probe_record,
+    run_record,
+    step_record,
+    trained_run,
+)
 
 from linprobe.report import wording
 
@@ -137,3 +144,52 @@ def test_how_to_read_is_five_sentences():
         assert all(sentence.endswith(".") and ". " not in sentence for sentence in text)
     assert "dotted" in tested[1]
     assert "dotted" not in plain[1]
+
+
+def test_trained_probes_are_no_alarm():
+    run = trained_run("early_stop", "epoch_limit", "converged", "diverged")
+    early, limit, converged, diverged = run.checkpoints[0].probes
+    assert wording.certificate(early, 1e-4) == (
+        "Trained by minibatches until its held-out cross-entropy stopped falling, not to an "
+        "optimum: with l2 1e-6 the objective is at most 3.0e-2 nats above the exact minimum."
+    )
+    assert "until the epochs that it was given ran out, not" in wording.certificate(limit, 1e-4)
+    assert wording.certificate(converged, 1e-4).startswith("Certified: at most 3.0e-5 nats")
+    text = wording.certificate(diverged, 1e-4)
+    assert text.startswith("No certificate: its training diverged.")
+    outcomes = [wording.outcome(probe) for probe in run.checkpoints[0].probes]
+    assert outcomes == [", early_stop", ", epoch_limit", "", ", NOT converged (diverged)"]
+
+
+def test_a_gap_above_the_objective_bounds_nothing():
+    text = wording.certificate(probe_record(status="early_stop", duality_gap=9e3), 1e-4)
+    assert text.endswith(
+        "the duality gap (9.0e3 nats) is above the whole objective, and so bounds nothing."
+    )
+    unknown = wording.certificate(probe_record(status="early_stop", duality_gap=math.inf), 1e-4)
+    assert "the duality gap (unknown nats) is above the whole objective" in unknown
+
+
+def test_summary_of_trained_probes():
+    run = trained_run("early_stop", "epoch_limit", "converged", "diverged")
+    assert wording.summary(run) == (
+        "Protocol sgd: 4 probes, trained as is usual and left as the optimiser left them, for "
+        "comparison with certified optima; with l2 1e-6 their duality gaps have a median of "
+        "3.0e-2 and a maximum of 3.0e-2 nats."
+    )
+    checkpoint = checkpoint_record([], probes=(probe_record(status="early_stop", duality_gap=9.0),))
+    wide = wording.summary(run_record(checkpoint, protocol="sgd"))
+    assert wide.endswith(" nats; 1 are above the whole objective, and so bound nothing.")
+    lost = wording.summary(trained_run("diverged"))
+    assert lost.endswith("for comparison with certified optima.")
+
+
+def test_protocol_is_named_where_it_is_not_the_usual_one():
+    certified, trained = run_record(checkpoint_record([0.1])), trained_run("early_stop")
+    assert wording.title(certified) == "Linear probes: fig8, mnist"
+    assert wording.title(trained) == "Linear probes: fig8, mnist, protocol sgd"
+    assert (wording.passes(certified), wording.passes(trained)) == ("passes", "epochs")
+    reading = wording.how_to_read(trained)
+    assert len(reading) == 5
+    assert "as the usual optimiser left them" in reading[3]
+    assert "not a failure" not in reading[3]

@@ -98,7 +98,8 @@ class FittedProbe:
         path: the penalties tried, in order.
         num_passes: of the path and the refit together.
         test_logits: (n_classes, n_test) float64.
-        optimum_error: interval of the exact optimum's test error rate, by the certificate.
+        optimum_error: interval of the exact optimum's test error rate, by the certificate; None:
+            not computed.
     """
 
     weight: Tensor
@@ -121,7 +122,7 @@ class FittedProbe:
     num_passes: float
     seconds: float
     test_logits: Tensor
-    optimum_error: OptimumError
+    optimum_error: OptimumError | None
 
 
 def fit_probe(
@@ -156,8 +157,8 @@ def fit_probe(
     if num_classes is None:
         num_classes = int(max(train_labels.max(), test_labels.max())) + 1
     classes = torch.unique(train_labels)
-    blank = _blank(train_features, num_classes, len(test_labels))
-    if not _all_finite(train_features) or not _all_finite(test_features):
+    blank = blank_probe(train_features, num_classes, len(test_labels))
+    if not all_finite(train_features) or not all_finite(test_features):
         return replace(blank, status=Status.NONFINITE_FEATURES)
     compact = torch.searchsorted(classes, train_labels.contiguous())
     standardisation = Standardisation.fit_(train_features)
@@ -172,7 +173,7 @@ def fit_probe(
         ).run()
     weight, bias = _expand(fit, classes, num_classes)
     logits = float64_logits(test_features, weight) + bias[:, None]
-    cross_entropy, error_rate = _evaluate(logits, test_labels)
+    cross_entropy, error_rate = loss_and_error(logits, test_labels)
     optimum_error = OptimumError.unknown(len(test_labels))
     if bounds is not None:
         known = torch.isin(test_labels, classes)
@@ -264,7 +265,7 @@ class _Protocol:
             point = solution.point
             starts = (point, *starts[:1])
             logits = class_logits(held_out, point.weight.to(held_out.dtype))
-            cross_entropy, error_rate = _evaluate(
+            cross_entropy, error_rate = loss_and_error(
                 logits.double() + point.bias[:, None], held_out_labels
             )
             passes = share * solution.num_passes + (1 - share) / 2
@@ -319,7 +320,7 @@ def _turned(path: list[PathPoint]) -> bool:
     return losses[-1] > _CLEARLY_WORSE * min(losses) or since_best >= _MAX_RISES
 
 
-def _evaluate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+def loss_and_error(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """Cross-entropy (nats) and error rate of logits (n_classes, n_samples), float64."""
     own = logits.gather(0, labels[None])[0]
     wrong = logits.argmax(0) != labels
@@ -333,7 +334,8 @@ def _expand(fit: FittedProbe, classes: Tensor, num_classes: int) -> tuple[Tensor
     return weight, bias
 
 
-def _all_finite(features: Tensor) -> bool:
+def all_finite(features: Tensor) -> bool:
+    """Whether no number of features (n_samples, n_features) is NaN or infinite."""
     # The extremes carry NaN and infinity along, without a mask as large as the features.
     return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(features))
 
@@ -368,7 +370,7 @@ def _check(
         )
 
 
-def _blank(features: Tensor, num_classes: int, num_test: int) -> FittedProbe:
+def blank_probe(features: Tensor, num_classes: int, num_test: int) -> FittedProbe:
     """A record that knows nothing yet."""
     weight = torch.full(
         (num_classes, features.shape[1]), _NAN, dtype=torch.float64, device=features.device

@@ -24,17 +24,18 @@ def evaluate_probe(
         test_labels: (n_test,) int64, that it was tested on.
 
     Returns:
-        None where the probe has no logits, because a feature is not finite.
+        None where the probe has no logits, because a feature or a weight is not finite.
     """
     logits = fitted.test_logits
     if bool(logits.isnan().any()):
         return None
-    found = fitted.optimum_error
-    evaluation = replace(
-        evaluate(logits, test_labels, train_labels),
-        optimum_error_interval=(found.low, found.high),
-        num_undecided=found.num_undecided,
-    )
+    evaluation = evaluate(logits, test_labels, train_labels)
+    if (found := fitted.optimum_error) is not None:
+        evaluation = replace(
+            evaluation,
+            optimum_error_interval=(found.low, found.high),
+            num_undecided=found.num_undecided,
+        )
     return evaluation, Predictions.of(logits, test_labels)
 
 

@@ -20,6 +20,9 @@ SCHEMA = 1
 JSON_NAME = "results.json"
 CSV_NAME = "results.csv"
 CONVERGED = "converged"
+AS_TRAINED = ("early_stop", "epoch_limit")
+
+Standing = Literal["certified", "trained", "failed"]
 
 Split = Literal["test", "train"]
 """Of the error rates that a curve shows."""
@@ -34,12 +37,14 @@ class ProbeRecord:
         index: place of the probe point along the network, from 0.
         num_features: D.
         reducer: how the layer was made smaller before probing; None: not at all.
-        l2: the penalty chosen on held-out training samples.
+        l2: the penalty chosen on held-out training samples; by protocol "sgd", which has none,
+            the one that the certificate is for.
         l2_at_edge: the choice stands at an end of the path, so a better one may lie beyond.
-        status: "converged", or why not.
+        status: "converged", or why not; by protocol "sgd" what ended the training.
         duality_gap: certified bound on the distance of `objective` from its minimum, nats.
         test_error_ci95: Wilson interval of the test error rate.
-        num_passes: readings of all features, for the whole path and the refit.
+        num_passes: readings of all features, for the whole path and the refit; epochs where the
+            probe was trained by minibatches.
         evaluation: what the test probabilities show; None: not computed.
     """
 
@@ -74,6 +79,13 @@ class ProbeRecord:
         """Of that split."""
         return self.test_error_rate if split == "test" else self.train_error_rate
 
+    @property
+    def standing(self) -> Standing:
+        """How far it can be trusted: as "trained" by minibatches, no optimum was asked for."""
+        if self.converged:
+            return "certified"
+        return "trained" if self.status in AS_TRAINED else "failed"
+
 
 @dataclass(frozen=True)
 class CheckpointRecord:
@@ -104,7 +116,7 @@ class RunRecord:
 
     Attributes:
         experiment: such as "fig5".
-        protocol: "certified".
+        protocol: "certified", or "sgd" where probes are trained as is usual, for comparison.
         quick: fewer samples and steps than the experiment asks for: not a result.
         complete: whether every checkpoint that the experiment asks for is there.
         config: the experiment's configuration, JSON types only.

@@ -296,12 +296,12 @@ class _Trainer:
         for probe in active.values():
             probe.seconds += seconds
         finite = [loss for loss in losses if isfinite(loss)]
-        left = len(self.taps.names) * (protocol.max_epochs - epoch - 1)
+        more = protocol.max_epochs - epoch - 1
         return EpochReport(
             epoch=epoch + 1,
-            active=len(self.taps.names),
+            active=len(self.taps.names) if more else 0,
             mean_loss=sum(finite) / len(finite) if finite else float("nan"),
-            share=1 - left / (len(self.probes) * protocol.max_epochs),
+            share=1 - len(self.taps.names) * more / (len(self.probes) * protocol.max_epochs),
         )
 
     def _hold_out(self, patience: int) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich import box
@@ -13,6 +14,7 @@ from rich.table import Column, Table
 
 from linprobe.curves import Curve, Point
 from linprobe.progress import Event, OnEvent
+from linprobe.report import wording
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.seeds import seed_words
 
@@ -85,7 +87,7 @@ def print_summary(console: Console, run: RunRecord, folder: object = None) -> No
     """
     if max((len(item.probes) for item in run.checkpoints), default=0) <= _MAX_DETAILED:
         for checkpoint in run.checkpoints:
-            console.print(_detailed(checkpoint))
+            console.print(_detailed(checkpoint, wording.passes(run)))
     else:
         console.print(_overview(run))
     for line in summary_lines(run, folder):
@@ -100,10 +102,15 @@ def print_sentence(console: Console, text: str) -> None:
 def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
     """The sentences below the tables."""
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
-    unsolved = [probe for probe in probes if not probe.converged]
+    unsolved = [probe for probe in probes if probe.standing == "failed"]
     gaps = [p.duality_gap for p in probes if math.isfinite(p.duality_gap)]
     largest = f"; largest duality gap {max(gaps):.1e} nats" if gaps else ""
-    yield f"{len(probes) - len(unsolved)} of {len(probes)} probes converged{largest}."
+    if run.protocol == "sgd":
+        yield wording.as_trained_summary(probes)
+        ends = Counter(probe.status for probe in probes)
+        yield "Ends: " + ", ".join(f"{status} {count}" for status, count in ends.items()) + "."
+    else:
+        yield f"{len(probes) - len(unsolved)} of {len(probes)} probes converged{largest}."
     if unsolved:
         reasons = sorted({probe.status for probe in unsolved})
         yield f"NOT converged: {len(unsolved)} probes ({', '.join(reasons)}); marked *."
@@ -163,13 +170,13 @@ def _headline(event: Event) -> str:
     return f"{event.checkpoint}: {event.text}"
 
 
-def _detailed(checkpoint: CheckpointRecord) -> Table:
+def _detailed(checkpoint: CheckpointRecord, passes: str) -> Table:
     error = checkpoint.network_test_error_rate
     title = checkpoint.name
     if math.isfinite(error):
         title += f": {checkpoint.step:,} minibatches, network test error {error:.4f}"
     table = plain_table(title)
-    for name in ("width", "l2", "train", "test", "95 % interval", "gap", "passes", "seconds"):
+    for name in ("width", "l2", "train", "test", "95 % interval", "gap", passes, "seconds"):
         table.add_column(name, justify="right")
     for probe in checkpoint.probes:
         low, high = probe.test_error_ci95
@@ -188,7 +195,7 @@ def _detailed(checkpoint: CheckpointRecord) -> Table:
 
 
 def _overview(run: RunRecord) -> Table:
-    table = plain_table("error rates of the probes")
+    table = plain_table("error rates of the probes" + wording.protocol(run))
     for checkpoint in run.checkpoints:
         table.add_column(f"{checkpoint.name}\ntest", justify="right")
         table.add_column("\ntrain", justify="right")
@@ -217,4 +224,4 @@ def plain_table(title: str, first: str = "layer") -> Table:
 
 
 def _test_error(probe: ProbeRecord) -> str:
-    return f"{probe.test_error_rate:.4f}" + ("" if probe.converged else " *")
+    return f"{probe.test_error_rate:.4f}" + (" *" if probe.standing == "failed" else "")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal, get_args
 
 import torch
@@ -82,8 +83,10 @@ class MLPTraining:
         if self.optimizer not in OPTIMIZERS:
             known = ", ".join(OPTIMIZERS)
             raise LinprobeError(f"unknown optimizer {self.optimizer!r}; expected one of: {known}")
-        if not self.learning_rate > 0:
-            raise LinprobeError(f"learning rate is {self.learning_rate}; expected more than 0")
+        if not 0 < self.learning_rate < inf:
+            raise LinprobeError(
+                f"learning rate is {self.learning_rate}; expected a positive number"
+            )
         if not 0 <= self.momentum < 1:
             raise LinprobeError(f"momentum is {self.momentum}; expected 0 or more and below 1")
         if self.batch_size < 1:

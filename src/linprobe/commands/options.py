@@ -2,7 +2,8 @@
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from linprobe.evidence import CONTROLS
@@ -30,6 +31,33 @@ def seed(text: str) -> int:
 def threads(text: str) -> int:
     """Read the value of ``--threads``."""
     return whole_number(text, 1, "a whole number from 1 on")
+
+
+def epochs(text: str) -> int:
+    """Read the value of ``--epochs``."""
+    return whole_number(text, 1, "a whole number from 1 on")
+
+
+def batch_size(text: str) -> int:
+    """Read the value of ``--batch-size``."""
+    return whole_number(text, 1, "a whole number from 1 on")
+
+
+def positive_number(text: str) -> float:
+    """Read a number above zero."""
+    return _number(text, lambda number: 0 < number < math.inf, "a positive number")
+
+
+def momentum(text: str) -> float:
+    """Read the value of ``--momentum``."""
+    return _number(text, lambda number: 0 <= number < 1, "a number from 0 on and below 1")
+
+
+def _number(text: str, fits: Callable[[float], bool], expected: str) -> float:
+    with contextlib.suppress(ValueError):
+        if fits(number := float(text)):
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} given; expected {expected}")
 
 
 def controls(text: str) -> tuple[str, ...]:

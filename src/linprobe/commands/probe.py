@@ -11,7 +11,7 @@ from linprobe.commands.network import (
     open_data,
     open_network,
 )
-from linprobe.commands.options import add_control_options, cpu_threads, whole_number
+from linprobe.commands.options import add_control_options, batch_size, cpu_threads
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
@@ -70,7 +70,7 @@ def _add_probe_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--batch-size",
-        type=_batch_size,
+        type=batch_size,
         metavar="N",
         default=256,
         help="samples in a forward pass (default: %(default)s)",
@@ -181,7 +181,3 @@ def _gibibytes(text: str) -> float:
     if not number > 0:
         raise argparse.ArgumentTypeError(f"{text!r} given; expected a positive number of GiB")
     return number * 2**30
-
-
-def _batch_size(text: str) -> int:
-    return whole_number(text, 1, "a whole number from 1 on")

@@ -2,12 +2,17 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linprobe.commands.options import (
     add_control_options,
+    batch_size,
     cpu_threads,
+    epochs,
+    momentum,
+    positive_number,
     seed,
     threads,
     whole_number,
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from linprobe.experiments.over_seeds import Config
     from linprobe.progress import OnEvent
     from linprobe.results import RunRecord
+    from linprobe.sgd import SGDProtocol
+    from linprobe.training import MLPTraining
 
 
 def add_parser(commands: "Commands") -> None:
@@ -48,7 +55,7 @@ def _add_figure5(figures: "Commands") -> None:
         help="initialisation and training (default: %(default)s)",
     )
     parser.set_defaults(command=_reproduce_figure5, float64=False)
-    _add_common(parser, Path("runs", "fig5"))
+    _add_common(parser, Path("runs", "fig5"), probe_epochs=500)
 
 
 def _add_figure8(figures: "Commands") -> None:
@@ -72,10 +79,11 @@ def _add_figure8(figures: "Commands") -> None:
         "float32 can tell from their mean",
     )
     parser.set_defaults(command=_reproduce_figure8)
-    _add_common(parser, Path("runs", "fig8"))
+    _add_training(parser)
+    _add_common(parser, Path("runs", "fig8"), probe_epochs=200)
 
 
-def _add_common(parser: argparse.ArgumentParser, out: Path) -> None:
+def _add_common(parser: argparse.ArgumentParser, out: Path, *, probe_epochs: int) -> None:
     add = parser.add_argument
     add(
         "--dataset",
@@ -90,6 +98,20 @@ def _add_common(parser: argparse.ArgumentParser, out: Path) -> None:
         metavar="DIR",
         default=out,
         help="folder to write the run to (default: %(default)s)",
+    )
+    add(
+        "--protocol",
+        choices=("certified", "sgd"),
+        default="certified",
+        help="how probes come about: solved to certified optima, or, for comparison, trained by "
+        "minibatches as is usual (default: %(default)s)",
+    )
+    add(
+        "--epochs",
+        type=epochs,
+        metavar="N",
+        help="of the probes' training by --protocol sgd, at most (default: "
+        f"{probe_epochs}; 5 with --quick)",
     )
     add("--overwrite", action="store_true", help="replace a run that --out holds")
     add_control_options(parser)
@@ -116,6 +138,33 @@ def _add_common(parser: argparse.ArgumentParser, out: Path) -> None:
     )
 
 
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """How the deep network is trained."""
+    add = parser.add_argument
+    add(
+        "--optimizer",
+        choices=("sgd", "rmsprop", "adam"),
+        default="adam",
+        help="that trains the network (default: %(default)s); the course's setting is --optimizer "
+        "sgd --learning-rate 0.01, under which the deep network stays at the majority class",
+    )
+    add(
+        "--learning-rate",
+        type=positive_number,
+        metavar="X",
+        default=1e-4,
+        help="of the network's training (default: %(default)s)",
+    )
+    add(
+        "--batch-size",
+        type=batch_size,
+        metavar="N",
+        default=512,
+        help="of the network's training (default: %(default)s)",
+    )
+    add("--momentum", type=momentum, metavar="X", help="of --optimizer sgd (default: 0.9)")
+
+
 def _depth(text: str) -> int:
     number = whole_number(text, 2, "an even number of layers, 2 or more")
     if number % 2:
@@ -132,18 +181,41 @@ def _seeds(text: str) -> int:
 def _reproduce_figure5(options: argparse.Namespace) -> None:
     from linprobe.experiments import figure5
 
-    config = figure5.Figure5Config(_settings(options), recipe=options.recipe)
+    sgd = figure5.sgd_protocol(options.recipe, _epochs(options))
+    config = figure5.Figure5Config(_settings(options, sgd), recipe=options.recipe)
     _run(options, config, figure5.run)
 
 
 def _reproduce_figure8(options: argparse.Namespace) -> None:
     from linprobe.experiments import figure8
 
-    config = figure8.Figure8Config(_settings(options), depth=options.depth)
+    sgd = figure8.sgd_protocol(_epochs(options))
+    config = figure8.Figure8Config(_settings(options, sgd), options.depth, _training(options))
     _run(options, config, figure8.run)
 
 
-def _settings(options: argparse.Namespace) -> "Settings":
+def _epochs(options: argparse.Namespace) -> int | None:
+    from linprobe.errors import LinprobeError
+
+    epochs: int | None = options.epochs
+    if epochs is not None and options.protocol != "sgd":
+        raise LinprobeError("--epochs is for --protocol sgd; certified probes have no epochs")
+    return epochs
+
+
+def _training(options: argparse.Namespace) -> "MLPTraining":
+    from linprobe.errors import LinprobeError
+    from linprobe.training import MLPTraining
+
+    training = MLPTraining(options.optimizer, options.learning_rate, batch_size=options.batch_size)
+    if options.momentum is None:
+        return training
+    if options.optimizer != "sgd":
+        raise LinprobeError(f"--momentum is for --optimizer sgd; {options.optimizer} has none")
+    return replace(training, momentum=options.momentum)
+
+
+def _settings(options: argparse.Namespace, sgd: "SGDProtocol") -> "Settings":
     from linprobe.controls import ControlConfig
     from linprobe.experiments.common import Settings
 
@@ -158,6 +230,7 @@ def _settings(options: argparse.Namespace) -> "Settings":
         controls=ControlConfig(options.controls, options.repeats),
         mdl=options.mdl,
         float64=options.float64,
+        sgd=sgd if options.protocol == "sgd" else None,
     )
 
 

@@ -14,8 +14,10 @@ from linprobe.holdout import holdout_order
 from linprobe.metrics import error_rate
 from linprobe.protocol import ProbeConfig
 from linprobe.randomness import generator
+from linprobe.sgd import SGDProtocol
 
 QUICK_TRAIN, QUICK_TEST = 1_000, 1_000
+QUICK_PROBE_EPOCHS = 5
 DEVICES = ("cpu", "cuda")
 
 
@@ -37,6 +39,8 @@ class Settings:
         mdl: whether to compute the description length of the labels at each layer.
         float64: probe the activations of a forward pass in float64 instead of the network's own
             float32; what varies in a deep layer may lie below the rounding of its mean.
+        sgd: train the probes so, by minibatches, instead of solving for certified optima; of
+            `probe` only `tol` and `validation_fraction` are then used.
     """
 
     out: Path
@@ -51,6 +55,7 @@ class Settings:
     controls: ControlConfig = field(default_factory=ControlConfig)
     mdl: bool = False
     float64: bool = False
+    sgd: SGDProtocol | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -63,10 +68,27 @@ class Settings:
                 "device is 'cuda', but this PyTorch sees no CUDA device; use --device cpu, or "
                 "install a CUDA build of PyTorch and check nvidia-smi"
             )
+        if self.sgd is not None and (self.controls.names or self.mdl or self.float64):
+            raise LinprobeError(
+                "protocol sgd has no controls, no mdl and no float64, which are for certified "
+                "probes; leave them out, or take protocol certified"
+            )
+
+    @property
+    def protocol(self) -> str:
+        """As a run's record names it."""
+        return "certified" if self.sgd is None else "sgd"
+
+    @property
+    def probe_training(self) -> SGDProtocol | None:
+        """`sgd`, in a quick run with few epochs."""
+        if self.sgd is None or not self.quick:
+            return self.sgd
+        return replace(self.sgd, max_epochs=min(self.sgd.max_epochs, QUICK_PROBE_EPOCHS))
 
     def as_json(self) -> dict[str, Any]:
         """The settings that a run's record has no place of its own for."""
-        return {
+        content = {
             "device": self.device,
             "feature_bytes": self.feature_bytes,
             "probe": asdict(self.probe),
@@ -74,6 +96,11 @@ class Settings:
             "mdl": self.mdl,
             "float64": self.float64,
         }
+        if (training := self.probe_training) is not None:
+            used = ("tol", "validation_fraction")
+            content["probe"] = {name: getattr(self.probe, name) for name in used}
+            content["sgd"] = asdict(training)
+        return content
 
 
 @dataclass(frozen=True)

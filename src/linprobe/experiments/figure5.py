@@ -18,11 +18,35 @@ from linprobe.progress import OnEvent, ignore
 from linprobe.randomness import generator
 from linprobe.report.plots import figure5, save_figure
 from linprobe.results import RunRecord
+from linprobe.sgd import SGDProtocol
 from linprobe.training import CONVNET_TRAINING, train_convnet
 
 QUICK_EPOCHS = 1
 
+PROBE_EPOCHS = 500
+
 _COST_PER_SAMPLE = 7e-4  # rough seconds of training on two cores
+
+
+def sgd_protocol(recipe: Recipe, epochs: int | None = None) -> SGDProtocol:
+    """How probes of this figure are usually trained: by momentum, without an early stop.
+
+    Learning rate and decay are those that the recipe trains the network with. The course's decay
+    is applied every 50,000 minibatches, so not within 500 epochs of 98; the paper's every epoch,
+    so that after 100 epochs the rate is .6 % of the first.
+
+    Args:
+        recipe: "paper" or "course".
+        epochs: at most so many; None: 500.
+    """
+    how = CONVNET_TRAINING[recipe]
+    return SGDProtocol(
+        optimizer="sgd",
+        learning_rate=how.learning_rate,
+        max_epochs=PROBE_EPOCHS if epochs is None else epochs,
+        decay=how.decay,
+        decay_batches=how.decay_batches,
+    )
 
 
 @dataclass(frozen=True)

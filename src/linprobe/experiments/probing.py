@@ -1,7 +1,7 @@
 """Probes of all probe points of one network state."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -14,16 +14,27 @@ from linprobe.evidence import ControlRecord
 from linprobe.experiments.common import Samples, Settings
 from linprobe.extras import Extras
 from linprobe.features import extract_features, feature_widths, plan_groups
+from linprobe.holdout import num_held_out
 from linprobe.networks import ConvNet, DeepMLP
 from linprobe.parallel import NARROW, wide_then_narrow
 from linprobe.predictions import Predictions
-from linprobe.protocol import ProbeConfig, fit_probe
+from linprobe.protocol import FittedProbe, ProbeConfig, fit_probe
 from linprobe.recording import evaluate_probe, probe_record
 from linprobe.results import ProbeRecord
+from linprobe.sgd import EpochReport, OnEpoch, SGDProtocol, train_probes
+from linprobe.trained import evaluate_trained
 
 Network = ConvNet | DeepMLP
 OnSolve = Callable[[str, float, float, float], None]
 Features = dict[str, Tensor]
+
+FitLayer = Callable[[str, Tensor, Tensor, OnSolve], FittedProbe]
+"""Called as ``fit(layer, train, test, on_solve)`` with features that may be overwritten: how a
+layer's probe comes about."""
+
+
+def _ignore(report: EpochReport) -> None:
+    """Default of `LayerWatcher.trained`."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +47,13 @@ class LayerWatcher:
         extracting: called with the names of layers whose features are being computed.
         solving: gives the receiver of a layer's solver events, as `fit_probe` takes it.
         finished: called with each record.
+        trained: called after each epoch of probes that are trained all at once.
     """
 
     extracting: Callable[[tuple[str, ...]], None]
     solving: Callable[[str], OnSolve]
     finished: Callable[[ProbeRecord], None]
+    trained: OnEpoch = _ignore
 
 
 @dataclass(frozen=True)
@@ -111,15 +124,16 @@ def probe_layers(
     splits = [network.preprocess(x) for x in (samples.train_images, data.test_images)]
     labels = [y.to(settings.device) for y in (samples.train_labels, data.test_labels)]
     widths = layer_widths(network, samples, settings.device)
-    fitting = _Fitting(
-        *(labels[0], labels[1], data.num_classes),
-        *(replace(settings.probe, seed=settings.seed), extras or Extras(), watcher),
-    )
+    config = replace(settings.probe, seed=settings.seed)
+    started = time.perf_counter()
+    fit_layer = _fit_layer(network, splits[0], labels, widths, data.num_classes, settings, watcher)
+    train_seconds = time.perf_counter() - started
+    fitting = _Fitting(fit_layer, labels[0], labels[1], config, extras or Extras(), watcher)
     places = {layer: index for index, layer in enumerate(points)}
     # A GPU's layers are not held up by the number of threads.
     at_once = torch.get_num_threads() if settings.device == "cpu" else 1
     fitted: list[_Fitted] = []
-    extract_seconds = fit_seconds = 0.0
+    extract_seconds, fit_seconds = 0.0, train_seconds
     dtype = torch.float64 if settings.float64 else torch.float32
     probed = network if dtype == torch.float32 else deepcopy(network).double()
     room = settings.feature_bytes * 4 / dtype.itemsize  # groups are planned in float32
@@ -141,6 +155,42 @@ def probe_layers(
     return _gather(fitted, extract_seconds, fit_seconds)
 
 
+def _fit_layer(
+    network: Network,
+    inputs: Tensor,
+    labels: Sequence[Tensor],
+    widths: Mapping[str, int],
+    num_classes: int,
+    settings: Settings,
+    watcher: LayerWatcher,
+) -> FitLayer:
+    """The settings' protocol: each layer solved when its features come, or all trained at once."""
+    protocol, points = settings.probe_training, network.probe_points
+    if protocol is None:
+        config = replace(settings.probe, seed=settings.seed)
+        return lambda layer, train, test, on_solve: fit_probe(
+            *(train, labels[0], test, labels[1], config),
+            num_classes=num_classes,
+            on_event=on_solve,
+        )
+    num_fit = len(inputs) - num_held_out(len(inputs), settings.probe.validation_fraction)
+    l2, tol = protocol.certificate_l2, settings.probe.tol
+    trained = train_probes(
+        *(network, inputs, labels[0], {points[layer]: width for layer, width in widths.items()}),
+        protocol,
+        num_classes=num_classes,
+        num_fit=num_fit,
+        seed=settings.seed,
+        on_epoch=watcher.trained,
+    )
+    return lambda layer, train, test, _: evaluate_trained(
+        *(trained[points[layer]], train, labels[0], test, labels[1]),
+        num_fit=num_fit,
+        l2=l2,
+        tol=tol,
+    )
+
+
 @dataclass(frozen=True)
 class _Fitted:
     """What was found of one layer; seconds are of the thread that fitted it."""
@@ -159,14 +209,14 @@ class _Fitting:
 
     def __init__(
         self,
+        fit_layer: FitLayer,
         train_labels: Tensor,
         test_labels: Tensor,
-        num_classes: int,
         config: ProbeConfig,
         extras: Extras,
         watcher: LayerWatcher,
     ) -> None:
-        self.labels, self.num_classes = (train_labels, test_labels), num_classes
+        self.fit_layer, self.labels = fit_layer, (train_labels, test_labels)
         self.config, self.extras, self.watcher = config, extras, watcher
         self._telling = Lock()
 
@@ -178,11 +228,7 @@ class _Fitting:
             # What varies fits float32 once the mean is gone.
             offset = train.mean(0)
             train, test = (x.sub_(offset).float() for x in (train, test))
-        probe = fit_probe(
-            *(train, labels[0], test, labels[1], self.config),
-            num_classes=self.num_classes,
-            on_event=on_event,
-        )
+        probe = self.fit_layer(layer, train, test, on_event)
         solved = time.perf_counter()
         shown = evaluate_probe(probe, *labels)
         evaluation, predictions = shown or (None, None)
@@ -246,3 +292,9 @@ def expected_cost(widths: Mapping[str, int], num_train: int) -> dict[str, float]
     share = num_train / 60_000
     costs = {layer: 0.05 + (0.6 + 6e-3 * width) * share for layer, width in widths.items()}
     return {layer: cost / (1 + (widths[layer] <= NARROW)) for layer, cost in costs.items()}
+
+
+def training_cost(widths: Mapping[str, int], num_train: int, protocol: SGDProtocol) -> float:
+    """Rough seconds of training all probes at once on two cores, if none stops early."""
+    epoch = sum(0.03 + 2.5e-4 * width for width in widths.values()) * num_train / 60_000
+    return protocol.max_epochs * epoch

@@ -23,14 +23,17 @@ from linprobe.experiments.probing import (
     extras_of,
     layer_widths,
     probe_layers,
+    training_cost,
 )
 from linprobe.files import replacing
 from linprobe.paired import depth_steps
 from linprobe.predictions import save_predictions
 from linprobe.progress import OnEvent, Tracker
+from linprobe.report import wording
 from linprobe.report.page import write_report
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.serial import to_json
+from linprobe.sgd import EpochReport, OnEpoch
 from linprobe.training import OnBatch, network_error_rate
 
 Draw = Callable[[RunRecord, Path], None]
@@ -79,12 +82,16 @@ class Session:
         costs = expected_cost(widths, len(samples.train_labels))
         times = 1 + self._extras.relative_cost
         self._costs = {layer: times * cost for layer, cost in costs.items()}
-        probing = len(checkpoints) * sum(self._costs.values())
+        training = settings.probe_training
+        self._training_cost = 0.0
+        if training is not None:
+            self._training_cost = training_cost(widths, len(samples.train_labels), training)
+        probing = len(checkpoints) * (self._training_cost + sum(self._costs.values()))
         self._tracker = Tracker(on_event, probing + batch_cost * checkpoints[-1][1])
         self._train_seconds = 0.0
         self.record = RunRecord(
             experiment=experiment,
-            protocol="certified",
+            protocol=settings.protocol,
             seed=settings.seed,
             quick=settings.quick,
             config=to_json({**config, **settings.as_json()}),
@@ -171,6 +178,7 @@ class Session:
 
     def _watcher(self, name: str) -> LayerWatcher:
         tracker, costs, path = self._tracker, self._costs, self._settings.probe.l2_path
+        passes = wording.passes(self.record)
         place = {layer: f"{layer} ({i}/{len(costs)})" for i, layer in enumerate(costs, 1)}
         begun: dict[str, float] = {}  # cost of what is done of the layers under way
 
@@ -197,10 +205,29 @@ class Session:
             text = (
                 f"{place[record.layer]}: test error {record.test_error_rate:.4f}, "
                 f"l2 {record.l2:.0e}, gap {record.duality_gap:.1e}, "
-                f"{record.num_passes:.0f} passes, {record.seconds:.1f} s"
+                f"{record.num_passes:.0f} {passes}, {record.seconds:.1f} s"
             )
-            unsolved = "" if record.converged else f", NOT converged ({record.status})"
+            unsolved = wording.outcome(record)
             done = sum(begun.values())
             tracker.report(name, "solve", text + unsolved, begun=done, milestone=True)
 
-        return LayerWatcher(extracting, solving, finished)
+        return LayerWatcher(extracting, solving, finished, self._epochs(name))
+
+    def _epochs(self, name: str) -> OnEpoch:
+        """Receives the epochs of probes that are trained all at once."""
+        tenths = 0
+
+        def trained(report: EpochReport) -> None:
+            nonlocal tenths
+            crossed = int(10 * report.share) > tenths
+            tenths = int(10 * report.share)
+            text = (
+                f"epoch {report.epoch}, mean loss {report.mean_loss:.4f}, {report.active} of "
+                f"{len(self._costs)} probes go on"
+            )
+            cost = report.share * self._training_cost
+            self._tracker.report(name, "solve", text, begun=cost, milestone=crossed)
+            if report.share == 1:
+                self._tracker.spend(cost)
+
+        return trained

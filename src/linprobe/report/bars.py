@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 
-from linprobe.report.style import BLUE, CONTROL_LOOKS, INK, LIGHT, VERMILION
+from linprobe.report.style import CONTROL_LOOKS, INK, LIGHT, PROBE_LOOKS, VERMILION
 from linprobe.report.wording import short_names
 from linprobe.results import ProbeRecord, RunRecord, Split
 
@@ -24,11 +24,8 @@ def draw_bars(axes: Axes, probes: Sequence[ProbeRecord], split: Split, *, inches
         inches: width of the axes, which decides how many ticks have room.
     """
     places = range(len(probes))
-    for converged, colour, hatch, label in (
-        (True, BLUE, None, "probe, certified optimum"),
-        (False, VERMILION, "////", "probe, not certified"),
-    ):
-        chosen = [i for i in places if probes[i].converged is converged]
+    for standing, look in PROBE_LOOKS.items():
+        chosen = [i for i in places if probes[i].standing == standing]
         if not chosen:
             continue
         rates = [probes[i].error_rate(split) for i in chosen]
@@ -39,11 +36,11 @@ def draw_bars(axes: Axes, probes: Sequence[ProbeRecord], split: Split, *, inches
             chosen,
             heights,
             width,
-            color=colour,
-            hatch=hatch,
+            color=LIGHT[look.colour],
+            hatch=look.hatch,
             edgecolor="white",
             linewidth=0,
-            label=label,
+            label=look.label,
         )
         blank = [i for i, rate in zip(chosen, rates, strict=True) if not math.isfinite(rate)]
         size = 1.6 * matplotlib.rcParams["lines.markersize"]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from linprobe.evidence import UNDECIDED
 from linprobe.report import wording
 from linprobe.report.references import Reference, Scale, optimum_is_close, references
-from linprobe.report.style import BLUE, INK, LABEL_BOX, LIGHT, OPTIMUM_LABEL, VERMILION
+from linprobe.report.style import BLUE, INK, LABEL_BOX, LIGHT, OPTIMUM_LABEL, PROBE_LOOKS, VERMILION
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 
 _MAX_NAMED = 16  # layers that are all named on the axis
@@ -164,11 +164,12 @@ def _draw_points(axes: Axes, probes: Sequence[ProbeRecord], floor: float) -> Non
     """Rates with their Wilson intervals; hollow where the certificate isn't as asked for."""
     width, size = matplotlib.rcParams["lines.linewidth"], matplotlib.rcParams["lines.markersize"]
     crowded = _crowded(probes)
-    for certified, label in ((True, "probe, certified optimum"), (False, "probe, not certified")):
+    for standing, look in PROBE_LOOKS.items():
+        colour = LIGHT[look.colour]
         chosen = [
             (place, max(probe.test_error_rate, floor), probe.test_error_ci95)
             for place, probe in enumerate(probes)
-            if probe.converged is certified and math.isfinite(probe.test_error_rate)
+            if probe.standing == standing and math.isfinite(probe.test_error_rate)
         ]
         if chosen:
             rates = [rate for _, rate, _ in chosen]
@@ -179,14 +180,14 @@ def _draw_points(axes: Axes, probes: Sequence[ProbeRecord], floor: float) -> Non
                     [max(0.0, rate - max(interval[0], floor)) for _, rate, interval in chosen],
                     [max(0.0, interval[1] - rate) for _, rate, interval in chosen],
                 ],
-                fmt="o",
-                color=BLUE,
+                fmt=look.marker,
+                color=colour if look.filled else BLUE,
                 markersize=(0.5 if crowded else 1) * size,
-                markerfacecolor=BLUE if certified else "white",
-                markeredgecolor=BLUE if certified else VERMILION,
+                markerfacecolor=colour if look.filled else "white",
+                markeredgecolor=colour,
                 elinewidth=0.7 * width,
                 capsize=0 if crowded else 0.7 * size,
-                label=label,
+                label=look.label,
                 zorder=3,
             )
 

@@ -128,8 +128,15 @@ def _banners(run: RunRecord) -> Iterator[str]:
     if not run.complete:
         yield "UNFINISHED RUN: checkpoints are missing."
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
-    unsolved = sum(not probe.converged for probe in probes)
-    if unsolved:
+    if run.protocol == "sgd":
+        yield (
+            "PROTOCOL SGD: these probes are as the usual optimiser left them, for comparison; "
+            "they were not solved to optima."
+        )
+    unsolved = sum(probe.standing == "failed" for probe in probes)
+    if unsolved and run.protocol == "sgd":
+        yield f"{unsolved} of {len(probes)} probes have no value; the table says why."
+    elif unsolved:
         yield (
             f"{unsolved} of {len(probes)} probes are not certified to the tolerance that was "
             "asked for. They are drawn as hollow points; the table says why."

@@ -4,12 +4,13 @@ Text stays as it is here. The page sets it as text, never as markup.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from linprobe.evidence import Evaluation
 from linprobe.report import wording
 from linprobe.report.references import Reference, optimum_is_close, references
-from linprobe.report.style import OPTIMUM_LABEL
+from linprobe.report.style import OPTIMUM_LABEL, PROBE_LOOKS
 from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.serial import to_json
 
@@ -94,6 +95,8 @@ def payload(run: RunRecord) -> dict[str, Any]:
             for _, label, axis, floor in _measures(run)
         ],
         "facts": list(_FACTS),
+        "looks": {standing: asdict(look) for standing, look in PROBE_LOOKS.items()},
+        "passes": wording.passes(run),
         "checkpoints": [
             _checkpoint(run, checkpoint, layers, matrices=cells <= _MAX_CELLS)
             for checkpoint in run.checkpoints
@@ -159,7 +162,7 @@ def _probe(probe: ProbeRecord, place: int) -> dict[str, Any]:
         "reducer": probe.reducer,
         "l2": probe.l2,
         "edge": probe.l2_at_edge,
-        "certified": probe.converged,
+        "standing": probe.standing,
         "gap": probe.duality_gap,
         "passes": probe.num_passes,
         "seconds": probe.seconds,

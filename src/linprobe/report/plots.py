@@ -1,7 +1,7 @@
 """Figures drawn from a run's record: records in, matplotlib figures out.
 
 Nothing is read, written or set globally, except by `save_figure` and `write_figure`, which write.
-A probe that is not converged is marked wherever it is drawn, and so is a quick run.
+A probe that is not a certified optimum is marked wherever it is drawn, and so is a quick run.
 """
 
 import math
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from linprobe.errors import LinprobeError
 from linprobe.files import replacing
+from linprobe.report import wording
 from linprobe.report.bars import draw_bars, draw_majority, mark_skip
 from linprobe.report.curve import draw_curve
 from linprobe.report.references import Scale, fitting_scale
@@ -217,7 +218,7 @@ def _state(checkpoint: CheckpointRecord) -> str:
 
 def _finish(figure: Figure, run: RunRecord, grid: Sequence[Axes], *, grows: bool = False) -> None:
     """As `finish`, for one run."""
-    note = f"{samples_note(run)}, seed {run.seed}"
+    note = f"{samples_note(run)}, seed {run.seed}{wording.protocol(run)}"
     if run.config.get("float64"):
         note += ", activations in float64"
     finish(figure, grid, note, quick=run.quick, grows=grows)

@@ -6,6 +6,8 @@ Whatever has a colour has a dash and a marker of its own too, for those who see 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from linprobe.results import Standing
+
 INK = "#222222"
 MUTED = "#6b6b6b"
 BLUE = "#0072B2"
@@ -72,6 +74,33 @@ CONTROL_LOOKS = {
     "control_task": Look("same layer, control task", "purple", (6, 2, 1, 2, 1, 2), "v"),
 }
 """By `ControlRecord.name`."""
+
+
+@dataclass(frozen=True)
+class ProbeLook:
+    """How probes of one standing are drawn and called.
+
+    Attributes:
+        label: for readers.
+        colour: a key of `LIGHT` and `DARK`.
+        marker: of points, by matplotlib's name.
+        filled: whether points are; the others have a rim of the colour.
+        hatch: of bars.
+    """
+
+    label: str
+    colour: str
+    marker: str = "o"
+    filled: bool = True
+    hatch: str | None = None
+
+
+PROBE_LOOKS: dict[Standing, ProbeLook] = {
+    "certified": ProbeLook("probe, certified optimum", "blue"),
+    "trained": ProbeLook("probe, as minibatches left it", "purple", "D"),
+    "failed": ProbeLook("probe, not certified", "vermilion", filled=False, hatch="////"),
+}
+"""By `ProbeRecord.standing`."""
 
 LABEL_BOX: Any = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
 """Behind a value that a line may pass."""

@@ -50,7 +50,8 @@ def text_curves(run: RunRecord, *, width: int, braille: bool = True) -> list[str
         braille: whether such letters can be shown.
 
     Returns:
-        The lines; none if no probe has a test error. "x" marks a probe that isn't certified.
+        The lines; none if no probe has a test error. "x" marks a probe that isn't what its
+        protocol asks for.
     """
     axis = _axis(run)
     if axis is None:
@@ -90,7 +91,7 @@ def _curve(checkpoint: CheckpointRecord, axis: _Axis, width: int, *, braille: bo
     rates = [probe.test_error_rate for probe in checkpoint.probes]
     letters = _letters(rates, axis, width, braille=braille)
     for place, probe in enumerate(checkpoint.probes):
-        if not probe.converged:
+        if probe.standing == "failed":
             column = round(_place(place, len(rates)) * (width - 1))
             row = 0.0 if math.isnan(rates[place]) else axis.height(rates[place])
             letters[HEIGHT - 1 - round(row * (HEIGHT - 1))][column] = "x"

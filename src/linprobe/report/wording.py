@@ -1,6 +1,7 @@
 """Plain words for what a record says: the same in the report, in figures and in the terminal."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 from linprobe.evidence import FALLS, RISES, DepthStep
@@ -10,7 +11,13 @@ _REASONS = {
     "max_passes_reached": "the budget of passes ran out first",
     "precision_limit": "the arithmetic could compute no further decrease",
     "nonfinite_features": "the features hold NaN or infinity, so there is no problem to solve",
+    "diverged": "its training diverged",
     "degenerate_labels": "all training labels are of one class, so there is nothing to separate",
+}
+
+_ENDS = {
+    "early_stop": "its held-out cross-entropy stopped falling",
+    "epoch_limit": "the epochs that it was given ran out",
 }
 
 _MAX_NAMED = 3
@@ -41,6 +48,8 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
     gap = probe.duality_gap
     if probe.converged and math.isfinite(gap):
         return f"Certified: at most {scientific(gap)} nats above the exact minimum{_flips(probe)}."
+    if probe.standing == "trained":
+        return _as_trained(probe)
     reason = _REASONS.get(probe.status, f"status {probe.status}")
     if not math.isfinite(gap):
         return f"No certificate: {reason}. This value tells nothing about the layer."
@@ -49,6 +58,28 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
         f"Not certified as asked: {reason}. The objective is at most {scientific(gap)} nats "
         f"above the exact minimum{_flips(probe)}{asked}."
     )
+
+
+def _as_trained(probe: ProbeRecord) -> str:
+    gap = scientific(probe.duality_gap)
+    # A cross-entropy is never negative, so a larger gap bounds nothing.
+    bound = (
+        f"the objective is at most {gap} nats above the exact minimum"
+        if probe.duality_gap < probe.objective
+        else f"the duality gap ({gap} nats) is above the whole objective, and so bounds nothing"
+    )
+    return (
+        f"Trained by minibatches until {_ENDS[probe.status]}, not to an optimum: with l2 "
+        f"{scientific(probe.l2, 0)} {bound}."
+    )
+
+
+def outcome(probe: ProbeRecord) -> str:
+    """How a fit ended, to be put after its numbers; "" where it converged."""
+    if probe.converged:
+        return ""
+    trained = probe.standing == "trained"
+    return f", {probe.status}" if trained else f", NOT converged ({probe.status})"
 
 
 def _flips(probe: ProbeRecord) -> str:
@@ -92,11 +123,22 @@ def state(checkpoint: CheckpointRecord) -> str:
     return f"{checkpoint.name}, after {checkpoint.step:,} minibatches"
 
 
+def protocol(run: RunRecord) -> str:
+    """The protocol, to be put after what was probed; "" where it is the usual one."""
+    return "" if run.protocol == "certified" else f", protocol {run.protocol}"
+
+
+def passes(run: RunRecord) -> str:
+    """What a probe's `num_passes` counts."""
+    return "epochs" if run.protocol == "sgd" else "passes"
+
+
 def title(run: RunRecord) -> str:
     """What was probed."""
     if run.experiment == "probe":
         return f"Linear probes of {run.config.get('network') or 'the layers'}"
-    return f"Linear probes: {run.experiment}, {run.dataset.get('name', 'unnamed data')}"
+    name = run.dataset.get("name", "unnamed data")
+    return f"Linear probes: {run.experiment}, {name}{protocol(run)}"
 
 
 def notes(run: RunRecord) -> tuple[str, ...]:
@@ -142,10 +184,30 @@ def short_names(names: Sequence[str], length: int) -> list[str]:
 def summary(run: RunRecord) -> str:
     """How many probes are certified, and how well."""
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
+    if run.protocol == "sgd":
+        return as_trained_summary(probes)
     sure = sum(probe.converged for probe in probes)
     gaps = [p.duality_gap for p in probes if p.converged and math.isfinite(p.duality_gap)]
     largest = f"; their largest duality gap is {scientific(max(gaps))} nats" if gaps else ""
     return f"{sure:,} of {len(probes):,} probes are certified optima{largest}."
+
+
+def as_trained_summary(probes: Sequence[ProbeRecord]) -> str:
+    """What is known of probes that were trained by minibatches."""
+    text = (
+        f"Protocol sgd: {len(probes):,} probes, trained as is usual and left as the optimiser "
+        "left them, for comparison with certified optima"
+    )
+    gaps = [probe.duality_gap for probe in probes if math.isfinite(probe.duality_gap)]
+    if gaps:
+        l2 = scientific(max(probe.l2 for probe in probes if math.isfinite(probe.l2)), 0)
+        empty = sum(probe.duality_gap >= probe.objective for probe in probes)
+        text += (
+            f"; with l2 {l2} their duality gaps have a median of "
+            f"{scientific(statistics.median(gaps))} and a maximum of {scientific(max(gaps))} nats"
+        )
+        text += f"; {empty:,} are above the whole objective, and so bound nothing" if empty else ""
+    return text + "."
 
 
 def how_to_read(run: RunRecord) -> tuple[str, str, str, str, str]:
@@ -162,7 +224,11 @@ def how_to_read(run: RunRecord) -> tuple[str, str, str, str, str]:
         "not make two layers equal.",
         "Broken lines are what a probe has to be compared with, such as the error of always "
         "saying the commonest class: a probe near them has found little.",
-        "The certificate bounds how far each probe's training objective is above the exact "
+        "These probes are as the usual optimiser left them, so a high error can be a fact about "
+        "the layer or a failure of the optimiser: the certificate, for a small penalty l2, bounds "
+        "how far each training objective is above the exact minimum."
+        if run.protocol == "sgd"
+        else "The certificate bounds how far each probe's training objective is above the exact "
         "minimum for its penalty l2, so a high error is a fact about the layer and not a failure "
         "of the optimiser.",
         "It does not say that the network itself uses what a probe can read, nor that other "

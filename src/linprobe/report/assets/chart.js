@@ -18,8 +18,8 @@ function hoverText(probe, view) {
   if (view.measure === 0 && probe.optimum) lines.push(`exact optimum ${span(probe.optimum)}`);
   lines.push(
     `l2 ${penalty(probe.l2)}${probe.edge ? " (end of the path)" : ""}`,
-    `gap ${tiny(probe.gap)} nats${probe.certified ? "" : ", NOT certified"}`,
-    `${whole(probe.passes)} passes, width ${whole(probe.width)}`,
+    `gap ${tiny(probe.gap)} nats${probe.standing === "failed" ? ", NOT certified" : ""}`,
+    `${whole(probe.passes)} ${data.passes}, width ${whole(probe.width)}`,
   );
   return lines.join("<br>");
 }
@@ -49,6 +49,7 @@ function curves(probes, view) {
 
 function points(probes, view) {
   const shown = probes.filter((probe) => known(probe.values[view.measure]));
+  const looks = shown.map((probe) => data.looks[probe.standing]);
   const crowded = probes.length > 40;
   const bars = view.measure === 0;
   const y = shown.map((probe) => placed(probe.values[view.measure], view));
@@ -59,10 +60,9 @@ function points(probes, view) {
     marker: {
       opacity: 1,
       size: shown.map((probe) => (probe.place === view.layer ? 13 : crowded ? 5 : 9)),
-      color: shown.map((probe) => colour(probe.certified ? "blue" : "surface")),
-      line: {
-        width: shown.map((probe) => (probe.certified ? 0 : 2)), color: colour("vermilion"),
-      },
+      symbol: looks.map((look) => SYMBOLS[look.marker]),
+      color: looks.map((look) => colour(look.filled ? look.colour : "surface")),
+      line: { width: looks.map((look) => (look.filled ? 0 : 2)), color: colour("vermilion") },
     },
     error_y: {
       type: "data", symmetric: false, visible: bars, color: faded("blue", 0.75),

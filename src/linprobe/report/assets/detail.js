@@ -92,7 +92,7 @@ function drawDetail(view) {
   const found = probe.evaluation;
   byId("detail-body").append(
     make("h3", {}, data.layers[probe.place] + (data.checkpoints.length > 1 ? ` (${label})` : "")),
-    make("p", probe.certified ? {} : { class: "warn" }, probe.certificate),
+    make("p", probe.standing === "failed" ? { class: "warn" } : {}, probe.certificate),
     facts([
       ["test error", rate(probe.test)],
       ["95 % interval", span(probe.interval)],
@@ -100,7 +100,7 @@ function drawDetail(view) {
       ["training error", rate(probe.train)],
       ["width", whole(probe.width) + (probe.reducer ? `, reduced: ${probe.reducer}` : "")],
       ["l2", penalty(probe.l2) + (probe.edge ? ", end of the path" : "")],
-      ["passes over the features", whole(probe.passes)],
+      [`${data.passes} over the features`, whole(probe.passes)],
       ...data.facts.map((name, i) => [name, found ? found.facts[i] : null])
         .filter(([, value]) => known(value))
         .map(([name, value]) => [name, value > 100 || name.startsWith("samples") ? whole(value) : rate(value)]),

@@ -42,6 +42,7 @@ function sample(dash, name, marker) {
   if (marker === "bar") add("rect", { x: 12, y: 0, width: 10, height: 12, fill: `var(--${name})`, opacity: 0.45 });
   if (SHAPES[marker]) add("polygon", { points: SHAPES[marker], fill: `var(--${name})` });
   if (marker === "full" || marker === "o") add("circle", { cx: 17, cy: 6, r: 4.5, fill: `var(--${name})` });
+  if (marker === "diamond") add("path", { d: "M11 6L17 0L23 6L17 12Z", fill: `var(--${name})` });
   if (marker === "hollow") {
     add("circle", { cx: 17, cy: 6, r: 4.5, fill: "var(--surface)", stroke: `var(--${name})`, "stroke-width": 2 });
   }
@@ -51,10 +52,10 @@ function sample(dash, name, marker) {
 function drawKey() {
   const { probes, references } = data.checkpoints[view.checkpoint];
   const entry = (...parts) => make("li", {}, ...parts);
-  const entries = [entry(sample([], "blue", "full"), "probe, certified optimum")];
-  if (probes.some((probe) => !probe.certified)) {
-    entries.push(entry(sample([], "vermilion", "hollow"), "probe, not certified"));
-  }
+  const shape = ({ filled, marker }) => (!filled ? "hollow" : marker === "D" ? "diamond" : "full");
+  const entries = Object.entries(data.looks)
+    .filter(([standing]) => probes.some((probe) => probe.standing === standing))
+    .map(([, look]) => entry(sample([], look.colour, shape(look)), look.label));
   if (view.measure === 0) {
     if (probes.some((probe) => probe.verdict === "can't tell")) {
       entries.push(entry(sample([2, 4], "blue"), "no change found"));

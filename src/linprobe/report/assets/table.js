@@ -12,7 +12,7 @@ const columns = [
   numeric("width", "width", whole),
   { key: "l2", label: "l2", value: (probe) => probe.l2, text: (probe) => penalty(probe.l2) + (probe.edge ? " (end)" : "") },
   numeric("gap", "gap, nats", tiny),
-  numeric("passes", "passes", whole),
+  numeric("passes", data.passes, whole),
   { key: "certificate", label: "what is guaranteed", left: true, words: true, value: (probe) => probe.certificate, text: (probe) => probe.certificate },
 ].filter((column) => !column.when || has(column.when));
 
@@ -74,7 +74,7 @@ function tableRow(probe, view, select) {
     const element = make("td", {}, column.text(probe, view));
     element.hidden = spare(column, view);
     if (column.below) element.append(make("div", { class: "note" }, column.below(probe)));
-    if (column.words) element.className = probe.certified ? "words" : "words warn";
+    if (column.words) element.className = probe.standing === "failed" ? "words warn" : "words";
     else if (column.left) element.className = "left";
     row.append(element);
   }
