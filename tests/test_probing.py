@@ -213,8 +213,7 @@ def test_trained_probes_are_recorded_like_certified_ones(samples, by_sgd):
     assert set(result.predictions) == set(layers)
     assert log.epochs[-1].share == 1.0
     assert len(log.epochs) == max(record.num_passes for record in result.records)
-    # The training, which all layers share, is part of the solving.
-    assert 0 < result.stages["solve"] <= 1.01 * sum(r.seconds for r in result.records)
+    assert result.stages["solve"] > 0  # the training, which all layers share, is part of it
 
 
 def test_saved_tensors_of_trained_probes_take_raw_features(samples, by_sgd):
