@@ -16,6 +16,7 @@ from linprobe.controls import ControlConfig
 from linprobe.data import load
 from linprobe.errors import LinprobeError
 from linprobe.experiments import common, figure5, figure8
+from linprobe.networks import NEGATIVE_SLOPE
 from linprobe.results import load_run
 from linprobe.training import MLPTraining
 
@@ -103,7 +104,7 @@ def test_help_describes_every_option(figure, capsys):
     options += " --protocol --epochs"
     own = {
         "fig5": "--recipe",
-        "fig8": "--depth --float64 --optimizer --learning-rate --batch-size --momentum",
+        "fig8": "--depth --float64 --optimizer --learning-rate --batch-size --momentum --slope",
     }
     for option in [*options.split(), *own[figure].split()]:
         assert option in text
@@ -163,7 +164,7 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
     for arguments in (
         "",
         "--optimizer sgd --learning-rate 0.01 --momentum 0",
-        "--optimizer rmsprop --batch-size 64",
+        "--optimizer rmsprop --batch-size 64 --slope 0.3",
     ):
         assert cli.main(["reproduce", "fig8", *arguments.split()]) == 0
     assert [config.training for config, _ in no_run] == [
@@ -171,6 +172,7 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
         MLPTraining("sgd", 0.01, momentum=0.0),
         MLPTraining("rmsprop", batch_size=64),
     ]
+    assert [config.negative_slope for config, _ in no_run] == [NEGATIVE_SLOPE, NEGATIVE_SLOPE, 0.3]
     with pytest.raises(SystemExit):
         cli.main(["reproduce", "fig8", "--help"])
     text = " ".join(capsys.readouterr().out.split())
@@ -200,6 +202,7 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
         ("reproduce fig5 --protocol sgd --controls input", "protocol sgd has no controls"),
         ("reproduce fig5 --optimizer sgd", "unrecognized arguments: --optimizer sgd"),
         ("reproduce fig8 --optimizer lbfgs", "--optimizer: invalid choice: 'lbfgs'"),
+        ("reproduce fig8 --slope 1.5", "--slope: '1.5' given; expected a number from 0 to 1"),
         ("reproduce fig8 --learning-rate 0", "--learning-rate: '0' given; expected a positive"),
         ("reproduce fig8 --learning-rate nan", "--learning-rate: 'nan' given; expected a positive"),
         ("reproduce fig8 --learning-rate inf", "--learning-rate: 'inf' given; expected a positive"),

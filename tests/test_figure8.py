@@ -117,9 +117,10 @@ def test_network_can_be_trained_otherwise(short, tmp_path):
         folder = tmp_path / optimizer
         settings = Settings(folder, quick=True, probe=PROBE)
         training = MLPTraining(optimizer, 0.01, batch_size=16)
-        record = figure8.run(Figure8Config(settings, 2, training))
+        record = figure8.run(Figure8Config(settings, 2, training, 0.3))
         assert record.config["training"]["optimizer"] == optimizer
         assert record.config["training"]["batch_size"] == 16
+        assert record.config["negative_slope"] == 0.3
         weights.append(load_file(folder / "networks" / "step2.safetensors")["logits.weight"])
     assert not torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])

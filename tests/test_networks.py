@@ -147,7 +147,7 @@ def test_the_deep_network_computes_what_the_paper_says(depth: int) -> None:
         # The skip enters layer L/2 counted from 0, which is bar L/2 of the published figure.
         inputs = torch.cat([h, x], 1) if index == depth // 2 else h
         h = inputs @ linears[index].weight.T
-        h = torch.where(h > 0, h, 0.01 * h)
+        h = torch.where(h > 0, h, 0.1 * h)
         torch.testing.assert_close(captured[f"layer{index + 1}"], h)
     torch.testing.assert_close(captured["logits"], h @ linears[-1].weight.T)
 

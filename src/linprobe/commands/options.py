@@ -53,6 +53,11 @@ def momentum(text: str) -> float:
     return _number(text, lambda number: 0 <= number < 1, "a number from 0 on and below 1")
 
 
+def slope(text: str) -> float:
+    """Read the value of ``--slope``."""
+    return _number(text, lambda number: 0 <= number <= 1, "a number from 0 to 1")
+
+
 def _number(text: str, fits: Callable[[float], bool], expected: str) -> float:
     with contextlib.suppress(ValueError):
         if fits(number := float(text)):

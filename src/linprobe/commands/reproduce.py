@@ -14,6 +14,7 @@ from linprobe.commands.options import (
     momentum,
     positive_number,
     seed,
+    slope,
     threads,
     whole_number,
 )
@@ -163,6 +164,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="of the network's training (default: %(default)s)",
     )
     add("--momentum", type=momentum, metavar="X", help="of --optimizer sgd (default: 0.9)")
+    add(
+        "--slope",
+        type=slope,
+        metavar="X",
+        default=0.1,
+        help="of the network's leaky ReLU (default: %(default)s)",
+    )
 
 
 def _depth(text: str) -> int:
@@ -190,7 +198,9 @@ def _reproduce_figure8(options: argparse.Namespace) -> None:
     from linprobe.experiments import figure8
 
     sgd = figure8.sgd_protocol(_epochs(options))
-    config = figure8.Figure8Config(_settings(options, sgd), options.depth, _training(options))
+    config = figure8.Figure8Config(
+        _settings(options, sgd), options.depth, _training(options), options.slope
+    )
     _run(options, config, figure8.run)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from linprobe.experiments.common import Settings, load_samples
 from linprobe.experiments.session import Session
 from linprobe.folder import prepare_folder
-from linprobe.networks import DeepMLP
+from linprobe.networks import NEGATIVE_SLOPE, DeepMLP
 from linprobe.progress import OnEvent, ignore
 from linprobe.randomness import generator
 from linprobe.report.plots import Split, figure8, save_figure
@@ -51,11 +51,13 @@ class Figure8Config:
         settings: what all experiments take.
         depth: hidden layers, even; None: 128, or 10 for a quick run.
         training: how the network is trained.
+        negative_slope: of its leaky ReLU.
     """
 
     settings: Settings
     depth: int | None = None
     training: MLPTraining = field(default_factory=MLPTraining)
+    negative_slope: float = NEGATIVE_SLOPE
 
 
 def run(config: Figure8Config, on_event: OnEvent = ignore) -> RunRecord:
@@ -66,7 +68,9 @@ def run(config: Figure8Config, on_event: OnEvent = ignore) -> RunRecord:
     """
     settings = config.settings
     depth = config.depth if config.depth is not None else QUICK_DEPTH if settings.quick else DEPTH
-    network = DeepMLP(depth, generator(settings.seed, "network")).to(settings.device)
+    network = DeepMLP(
+        depth, generator(settings.seed, "network"), negative_slope=config.negative_slope
+    ).to(settings.device)
     prepare_folder(settings.out, overwrite=settings.overwrite)
     samples = load_samples(settings)
     data = samples.dataset
@@ -77,6 +81,7 @@ def run(config: Figure8Config, on_event: OnEvent = ignore) -> RunRecord:
         {
             "depth": depth,
             "skip_layer": f"layer{network.receiver}",
+            "negative_slope": config.negative_slope,
             "training": asdict(config.training),
         },
         samples,

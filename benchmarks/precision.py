@@ -1,0 +1,149 @@
+"""``python -m benchmarks.precision``: are probes of float32 activations those of float64 ones?
+
+The deep network of Figure 8 shrinks its features by ten orders of magnitude, and once it is
+trained they may vary by less than float32 can tell from their mean. A network's state is probed
+twice, on activations of a forward pass in float32 and in float64. Both problems are solved in
+float64 for each penalty of the path; what differs is the activations' rounding alone.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from linprobe.certificate import certify
+from linprobe.data import load
+from linprobe.features import extract_features
+from linprobe.holdout import holdout_order
+from linprobe.networks import DeepMLP
+from linprobe.problem import SoftmaxRegression, Standardisation
+from linprobe.protocol import DEFAULT_L2_PATH
+from linprobe.randomness import generator
+from linprobe.solvers.base import Point
+from linprobe.solvers.newton import SubsampledNewton
+
+DEPTH = 128
+LAYERS = (1, 8, 16, 32, 48, 56, 64, 65, 80, 96, 128)
+_TOL = 1e-4
+_MAX_PASSES = 200.0
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Activations of one layer in one precision, standardised; float64.
+
+    Attributes:
+        train: (n_train, n_features).
+        test: (n_test, n_features).
+    """
+
+    train: Tensor
+    test: Tensor
+
+    @classmethod
+    def of(cls, train: Tensor, test: Tensor) -> "Splits":
+        """Standardise raw activations by their training rows."""
+        train, test = train.double(), test.double()
+        standardisation = Standardisation.fit_(train)
+        return cls(train, (test - standardisation.mean) * standardisation.scale)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What rounding the activations changed at one penalty.
+
+    Attributes:
+        gap64: certified gap (nats), on the float64 activations, of the optimum of the others.
+        error32: test error rate of the probe of float32 activations.
+        error64: of the probe of float64 activations.
+        disagree: share of the test samples that the two probes put in different classes.
+    """
+
+    l2: float
+    gap64: float
+    error32: float
+    error64: float
+    disagree: float
+
+
+def differences(
+    single: Splits, double: Splits, labels: Tensor, test_labels: Tensor, l2_path: Sequence[float]
+) -> Iterator[Difference]:
+    """Solve the path on both activations and compare the optima penalty by penalty."""
+    solvers = [SubsampledNewton(SoftmaxRegression(x.train, labels, 10)) for x in (single, double)]
+    starts: list[tuple[Point, ...]] = [(), ()]
+    for l2 in l2_path:
+        for i, solver in enumerate(solvers):
+            found = solver.solve(l2, tol=_TOL, max_passes=_MAX_PASSES, starts=starts[i])
+            starts[i] = (found.point, *starts[i][:1])
+        one, other = starts[0][0], starts[1][0]
+        predicted = [
+            (x.test @ p.weight.T + p.bias).argmax(1) for x, p in ((single, one), (double, other))
+        ]
+        errors = [float((y != test_labels).double().mean()) for y in predicted]
+        gap = certify(double.train, labels, one.weight, one.bias, l2).duality_gap
+        moved = float((predicted[0] != predicted[1]).double().mean())
+        yield Difference(l2, gap, errors[0], errors[1], moved)
+
+
+def activations(
+    network: DeepMLP, images: Tensor, dtype: torch.dtype, taps: Sequence[str]
+) -> dict[str, Tensor]:
+    """Raw activations of a forward pass in `dtype`."""
+    probed = network if dtype == torch.float32 else deepcopy(network).to(dtype)
+    return extract_features(probed, network.preprocess(images).to(dtype), taps, dtype=dtype)
+
+
+def rounding(single: Tensor, double: Tensor) -> float:
+    """Root mean square of the activations' rounding over that of what varies in them."""
+    varies = double - double.mean(0)
+    return float((single.double() - double).norm() / varies.norm())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.precision",
+        description="Compare probes of float32 activations with those of float64 ones.",
+    )
+    add = parser.add_argument
+    add("--network", type=Path, help="networks/CHECKPOINT.safetensors; default: untrained")
+    add("--dataset", default="mnist", help="as linprobe takes it")
+    add("--rows", type=int, default=20_000, help="training samples")
+    add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    network = DeepMLP(DEPTH, generator(0, "network"))
+    if options.network is not None:
+        network.load_state_dict(load_file(options.network))
+    data = load(options.dataset)
+    order = holdout_order(data.train_labels, 1 / 6, generator(0, "holdout"))[: options.rows]
+    taps = [f"layer{i}" for i in LAYERS]
+    splits = (data.train_images[order], data.test_images)
+    single, double = (
+        [activations(network, images, dtype, taps) for images in splits]
+        for dtype in (torch.float32, torch.float64)
+    )
+    print("| layer | rounding | l2 | gap in float64 | error float32 | error float64 | differ |")
+    print("|---|---|---|---|---|---|---|")
+    for tap in taps:
+        ratio = rounding(single[0][tap], double[0][tap])
+        pair = (
+            Splits.of(single[0][tap], single[1][tap]),
+            Splits.of(double[0][tap], double[1][tap]),
+        )
+        found = differences(*pair, data.train_labels[order], data.test_labels, DEFAULT_L2_PATH)
+        for one in found:
+            cells = [tap, f"{ratio:.0e}", f"{one.l2:.0e}", f"{one.gap64:.0e}"]
+            cells += [f"{x:.4f}".lstrip("0") for x in (one.error32, one.error64, one.disagree)]
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
