@@ -5,7 +5,7 @@ import torch
 
 from linprobe.problem import SoftmaxRegression
 from linprobe.solvers.base import Point
-from linprobe.solvers.dense import solve_dense
+from linprobe.solvers.dense import DenseInverse
 from linprobe.solvers.sampled_hessian import CGOptions, SampledHessian, conjugate_gradients
 from linprobe.solvers.subspace import minimise_in_span
 
@@ -20,7 +20,7 @@ def test_direction_solves_the_newton_equation(case, l2):
     p = minimise_in_span(problem, l2, start, accuracy=1e-14).probabilities
     gradient = problem.backproject(problem.residuals(p)) + l2 * weight
     s, penalty = problem.sample_weight, p.new_full((1,), l2)
-    found = solve_dense(case.features, p, s, penalty.expand(shape[1]), gradient)
+    found = -DenseInverse(case.features, p, s, penalty.expand(shape[1]))(gradient)
     hessian = SampledHessian(case.features, p, s, penalty)
     scale = float(gradient.abs().max())
     torch.testing.assert_close(hessian.product(found), -gradient, rtol=1e-5, atol=1e-6 * scale)
@@ -39,7 +39,7 @@ def test_sure_samples_bend_as_little_as_they_do():
     right = torch.ones(2, 3)
     right[1] = -1
     low, high = (
-        solve_dense(x, p.to(x.dtype), s.to(x.dtype), x.new_zeros(3) + 1e-12, right.to(x.dtype))
+        DenseInverse(x, p.to(x.dtype), s.to(x.dtype), x.new_zeros(3) + 1e-12)(right.double())
         for x in (features, features.double())
     )
     torch.testing.assert_close(low, high, rtol=1e-3, atol=1e-3)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from linprobe.linalg import fast_bfloat16
 from linprobe.problem import SoftmaxRegression
-from linprobe.solvers.dense import solve_dense
+from linprobe.solvers.dense import DenseInverse
 from linprobe.solvers.sampled_hessian import (
     CGOptions,
     SampledHessian,
@@ -24,6 +24,7 @@ from linprobe.solvers.sampled_hessian import (
 )
 
 _CG = CGOptions(tol=0.05, max_steps=60)
+_PRECONDITIONED = CGOptions(tol=0.05, max_steps=40)  # more cost as much as factorising anew
 _GRAM_ROWS = 8000
 _SERVES_DOWN_TO = 0.05
 # Where conjugate gradients don't suffice, because classes are coupled: the largest Hessian to
@@ -48,6 +49,7 @@ class WhitenedModel:
         self._level = -1
         # Rows of the Hessian that is factorised, once iterations no longer suffice.
         self._dense_rows = self._rows_before = 0
+        self._inverse: DenseInverse | None = None
         features = problem.features
         cheap = fast_bfloat16(features.device) and features.dtype != torch.float64
         self._dtypes = ([torch.bfloat16] if cheap else []) + [torch.float32, torch.float64]
@@ -71,7 +73,7 @@ class WhitenedModel:
         values, vectors = torch.linalg.eigh(scaled.T @ scaled)
         floored = values.clamp_min(0) + l2
         self._transform, self._penalty = vectors * floored.rsqrt(), l2 / floored
-        self._level = -1
+        self._level, self._inverse = -1, None
         self._whiten(0)
         self._leverage = (
             torch.linalg.vector_norm(self._whitened, dim=1).square().to(problem.features.dtype)
@@ -100,14 +102,19 @@ class WhitenedModel:
         rows, p = self._whitened[sample.index], probabilities[:, sample.index].to(working)
         weight, penalty = sample.weight.to(working), self._penalty.to(working)
         right = (gradient @ self._transform).to(working)
-        if self._dense_rows:
-            found = solve_dense(rows.to(working), p, weight, penalty, right)
-        else:
-            hessian = SampledHessian(rows, p, weight, penalty)
-            found, solved = conjugate_gradients(hessian, right, precondition=_same, options=_CG)
-            size = right.numel()
-            if not solved and size <= _MOST_DENSE:
-                self._dense_rows, self._rows_before = _DENSE_ROWS * size, num_rows
+        hessian = SampledHessian(rows, p, weight, penalty)
+        found, solved, size = right, False, right.numel()
+        if self._inverse or not self._dense_rows:
+            # A Hessian that was factorised before is a good preconditioner of the next ones.
+            options = _PRECONDITIONED if self._inverse else _CG
+            found, solved = conjugate_gradients(
+                hessian, right, precondition=self._inverse or _same, options=options
+            )
+        if self._dense_rows and not solved:
+            self._inverse = DenseInverse(rows.to(working), p, weight, penalty)
+            found = -self._inverse(right)
+        elif not solved and size <= _MOST_DENSE:
+            self._dense_rows, self._rows_before = _DENSE_ROWS * size, num_rows
         return found.double() @ self._transform.T
 
 
