@@ -138,3 +138,15 @@ def test_majority_is_left_out_where_runs_differ_in_it():
     other = {"name": "x", "majority_error_rate": {"test": 0.5}}
     figure = draw_comparison(compare([curve([0.1, 0.2]), curve([0.1, 0.2], "b", dataset=other)]))
     assert keys(figure) == ["a", "b"]
+
+
+def test_a_trained_curve_is_hollow_and_no_alarm():
+    """Even where training happens to end at an optimum."""
+    checkpoint = checkpoint_record([0.1, 0.2, 0.3])
+    statuses = ("epoch_limit", "converged", "early_stop")
+    probes = [replace(p, status=s) for p, s in zip(checkpoint.probes, statuses, strict=True)]
+    run = run_record(replace(checkpoint, probes=tuple(probes)), protocol="sgd")
+    figure = draw_comparison(compare([Curve("a", (run,), "test")]))
+    (line,) = [line for line in figure.axes[0].lines if line.get_label().split(" (")[0] == "a"]
+    assert to_hex(line.get_markerfacecolor()) == "#ffffff"
+    assert "probe, not certified" not in keys(figure)

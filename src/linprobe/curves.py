@@ -25,6 +25,11 @@ class Point:
         return all(probe.converged for probe in self.probes)
 
     @property
+    def failed(self) -> bool:
+        """Whether a probe is neither certified nor as its training was meant to leave it."""
+        return any(probe.standing == "failed" for probe in self.probes)
+
+    @property
     def duality_gap(self) -> float:
         """The largest, nats."""
         gaps = [probe.duality_gap for probe in self.probes]

@@ -105,12 +105,12 @@ def _draw_errors(axes: Axes, comparison: Comparison, panel: Panel, *, log: bool)
 def _draw_curve(
     axes: Axes, panel: Panel, points: Sequence[Point], place: int, label: str, floor: float
 ) -> None:
-    """A line with its spread and its markers, hollow where nothing is certified."""
+    """A line with its spread and its markers, hollow where no optimum was asked for or found."""
     look, size = _LOOKS[place], 0.6 * matplotlib.rcParams["lines.markersize"]
     rates = [max(point.error.mean, floor) for point in points]
-    unsure = [i for i, point in enumerate(points) if not point.converged]
+    failed = [i for i, point in enumerate(points) if point.failed]
     lost = [i for i, rate in enumerate(rates) if not math.isfinite(rate)]
-    hollow = len(unsure) == len(points)
+    hollow = _hollow(points)
     if any(point.error.n > 1 for point in points):
         low = [max(point.error.low, floor) for point in points]
         high = [max(point.error.high, floor) for point in points]
@@ -118,10 +118,10 @@ def _draw_curve(
         axes.fill_between(range(len(points)), low, high, color=colour, alpha=0.25, linewidth=0)
     by_layer = dict(zip(panel.layers, rates, strict=True))
     _draw_line(axes, panel.layers, by_layer, look, 2, label, place, hollow=hollow)
-    if unsure and not hollow:
+    if failed and not hollow:
         axes.plot(
-            unsure,
-            [rates[i] for i in unsure],
+            failed,
+            [rates[i] for i in failed],
             "o",
             color=VERMILION,
             markerfacecolor="white",
@@ -130,6 +130,12 @@ def _draw_curve(
             label="probe, not certified",
         )
     draw_lost(axes, lost)
+
+
+def _hollow(points: Sequence[Point]) -> bool:
+    """Whether no optimum was asked for, or none was found."""
+    trained = any(not point.converged and not point.failed for point in points)
+    return trained or not any(point.converged for point in points)
 
 
 def _draw_line(
@@ -165,7 +171,7 @@ def _draw_differences(axes: Axes, comparison: Comparison, panel: Panel) -> None:
     axes.axhline(0, color=LIGHT[_LOOKS[0].colour], zorder=1.5)
     for place in range(1, curves):
         found = subtract(panel.rates(place), first)
-        hollow = not any(panel.curves[place][layer].converged for layer in panel.layers)
+        hollow = _hollow([panel.curves[place][layer] for layer in panel.layers])
         _draw_line(axes, panel.layers, found, _LOOKS[place], 2, None, place, hollow=hollow)
     published = subtract(panel.published.get(comparison.reading, {}), first)
     _draw_line(axes, panel.layers, published, _PUBLISHED, 3, None, curves)
