@@ -47,6 +47,11 @@ def test_constant_features_say_so_and_predict_the_commonest_class():
     assert report["flat"].record.test_error_rate == pytest.approx(majority)
 
 
+def test_features_that_are_mostly_rounding_say_so():
+    report = fitted({"deep": X[TRAIN] + 3e6}, {"deep": X[TEST] + 3e6})
+    assert report.notes[0].startswith("Layer 'deep' varies little beyond the rounding")
+
+
 def test_a_class_without_training_samples_is_allowed_and_reported():
     test_labels = torch.where(torch.arange(50) < 5, 4, Y[TEST])
     report = fitted({"a": X[TRAIN]}, test_labels=test_labels)

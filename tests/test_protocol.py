@@ -140,11 +140,25 @@ def test_one_class_is_degenerate():
 def test_constant_features_give_the_class_frequencies():
     _, y, _, yt = data()
     fit = fit_probe(torch.full((len(y), 3), 0.1), y, torch.full((len(yt), 3), 0.1), yt)
-    assert fit.status is Status.CONVERGED
+    assert fit.status is Status.CONVERGED and fit.rounded
     frequencies = torch.bincount(y).double() / len(y)
     assert fit.train_cross_entropy == pytest.approx(
         -float((frequencies * frequencies.log()).sum()), abs=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("shift", "dtype", "rounded"),
+    [(0, torch.float32, False), (3e6, torch.float32, True), (3e6, torch.float64, False)],
+)
+def test_features_that_are_mostly_rounding_say_so(shift, dtype, rounded):
+    x, y, xt, yt = (part.to(dtype) if part.is_floating_point() else part for part in data())
+    assert fit_probe(x + shift, y, xt + shift, yt).rounded is rounded
+
+
+def test_zeros_are_constant_and_exact():
+    _, y, _, yt = data()
+    assert not fit_probe(torch.zeros(len(y), 3), y, torch.zeros(len(yt), 3), yt).rounded
 
 
 def test_a_class_missing_in_training_is_always_wrong():

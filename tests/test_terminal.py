@@ -123,7 +123,7 @@ def test_deep_networks_get_one_table_of_all_layers():
 
 def test_doubts_are_said():
     checkpoint = checkpoint_record([0.07, 0.02])
-    bad = replace(checkpoint.probes[0], status="max_passes_reached", l2_at_edge=True)
+    bad = replace(checkpoint.probes[0], status="max_passes_reached", l2_at_edge=True, rounded=True)
     run = run_record(replace(checkpoint, probes=(bad, checkpoint.probes[1])), quick=True)
     output = printed(run)
     assert "0.0700 *" in output
@@ -132,6 +132,7 @@ def test_doubts_are_said():
     assert lines[0].startswith("1 of 2 probes converged")
     assert lines[1] == "NOT converged: 1 probes (max_passes_reached); marked *."
     assert "end of the path for 1 probes" in lines[2]
+    assert lines[3].startswith("At 1 probes the activations vary little beyond their own rounding")
     assert "not a result" in output
 
 

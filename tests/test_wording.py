@@ -109,6 +109,13 @@ def test_summary_counts_what_is_certified():
     assert text == "1 of 2 probes are certified optima; their largest duality gap is 3.0e-5 nats."
 
 
+def test_a_certificate_of_rounded_activations_says_so():
+    probe = probe_record(duality_gap=3e-5)
+    words = " Its activations vary little beyond their own rounding."
+    assert wording.certificate(replace(probe, rounded=True), None).endswith(words)
+    assert words not in wording.certificate(probe, None)
+
+
 def test_shorten_keeps_both_ends():
     assert wording.shorten("layer1", 6) == "layer1"
     short = wording.shorten("begin" + "x" * 80 + "end", 12)

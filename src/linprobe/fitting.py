@@ -200,6 +200,11 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
             yield f"{name}: the passes over the features ran out before tol; raise l2 or tol."
         elif not bool(probe.weight.any()):
             yield f"{name} is constant on the training samples."
+        elif record.rounded:
+            yield (
+                f"{name} varies little beyond the rounding of its activations; run the network "
+                "in float64 to see what lies below it."
+            )
         elif record.num_features >= len(task.order):
             wide.append(record.layer)
     if wide:

@@ -65,6 +65,23 @@ class Standardisation:
             block.mul_(unit)
         return cls(mean.double(), power * float(unit))
 
+    def rounding(self, features: Tensor) -> float:
+        """Root mean square of the raw features' rounding over that of what varies in them.
+
+        An estimate of the least there can be: half a unit in the last place of their mean.
+        Rounding in earlier layers adds to it.
+
+        Args:
+            features: what `fit_` left, in the dtype of the raw features.
+
+        Returns:
+            Infinite for features that are constant, but for zeros; 0 for those.
+        """
+        size = float(self.mean.norm())
+        if self.scale == 1.0 and not bool(features.any()):
+            return float("inf") if size else 0.0
+        return 0.5 * torch.finfo(features.dtype).eps * size * self.scale
+
     def to_raw(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Fold the map into a probe: the weight and bias returned, float64, take raw features."""
         raw = weight.double() * self.scale

@@ -31,6 +31,7 @@ DEFAULT_L2_PATH = tuple(10.0**-exponent for exponent in range(1, 10))
 _CLEARLY_WORSE = 1.05  # times the best held-out cross-entropy: the path has turned
 _MAX_RISES = 2
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
+_ROUNDED = 1e-2  # of what varies
 _NAN = float("nan")
 
 OnEvent = Callable[[str, float, float, float], None]
@@ -100,6 +101,8 @@ class FittedProbe:
         test_logits: (n_classes, n_test) float64.
         optimum_error: interval of the exact optimum's test error rate, by the certificate; None:
             not computed.
+        rounded: of what varies in the features, 1 % or more may be their own rounding; see
+            `Standardisation.rounding`.
     """
 
     weight: Tensor
@@ -123,6 +126,7 @@ class FittedProbe:
     seconds: float
     test_logits: Tensor
     optimum_error: OptimumError | None
+    rounded: bool = False
 
 
 def fit_probe(
@@ -187,6 +191,7 @@ def fit_probe(
         test_error_rate=error_rate,
         test_logits=logits,
         optimum_error=optimum_error,
+        rounded=standardisation.rounding(train_features) > _ROUNDED,
         seconds=time.perf_counter() - started,
     )
 

@@ -46,6 +46,7 @@ class ProbeRecord:
         num_passes: readings of all features, for the whole path and the refit; epochs where the
             probe was trained by minibatches.
         evaluation: what the test probabilities show; None: not computed.
+        rounded: of what varies in the activations, 1 % or more may be their own rounding.
     """
 
     layer: str
@@ -69,6 +70,7 @@ class ProbeRecord:
     num_passes: float
     seconds: float
     evaluation: Evaluation | None = None
+    rounded: bool = False
 
     @property
     def converged(self) -> bool:

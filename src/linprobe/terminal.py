@@ -117,6 +117,12 @@ def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
     at_edge = sum(probe.l2_at_edge for probe in probes)
     if at_edge:
         yield f"The chosen l2 stands at an end of the path for {at_edge} probes."
+    rounded = sum(probe.rounded for probe in probes)
+    if rounded:
+        yield (
+            f"At {rounded} probes the activations vary little beyond their own rounding: with "
+            "--float64 fig8 probes what lies below it."
+        )
     stages = ", ".join(f"{name} {duration(spent)}" for name, spent in run.stages.items())
     memory = run.peak_rss_bytes / 2**30
     yield f"Time {duration(run.seconds)} ({stages}); peak memory {memory:.1f} GiB."

@@ -47,7 +47,8 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
     """What is guaranteed about a probe, in one or two sentences."""
     gap = probe.duality_gap
     if probe.converged and math.isfinite(gap):
-        return f"Certified: at most {scientific(gap)} nats above the exact minimum{_flips(probe)}."
+        text = f"Certified: at most {scientific(gap)} nats above the exact minimum{_flips(probe)}."
+        return text + probe.rounded * " Its activations vary little beyond their own rounding."
     if probe.standing == "trained":
         return _as_trained(probe)
     reason = _REASONS.get(probe.status, f"status {probe.status}")
