@@ -81,7 +81,7 @@ def coarse() -> list[Candidate]:
     found += [Candidate("rmsprop", 3e-4), Candidate("sgd", 1e-1)]
     found += [Candidate("sgd", 1e-3, gain=2**0.5), Candidate("adam", 1e-4, 64)]
     found += [Candidate("adam", 1e-4, gain=gain, slope=0.1) for gain in (1.1, 1.2)]
-    return found
+    return [*found, Candidate("sgd", 1e-2, slope=0.1)]
 
 
 def measure(candidate: Candidate, data: ImageDataset) -> dict[str, Any]:
