@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linprobe.commands.options import seed, threads
+from linprobe.commands.options import count, seed
 from linprobe.errors import LinprobeError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", default="cpu", metavar="NAME", help="cpu, cuda, ... (default: %(default)s)")
     add("--seed", type=seed, metavar="N", default=0, help="of everything random (default: 0)")
-    add("--threads", type=threads, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    add("--threads", type=count, metavar="N", help="CPU threads (default: PyTorch's choice)")
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, required: bool) -> None:

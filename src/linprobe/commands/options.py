@@ -28,18 +28,8 @@ def seed(text: str) -> int:
     return whole_number(text, 0, "a whole number from 0 on")
 
 
-def threads(text: str) -> int:
-    """Read the value of ``--threads``."""
-    return whole_number(text, 1, "a whole number from 1 on")
-
-
-def epochs(text: str) -> int:
-    """Read the value of ``--epochs``."""
-    return whole_number(text, 1, "a whole number from 1 on")
-
-
-def batch_size(text: str) -> int:
-    """Read the value of ``--batch-size``."""
+def count(text: str) -> int:
+    """Read how many there are to be of something, such as the value of ``--threads``."""
     return whole_number(text, 1, "a whole number from 1 on")
 
 
@@ -77,11 +67,6 @@ def controls(text: str) -> tuple[str, ...]:
     return names
 
 
-def repeats(text: str) -> int:
-    """Read the value of ``--repeats``."""
-    return whole_number(text, 1, "a whole number from 1 on")
-
-
 def add_control_options(parser: argparse.ArgumentParser) -> None:
     """What each layer's probe is compared with."""
     add = parser.add_argument
@@ -94,7 +79,7 @@ def add_control_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--repeats",
-        type=repeats,
+        type=count,
         metavar="N",
         default=3,
         help="draws of each random control (default: %(default)s)",

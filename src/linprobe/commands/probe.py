@@ -11,7 +11,7 @@ from linprobe.commands.network import (
     open_data,
     open_network,
 )
-from linprobe.commands.options import add_control_options, batch_size, cpu_threads
+from linprobe.commands.options import add_control_options, count, cpu_threads
 
 if TYPE_CHECKING:
     from linprobe.commands.options import Commands
@@ -70,7 +70,7 @@ def _add_probe_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--batch-size",
-        type=batch_size,
+        type=count,
         metavar="N",
         default=256,
         help="samples in a forward pass (default: %(default)s)",

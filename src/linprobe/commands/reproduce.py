@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from linprobe.commands.options import (
     add_control_options,
-    batch_size,
+    count,
     cpu_threads,
-    epochs,
     momentum,
     positive_number,
     seed,
     slope,
-    threads,
     whole_number,
 )
 
@@ -109,7 +107,7 @@ def _add_common(parser: argparse.ArgumentParser, out: Path, *, probe_epochs: int
     )
     add(
         "--epochs",
-        type=epochs,
+        type=count,
         metavar="N",
         help="of the probes' training by --protocol sgd, at most (default: "
         f"{probe_epochs}; 5 with --quick)",
@@ -119,13 +117,13 @@ def _add_common(parser: argparse.ArgumentParser, out: Path, *, probe_epochs: int
     add("--seed", type=seed, metavar="N", default=0, help="of everything random (default: 0)")
     add(
         "--seeds",
-        type=_seeds,
+        type=count,
         metavar="N",
         default=1,
         help="repeat network and probes with the seeds from --seed on, in DIR/seed0 and so on, "
         "and draw mean and range (default: 1, in DIR itself)",
     )
-    add("--threads", type=threads, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    add("--threads", type=count, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add(
         "--device",
         choices=("cpu", "cuda"),
@@ -158,7 +156,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--batch-size",
-        type=batch_size,
+        type=count,
         metavar="N",
         default=512,
         help="of the network's training (default: %(default)s)",
@@ -180,10 +178,6 @@ def _depth(text: str) -> int:
             f"{text!r} given; expected an even number of layers, 2 or more"
         )
     return number
-
-
-def _seeds(text: str) -> int:
-    return whole_number(text, 1, "a whole number from 1 on")
 
 
 def _reproduce_figure5(options: argparse.Namespace) -> None:

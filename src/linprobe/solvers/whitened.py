@@ -102,10 +102,10 @@ class WhitenedModel:
         rows, p = self._whitened[sample.index], probabilities[:, sample.index].to(working)
         weight, penalty = sample.weight.to(working), self._penalty.to(working)
         right = (gradient @ self._transform).to(working)
-        hessian = SampledHessian(rows, p, weight, penalty)
         found, solved, size = right, False, right.numel()
         if self._inverse or not self._dense_rows:
             # A Hessian that was factorised before is a good preconditioner of the next ones.
+            hessian = SampledHessian(rows, p, weight, penalty)
             options = _PRECONDITIONED if self._inverse else _CG
             found, solved = conjugate_gradients(
                 hessian, right, precondition=self._inverse or _same, options=options
