@@ -3,13 +3,18 @@
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.features import FeatureFiles
-from benchmarks.jobs import Job, all_jobs, quick_jobs
+from benchmarks.figures import reached
+from benchmarks.jobs import OURS, Job, all_jobs, quick_jobs
 from benchmarks.machine import describe, fastest
 from benchmarks.measure import NAME, read, run_capped, write
 from benchmarks.page import write_page
+
+_LEAST_CAP = 5.0  # seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,13 +35,14 @@ def main(arguments: list[str] | None = None) -> None:
         measured["machine"] = before | fastest(describe(options.threads), before)
         if options.cuda:
             measured["machine"]["cuda"] = describe(options.threads, "cuda")
+        measured["times"] = options.times
         deadline = time.monotonic() + options.budget
         for job in _chosen(options, measured["results"]):
             if time.monotonic() > deadline:
                 print("the time budget is spent; the same command goes on from here", flush=True)
                 break
             files.prepare(job.layer, job.num_rows)
-            cap = options.cap * len(job.l2s)
+            cap = _cap(job, options, measured["results"])
             result = run_capped(job, files.folder, cap, options.threads)
             result["load_average"] = os.getloadavg()[0]
             measured["results"][job.key] = result
@@ -60,6 +66,15 @@ def _chosen(options: argparse.Namespace, done: dict[str, object]) -> list[Job]:
     return [job for job in wanted if options.again or job.key not in done]
 
 
+def _cap(job: Job, options: argparse.Namespace, done: dict[str, Any]) -> float:
+    """Seconds on the job's clock: at most so many times as long as linprobe took on its problem."""
+    most = float(options.cap * len(job.l2s))
+    ours = done.get(replace(job, competitor=OURS).key)
+    if job.competitor == OURS or ours is None or not reached(ours):
+        return most
+    return min(most, max(_LEAST_CAP, float(options.times) * float(ours["seconds"])))
+
+
 def _parser() -> argparse.ArgumentParser:
     import torch
 
@@ -76,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rows", type=int, default=60_000, help="training samples")
     add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads")
     add("--cap", type=float, default=120.0, help="seconds for one solver and penalty")
+    add("--times", type=float, default=25.0, help="stop others after so many times our time")
     add("--budget", type=float, default=float("inf"), help="start no job after these seconds")
     add("--only", action="append", default=[], help="jobs whose name has this; may be repeated")
     add("--suite", help="one part of the page: cold, path, binary, batched, growth n, ...")

@@ -15,7 +15,7 @@ from linprobe.files import replacing
 SCHEMA = 1
 NAME = "benchmarks.json"
 
-_GRACE = 60.0  # seconds for loading, certificates and warm-up, over twice the cap
+_GRACE = 30.0  # seconds for loading, certificates and warm-up, over twice the cap
 
 
 def run_capped(job: Job, folder: Path, cap: float, threads: int) -> dict[str, Any]:

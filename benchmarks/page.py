@@ -79,13 +79,14 @@ def _machine(measured: Measured) -> str:
     machine = measured["machine"]
     names = ("torch", "scikit-learn", "scipy", "numpy", "probekit", "python")
     versions = ", ".join(f"{name} {machine.get(name) or '(not installed)'}" for name in names)
-    caps = sorted({r["cap"] / len(r["job"]["l2s"]) for r in measured["results"].values()})
-    limit = " to ".join(f"{cap:.0f} s" for cap in sorted({*caps[:1], *caps[-1:]}))
+    most = max((r["cap"] / len(r["job"]["l2s"]) for r in measured["results"].values()), default=0)
     text = (
         f"Machine: {machine['cpu']}, {machine['threads']} threads; a float32 product of "
         f"3000 x 3000 runs at {machine['gemm_flops'] / 1e9:.0f} GF/s and memory is read at "
-        f"{machine['read_bytes'] / 1e9:.0f} GB/s. Versions: {versions}. Cap on a solver's clock, "
-        f"for each penalty: {limit}. Times on a shared machine: take ratios rather than seconds.\n"
+        f"{machine['read_bytes'] / 1e9:.0f} GB/s. Versions: {versions}. A solver is stopped "
+        f"after {measured.get('times', 0):.0f} times linprobe's time on the same problem, at most "
+        f"{most:.0f} s for each penalty. Times on a shared machine: take ratios rather than "
+        "seconds.\n"
     )
     if "cuda" in machine:
         gpu = machine["cuda"]

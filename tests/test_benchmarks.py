@@ -1,5 +1,6 @@
 """The benchmark package on tiny data: solvers agree, caps hold, the page is the JSON's."""
 
+import argparse
 import json
 import math
 import sys
@@ -11,7 +12,7 @@ import torch
 from conftest import make_case
 
 from benchmarks import competitors, measure, worker
-from benchmarks.__main__ import main
+from benchmarks.__main__ import _cap, main
 from benchmarks.competitors import COMPETITORS, Attempt, Unavailable
 from benchmarks.features import Problem, class_labels, load_problem
 from benchmarks.figures import outcome, passes, roofline_share, speedup
@@ -321,6 +322,16 @@ def test_the_command_resumes_and_writes_the_page(folder, tmp_path, monkeypatch, 
     main([*given, "--page", "--note", "A busy machine."])
     assert "\nA busy machine.\n" in (tmp_path / "performance.md").read_text()
     assert math.isfinite(measure.read(tmp_path / measure.NAME)["machine"]["gemm_flops"])
+
+
+def test_others_are_stopped_at_a_multiple_of_our_time():
+    options = argparse.Namespace(cap=100.0, times=20.0)
+    ours, other = (Job("cold", name, "x", 200, 12) for name in ("linprobe", "sklearn lbfgs"))
+    done = {ours.key: {"status": "reached", "seconds": 2.0}}
+    assert _cap(other, options, done) == 40.0
+    assert _cap(ours, options, done) == _cap(other, options, {}) == 100.0
+    assert _cap(other, options, {ours.key: {"status": "reached", "seconds": 0.1}}) == 5.0
+    assert _cap(other, options, {ours.key: {"status": "reached", "seconds": 90.0}}) == 100.0
 
 
 def test_a_file_of_another_schema_is_refused(tmp_path):

@@ -10,7 +10,8 @@ from linprobe.certificate import certify
 from linprobe.problem import SoftmaxRegression
 from linprobe.solvers import newton
 from linprobe.solvers.base import Status
-from linprobe.solvers.newton import NewtonOptions, SubsampledNewton
+from linprobe.solvers.model import NewtonOptions
+from linprobe.solvers.newton import SubsampledNewton
 from linprobe.solvers.sketched import SketchedModel
 from linprobe.solvers.whitened import WhitenedModel
 
@@ -41,7 +42,7 @@ def test_path_reaches_every_optimum(case, dtype, rows, widest, monkeypatch):
 def test_logits_belong_to_the_weight(case):
     problem = SoftmaxRegression(case.features.float(), case.labels, case.num_classes)
     point = SubsampledNewton(problem).solve(1e-4, tol=1e-5, max_passes=100).point
-    logits = point.weight @ case.features.T
+    logits = problem.margins(point.weight @ case.features.T)
     torch.testing.assert_close(point.logits.double(), logits, rtol=1e-4, atol=1e-4)
 
 

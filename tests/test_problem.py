@@ -19,7 +19,8 @@ def test_gradient_is_that_of_torch(case):
     torch.nn.functional.cross_entropy(logits, case.labels).backward()
     problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
     z = problem.logits(weight.detach())
-    torch.testing.assert_close(z, logits.detach().T)
+    own = logits.detach().gather(1, case.labels[:, None])
+    torch.testing.assert_close(z, (logits.detach() - own).T)
     gradient = problem.backproject(problem.residuals(z.softmax(0)))
     torch.testing.assert_close(gradient, weight.grad)
     assert problem.num_reads == 2
@@ -61,6 +62,44 @@ def test_samples_without_weight_have_logits_but_no_influence():
         problem.backproject(problem.residuals(z.softmax(0))),
         alone.backproject(alone.residuals(z[:, :4].softmax(0))),
     )
+
+
+def test_coordinates_change_what_is_read_and_nothing_else(case):
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    generator = torch.Generator().manual_seed(2)
+    width = case.features.shape[1]
+    transform = torch.randn(width, width, generator=generator, dtype=torch.float64)
+    weight = torch.randn(case.num_classes, width, generator=generator, dtype=torch.float64)
+    seen = problem.transformed(transform, torch.float64)
+    torch.testing.assert_close(seen.features, case.features @ transform)
+    z = seen.logits(weight)
+    torch.testing.assert_close(z, problem.logits(weight @ transform.T))
+    residuals = problem.residuals(z.softmax(0))
+    torch.testing.assert_close(
+        seen.backproject(residuals), problem.backproject(residuals) @ transform
+    )
+    assert problem.num_reads == seen.num_reads == 5
+
+
+def test_coordinates_are_rounded_once():
+    """Made in float64, small columns of a difference of large ones are as exact as float32 is."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(9000, 2, generator=generator)
+    features[:, 1] = features[:, 0] + 1e-4 * features[:, 1]
+    transform = torch.tensor([[1.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
+    problem = SoftmaxRegression(features, torch.arange(9000) % 2, 2)
+    exact = features.double() @ transform
+    found = problem.transformed(transform, torch.float64).features
+    assert found.dtype == torch.float32
+    assert float((found - exact).abs().max() / exact[:, 1].abs().max()) < 1e-6 * 2e4
+    torch.testing.assert_close(found[:, 1].double(), exact[:, 1], rtol=1e-7, atol=0)
+
+
+def test_bias_margins_are_those_of_logits(case):
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    bias = torch.arange(case.num_classes, dtype=torch.float64)
+    logits = bias[:, None].repeat(1, len(case.labels))
+    torch.testing.assert_close(problem.bias_margins(bias), problem.margins(logits))
 
 
 def test_mismatched_labels_are_named():

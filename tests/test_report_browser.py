@@ -129,7 +129,9 @@ def outside_requests(browser, address):
         if message["method"] == "Network.requestWillBeSent":
             asked.append(message["params"]["request"]["url"])
     assert address in asked
-    return [url for url in asked if url != address and not url.startswith(("data:", "blob:"))]
+    # What the browser's own first page still loads is not the report's.
+    own = ("data:", "blob:", "chrome:")
+    return [url for url in asked if url != address and not url.startswith(own)]
 
 
 def texts(browser, selector):

@@ -5,6 +5,7 @@ import torch
 
 from linprobe.problem import SoftmaxRegression
 from linprobe.solvers.base import Point
+from linprobe.solvers.model import NewtonOptions
 from linprobe.solvers.sketched import NystromPreconditioner, SketchedModel
 from linprobe.solvers.subspace import minimise_in_span
 
@@ -41,10 +42,14 @@ def test_direction_goes_down_about_as_far_as_newtons(l2):
     zero = torch.zeros(4, 300, dtype=torch.float64)
     start = Point(zero, zero[:, 0], problem.logits(zero))
     p = minimise_in_span(problem, l2, start, accuracy=1e-9).probabilities
-    model = SketchedModel(problem, torch.Generator().manual_seed(0))
+    model = SketchedModel(
+        problem, NewtonOptions(sample_rows=1000), torch.Generator().manual_seed(0)
+    )
     model.begin(p, l2)
     gradient = problem.backproject(problem.residuals(p))
-    direction = model.direction(p, gradient, l2, 1000, 0).double()
+    found = model.direction(p, gradient)
+    direction = found.weight
+    torch.testing.assert_close(found.logits, problem.logits(direction))
     slope = -float((gradient * direction).sum())
     logits = problem.logits(direction).double()
     logits -= (p * logits).sum(0)

@@ -145,8 +145,8 @@ def test_standardised_penalty_is_that_of_features_standardised_by_hand():
 def test_float32_features_are_solved_as_exactly():
     features, labels = digits(3)
     features = features.astype(np.float32) / 3
-    single = CertifiedLogisticRegression(l2=1e-4, tol=1e-14).fit(features, labels)
-    double = CertifiedLogisticRegression(l2=1e-4, tol=1e-14).fit(features.astype(float), labels)
+    single = CertifiedLogisticRegression(l2=1e-4, tol=1e-16).fit(features, labels)
+    double = CertifiedLogisticRegression(l2=1e-4, tol=1e-16).fit(features.astype(float), labels)
     assert single.status_ == "converged"
     assert single.coef_.dtype == np.float64
     np.testing.assert_allclose(single.coef_, double.coef_, atol=1e-6)

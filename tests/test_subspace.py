@@ -6,7 +6,7 @@ import torch
 from linprobe.problem import SoftmaxRegression
 from linprobe.solvers import subspace
 from linprobe.solvers.base import Point
-from linprobe.solvers.subspace import Direction, minimise_in_span
+from linprobe.solvers.subspace import Direction, balance, minimise_in_span
 
 
 def test_span_minimum_beats_every_neighbour(case):
@@ -60,3 +60,62 @@ def test_many_classes_are_solved_as_few_are(monkeypatch):
         found.append(minimise_in_span(problem, 1e-3, base, direction, accuracy=1e-14))
     assert found[0].objective == pytest.approx(found[1].objective, abs=1e-13)
     torch.testing.assert_close(found[0].point.bias, found[1].point.bias)
+
+
+def test_the_bias_of_a_direction_changes_no_minimum_and_leaves_only_its_own_curvature(case):
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    generator = torch.Generator().manual_seed(5)
+    shape = (case.num_classes, case.features.shape[1])
+    weight = torch.randn(shape, generator=generator, dtype=torch.float64)
+    zero = torch.zeros_like(weight)
+    base = Point(zero, zero.new_zeros(case.num_classes), problem.logits(zero))
+    start = minimise_in_span(problem, 1e-3, base, accuracy=1e-14)
+    plain = Direction(weight, problem.logits(weight))
+    led = plain.with_best_bias(problem, start.probabilities)
+    curved = led.logits - (start.probabilities * led.logits).sum(0)
+    shared = (problem.residuals(start.probabilities) + problem.targets * problem.sample_weight) * (
+        curved
+    )
+    assert float(shared.sum(1).abs().max()) < 1e-12
+    found = [
+        minimise_in_span(problem, 1e-3, start.point, [d], accuracy=1e-14) for d in (plain, led)
+    ]
+    assert found[0].objective == pytest.approx(found[1].objective, abs=1e-12)
+    torch.testing.assert_close(found[0].point.weight, found[1].point.weight, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(found[0].point.bias, found[1].point.bias, rtol=1e-5, atol=1e-7)
+    logits = problem.margins(found[1].point.weight @ case.features.T)
+    torch.testing.assert_close(found[1].point.logits, logits)
+
+
+def test_a_share_of_the_decrement_is_left(case):
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    generator = torch.Generator().manual_seed(6)
+    shape = (case.num_classes, case.features.shape[1])
+    weight = torch.randn(shape, generator=generator, dtype=torch.float64)
+    zero = torch.zeros_like(weight)
+    base = Point(zero, zero.new_zeros(case.num_classes), problem.logits(zero))
+    direction = [Direction(weight, problem.logits(weight))]
+    start = minimise_in_span(problem, 1e-3, base, accuracy=1e-14)
+    best, loose = (
+        minimise_in_span(problem, 1e-3, start.point, direction, accuracy=0.0, share=share)
+        for share in (0.0, 0.1)
+    )
+    assert loose.objective - best.objective <= 0.2 * (start.objective - best.objective) + 1e-12
+
+
+def test_balanced_residuals_sum_to_zero_and_cost_little(case):
+    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
+    zero = problem.features.new_zeros(case.num_classes, case.features.shape[1])
+    base = Point(zero, zero.new_zeros(case.num_classes), problem.logits(zero))
+    start = minimise_in_span(problem, 1e-4, base, accuracy=1e-14)
+    off = 1e-2 * torch.arange(problem.num_classes, dtype=torch.float64)
+    p = (start.point.logits + (start.point.bias + off)[:, None]).softmax(0)
+    residuals, step, cost = balance(problem, p)
+    assert float(problem.residuals(p).sum(1).abs().max()) > 1e-5
+    assert float(residuals.sum(1).abs().max()) < 1e-12
+    moved = residuals / problem.sample_weight + problem.targets
+    assert float(moved.min()) > 0
+    torch.testing.assert_close(moved.sum(0), torch.ones_like(moved[0]))
+    divergence = float(problem.sample_weight @ (moved * (moved / p).log()).sum(0))
+    assert 0 < divergence <= cost < 1e-3
+    torch.testing.assert_close(step - step.mean(), off.mean() - off, rtol=0.05, atol=1e-4)

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from linprobe.problem import SoftmaxRegression
+from linprobe.solvers import whitened
 from linprobe.solvers.base import Point
+from linprobe.solvers.model import NewtonOptions
 from linprobe.solvers.sampled_hessian import CGOptions, SampledHessian, conjugate_gradients
 from linprobe.solvers.subspace import minimise_in_span
 from linprobe.solvers.whitened import WhitenedModel
@@ -16,7 +18,9 @@ def begun(features: Tensor, labels: Tensor, l2: float):
     zero = torch.zeros(problem.num_classes, problem.num_features, dtype=torch.float64)
     start = Point(zero, zero[:, 0], problem.logits(zero))
     minimum = minimise_in_span(problem, l2, start, accuracy=1e-12)
-    model = WhitenedModel(problem, torch.Generator().manual_seed(0))
+    model = WhitenedModel(
+        problem, NewtonOptions(sample_rows=len(labels)), torch.Generator().manual_seed(0)
+    )
     model.begin(minimum.probabilities, l2)
     gradient = problem.backproject(problem.residuals(minimum.probabilities))
     return problem, model, minimum.probabilities, gradient
@@ -46,7 +50,11 @@ def test_direction_is_newtons_however_steep_the_spectrum(dtype, l2):
     features -= features.mean(0)
     labels = torch.randint(3, (3000,), generator=generator)
     problem, model, p, gradient = begun(features.to(dtype), labels, l2)
-    direction = model.direction(p, gradient, l2, 3000, 0)
+    found = model.direction(p, gradient)
+    direction = found.weight
+    torch.testing.assert_close(
+        found.logits.double(), problem.logits(direction).double(), rtol=1e-3, atol=1e-3
+    )
     assert newton_share(problem, p, gradient, l2, direction) == pytest.approx((1, 1), abs=0.05)
 
 
@@ -56,5 +64,31 @@ def test_coordinates_serve_for_a_smaller_penalty(case):
     for l2, same in ((1e-4, True), (1e-5, False)):
         model.begin(p, l2)
         assert (model._transform is before) is same
-        direction = model.direction(p, gradient, l2, len(case.labels), 0)
+        direction = model.direction(p, gradient).weight
         assert newton_share(problem, p, gradient, l2, direction) == pytest.approx((1, 1), abs=0.05)
+
+
+def test_reads_in_coordinates_are_those_of_the_problem(case):
+    problem, model, p, _ = begun(case.features, case.labels, 1e-4)
+    residuals = problem.residuals(p)
+    torch.testing.assert_close(model.backproject(residuals), problem.backproject(residuals))
+
+
+def test_a_factorised_hessian_takes_over_where_iterations_do_not_suffice(monkeypatch):
+    """Two of three classes are hardly ever confused: curvature that a sample of rows would miss."""
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(6000, 10, generator=generator, dtype=torch.float64)
+    scores = features @ torch.randn(10, 3, generator=generator, dtype=torch.float64)
+    labels = (3 * scores + torch.tensor([0.0, 9.0, -9.0], dtype=torch.float64)).argmax(1)
+    features -= features.mean(0)
+    monkeypatch.setattr(whitened, "_CG", CGOptions(tol=0.05, max_steps=0))
+    monkeypatch.setattr(whitened, "_PAIR_ROWS", 300)
+    problem, model, p, gradient = begun(features, labels, 1e-6)
+    direction = model.direction(p, gradient).weight
+    assert model._inverse is not None
+    assert newton_share(problem, p, gradient, 1e-6, direction) == pytest.approx((1, 1), abs=0.05)
+    kept = model._inverse
+    model.direction(p, 1e-3 * gradient)
+    assert model._inverse is kept
+    model.direction(p, gradient)  # no progress: factorised anew
+    assert model._inverse is not kept

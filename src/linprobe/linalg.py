@@ -8,7 +8,7 @@ Libraries split such a product badly; the shapes below were the fastest of those
 import torch
 from torch import Tensor
 
-_LOGIT_ROWS = 100
+_LOGIT_ROWS = 1000
 _GRADIENT_ROWS = 500
 
 

@@ -29,7 +29,8 @@ from linprobe.linalg import class_logits
 from linprobe.problem import SoftmaxRegression
 from linprobe.protocol import ProbeConfig
 from linprobe.solvers.base import Point
-from linprobe.solvers.newton import NewtonOptions, SubsampledNewton
+from linprobe.solvers.model import NewtonOptions
+from linprobe.solvers.newton import SubsampledNewton
 
 CUT_POINTS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 """Ends of the blocks, as shares of the rows."""
@@ -111,9 +112,8 @@ class _Coder:
             starts=(start,),
         )
         self.weight[classes], self.bias[classes] = solution.point.weight, solution.point.bias
-        logits[classes] = solution.point.logits
-        coming = self._logits(seen, end)
-        self.logits = torch.cat([logits, coming], dim=1)
+        self.logits = self._logits(0, end)
+        coming = self.logits[:, seen:]
         given = coming[classes].double() + self.bias[classes][:, None]
         probabilities[classes] = given.softmax(0)
         return probabilities

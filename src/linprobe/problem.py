@@ -16,6 +16,7 @@ methods only, `SoftmaxRegression.logits` and `SoftmaxRegression.backproject`; al
 arithmetic on cached logits, so an algorithm's cost is the number of those reads.
 """
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,7 @@ from linprobe.errors import LinprobeError
 from linprobe.linalg import backproject, class_logits
 
 _STANDARDISE_ROWS = 256
+_TRANSFORM_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class Standardisation:
         return (raw - torch.outer(residual_sum, self.mean)) * self.scale
 
 
+@dataclass
+class _Reads:
+    count: float = 0.0
+
+
 class SoftmaxRegression:
     """Softmax regression on standardised features; see the module for the formulas.
 
@@ -106,9 +113,6 @@ class SoftmaxRegression:
         num_classes: K.
         sample_weight: (n_samples,), non-negative; scaled here to sum to 1. Samples of weight
             zero have logits but no influence: this is how held-out samples ride along.
-
-    Attributes:
-        num_reads: how often all features were read so far; two reads are one pass.
     """
 
     def __init__(
@@ -137,18 +141,27 @@ class SoftmaxRegression:
         )
         self.targets.scatter_(0, labels[None], 1.0)
         self.class_mass = weighted_sum(self.targets, self.sample_weight)
-        self.num_reads = 0.0
+        self._reads = _Reads()
+
+    @property
+    def num_reads(self) -> float:
+        """How often all features were read so far; two reads are one pass."""
+        return self._reads.count
 
     # Reads of the features
 
     def logits(self, weight: Tensor) -> Tensor:
-        """Logits without bias, (n_classes, n_samples), of a weight (n_classes, n_features)."""
-        self.num_reads += 1
-        return class_logits(self.features, weight.to(self.features.dtype))
+        """Logits of a weight (n_classes, n_features), without bias, as `margins` has them.
+
+        Returns:
+            (n_classes, n_samples), less the logit of each sample's own label.
+        """
+        self._reads.count += 1
+        return self.margins(class_logits(self.features, weight.to(self.features.dtype)))
 
     def backproject(self, residuals: Tensor) -> Tensor:
         """Sum of residual times feature over all samples: (n_classes, n_features), float64."""
-        self.num_reads += self._end / self.num_samples
+        self._reads.count += self._end / self.num_samples
         return backproject(residuals[:, : self._end], self.features[: self._end]).double()
 
     def rows(self, index: Tensor) -> Tensor:
@@ -160,12 +173,38 @@ class SoftmaxRegression:
         norms: Tensor = torch.linalg.vector_norm(self.features, dim=1)
         return norms.square()
 
+    def transformed(self, transform: Tensor, dtype: torch.dtype) -> "SoftmaxRegression":
+        """The same samples in other coordinates, ``features @ transform``; counts as one read.
+
+        Reads of the copy count as reads of this problem.
+
+        Args:
+            transform: (n_features, n_coordinates) float64.
+            dtype: to multiply in; the result has that of the features.
+        """
+        self._reads.count += 1
+        seen = copy(self)
+        blocks = self.features.split(_TRANSFORM_ROWS)
+        seen.features = self.features.new_empty(self.num_samples, transform.shape[1])
+        for block, out in zip(blocks, seen.features.split(_TRANSFORM_ROWS), strict=True):
+            out.copy_(block.to(dtype) @ transform.to(dtype))
+        seen.num_features = transform.shape[1]
+        return seen
+
     # Arithmetic on logits
 
-    def label_mean(self, logits: Tensor) -> float:
-        """``sum_i s_i z_{y_i, i}``: weighted mean of the logit of each sample's own label."""
-        own = logits.gather(0, self.labels[None])[0]
-        return float(self.sample_weight.double() @ own.double())
+    def margins(self, logits: Tensor) -> Tensor:
+        """Subtract from logits (n_classes, n_samples) those of each sample's own label, in place.
+
+        Nothing changes but the precision: the cross-entropy is then a sum of ``log(1 + ...)``
+        without a linear term, and of a sample that is sure of its label nothing is left to cancel.
+        """
+        return logits.sub_(logits.gather(0, self.labels[None]))
+
+    def bias_margins(self, bias: Tensor) -> Tensor:
+        """What a bias (n_classes,) adds to `margins`: (n_classes, n_samples)."""
+        low = bias.to(self.features.dtype)
+        return low[:, None] - low[self.labels]
 
     def residuals(self, probabilities: Tensor) -> Tensor:
         """``s_i (p_i - e_{y_i})``: (n_classes, n_samples)."""

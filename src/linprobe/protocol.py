@@ -24,7 +24,8 @@ from linprobe.optimum import OptimumBounds, OptimumError
 from linprobe.problem import SoftmaxRegression, Standardisation
 from linprobe.rowspace import row_space
 from linprobe.solvers.base import Point, Status
-from linprobe.solvers.newton import NewtonOptions, SubsampledNewton
+from linprobe.solvers.model import NewtonOptions
+from linprobe.solvers.newton import SubsampledNewton
 
 DEFAULT_L2_PATH = tuple(10.0**-exponent for exponent in range(1, 10))
 
@@ -224,8 +225,7 @@ class _Protocol:
 
     def run(self) -> tuple[FittedProbe, OptimumBounds | None]:
         """The probe, without what belongs to the test split, and where the optimum can be."""
-        path, best, best_point, sample_rows = self._solve_path()
-        options = NewtonOptions(seed=self.config.seed, sample_rows=sample_rows)
+        path, best, best_point, options = self._solve_path()
         point, certificate, status, passes = self._refit(best.l2, best_point, options)
         weight, bias = self.standardisation.to_raw(point.weight, point.bias)
         ends = (self.config.l2_path[0], self.config.l2_path[-1])
@@ -255,7 +255,7 @@ class _Protocol:
         gradient = certificate.gradient
         return fit, OptimumBounds.of(self.features, self.labels, point, best.l2, gradient)
 
-    def _solve_path(self) -> tuple[list[PathPoint], PathPoint, Point, int]:
+    def _solve_path(self) -> tuple[list[PathPoint], PathPoint, Point, NewtonOptions]:
         features, labels = self.solved[: self.num_fit], self.labels[: self.num_fit]
         held_out, held_out_labels = self.solved[self.num_fit :], self.labels[self.num_fit :]
         problem = SoftmaxRegression(features, labels, self.num_classes)
@@ -283,10 +283,10 @@ class _Protocol:
             best = min(path, key=lambda p: p.validation_cross_entropy)
             if best is path[-1]:
                 best_point = replace(point, logits=torch.cat([point.logits, logits], dim=1))
-                sample_rows = solver.sample_rows
+                learned = solver.learned
             if _turned(path):
                 break
-        return path, best, best_point, sample_rows
+        return path, best, best_point, learned
 
     def _refit(
         self, l2: float, start: Point, options: NewtonOptions

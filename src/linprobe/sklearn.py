@@ -25,7 +25,8 @@ from linprobe.certificate import Certificate, certify, float64_logits
 from linprobe.linalg import backproject
 from linprobe.problem import SoftmaxRegression, Standardisation
 from linprobe.solvers.base import Point, Status
-from linprobe.solvers.newton import NewtonOptions, SubsampledNewton
+from linprobe.solvers.model import NewtonOptions
+from linprobe.solvers.newton import SubsampledNewton
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin

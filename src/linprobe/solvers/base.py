@@ -37,7 +37,8 @@ class Point:
     Attributes:
         weight: (n_classes, n_features) float64.
         bias: (n_classes,) float64, summing to zero.
-        logits: (n_classes, n_samples), ``weight @ features.T`` without bias.
+        logits: (n_classes, n_samples), ``weight @ features.T`` without bias, up to a number for
+            each sample.
     """
 
     weight: Tensor

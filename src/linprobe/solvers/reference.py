@@ -104,9 +104,8 @@ class ReferenceNewton:
         return min(states, key=lambda state: state.objective)
 
     def _at(self, weight: Tensor, bias: Tensor, l2: float) -> _State:
-        logits = self._exact.logits(weight) + bias[:, None]
-        own = self._exact.label_mean(logits)
-        loss = float(self._exact.sample_weight @ logits.logsumexp(0)) - own
+        logits = self._exact.margins(self._exact.logits(weight) + bias[:, None])
+        loss = float(self._exact.sample_weight @ logits.logsumexp(0))
         return _State(weight, bias, logits, loss + l2 / 2 * float(weight.square().sum()))
 
     def _derivatives(self, state: _State, l2: float) -> tuple[Tensor, Tensor]:

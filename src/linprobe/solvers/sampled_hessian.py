@@ -38,13 +38,13 @@ class RowSample:
 def draw_rows(
     problem: SoftmaxRegression, importance: Tensor, num_rows: int, generator: torch.Generator
 ) -> RowSample:
-    """Draw about `num_rows` distinct rows; all of them if that is over half of the samples.
+    """Draw at most `num_rows` distinct rows; all samples if there are no more.
 
     Systematic sampling (one uniform offset, equal strides through the cumulated importance) has
     less variance than independent draws and repeats a row only if its share exceeds a stride.
     """
     used = problem.sample_weight > 0
-    if 2 * num_rows >= int(used.sum()):
+    if num_rows >= int(used.sum()):
         index = used.nonzero()[:, 0]
         return RowSample(index, problem.sample_weight[index])
     share = importance.double() / importance.sum(dtype=torch.float64)

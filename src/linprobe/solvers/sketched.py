@@ -1,10 +1,13 @@
 """Newton directions for layers of many features: rows drawn by length, sketched preconditioner."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from linprobe.linalg import fast_bfloat16
 from linprobe.problem import SoftmaxRegression
+from linprobe.solvers.model import NewtonOptions
 from linprobe.solvers.sampled_hessian import (
     CGOptions,
     Preconditioner,
@@ -14,9 +17,13 @@ from linprobe.solvers.sampled_hessian import (
     draw_rows,
     unsureness,
 )
+from linprobe.solvers.subspace import Direction
 
 _CG = CGOptions(tol=0.1, max_steps=60)
+_FIRST_ROWS = 4000
+_SAMPLE_BYTES = 2e9
 _SKETCH_RANK = 150
+_TALL_RTOL = 1e-9  # of the largest eigenvalue; vectors of smaller ones would not be orthogonal
 _REFRESH = 3  # directions that share one preconditioner
 _LOW_PRECISION_L2 = 3e-6  # down to here bfloat16 serves
 
@@ -29,28 +36,44 @@ class SketchedModel:
     contribution to the trace.
     """
 
-    first_rows = 4000
-
-    def __init__(self, problem: SoftmaxRegression, generator: torch.Generator) -> None:
-        self._problem, self._generator = problem, generator
+    def __init__(
+        self, problem: SoftmaxRegression, options: NewtonOptions, generator: torch.Generator
+    ) -> None:
+        self._problem, self._options, self._generator = problem, options, generator
         self._lengths = problem.squared_norms() * problem.sample_weight
         self._preconditioner: NystromPreconditioner | None = None
         self._age = 0
         cheap = fast_bfloat16(problem.features.device) and problem.features.dtype != torch.float64
         self._dtypes = [torch.bfloat16, torch.float32] if cheap else [problem.features.dtype]
-        self._first = 0
+        self._first_rows = self._num_rows = options.sample_rows or _FIRST_ROWS
+        bytes_per_row = problem.num_features * problem.features.element_size()
+        self._most_rows = int(min(problem.num_samples, max(4000, _SAMPLE_BYTES / bytes_per_row)))
+        self._l2, self._level = 1.0, 0
 
     def begin(self, probabilities: Tensor, l2: float) -> None:
         """See `NewtonModel`."""
-        self._first = int(l2 <= _LOW_PRECISION_L2)
+        self._l2, self._level = l2, int(l2 <= _LOW_PRECISION_L2)
+        self._num_rows = max(self._first_rows, self._num_rows // 2)
 
-    def direction(
-        self, probabilities: Tensor, gradient: Tensor, l2: float, num_rows: int, level: int
-    ) -> Tensor:
+    def improve(self) -> None:
         """See `NewtonModel`."""
-        dtype = self._dtypes[min(self._first + level, len(self._dtypes) - 1)]
+        self._level += int(self._num_rows >= self._most_rows)
+        self._num_rows = min(2 * self._num_rows, self._most_rows)
+
+    @property
+    def learned(self) -> NewtonOptions:
+        """See `NewtonModel`."""
+        return replace(self._options, sample_rows=self._num_rows)
+
+    def backproject(self, residuals: Tensor) -> Tensor:
+        """See `NewtonModel`."""
+        return self._problem.backproject(residuals)
+
+    def direction(self, probabilities: Tensor, gradient: Tensor) -> Direction:
+        """See `NewtonModel`."""
+        dtype = self._dtypes[min(self._level, len(self._dtypes) - 1)]
         importance = unsureness(probabilities) * self._lengths
-        sample = draw_rows(self._problem, importance, num_rows, self._generator)
+        sample = draw_rows(self._problem, importance, self._num_rows, self._generator)
         rows = self._problem.rows(sample.index).to(dtype)
         p, s = probabilities[:, sample.index], sample.weight
         if self._preconditioner is None or self._age >= _REFRESH:
@@ -58,11 +81,12 @@ class SketchedModel:
             self._preconditioner = NystromPreconditioner(rows, p, s, seed)
             self._age = 0
         self._age += 1
-        hessian = SampledHessian(rows, p, s, s.new_full((1,), l2))
-        preconditioner = self._preconditioner.at(l2)
-        return conjugate_gradients(
+        hessian = SampledHessian(rows, p, s, s.new_full((1,), self._l2))
+        preconditioner = self._preconditioner.at(self._l2)
+        weight, _ = conjugate_gradients(
             hessian, gradient.to(p.dtype), precondition=preconditioner, options=_CG
-        )[0]
+        )
+        return Direction(weight.double(), self._problem.logits(weight))
 
 
 class NystromPreconditioner:
@@ -107,5 +131,9 @@ def _nystrom(features: Tensor, root: Tensor, seed: int) -> tuple[Tensor, Tensor]
     core = test.T @ sketch
     values, vectors = torch.linalg.eigh((core + core.T) / 2)
     half = (sketch @ vectors) * values.clamp_min(shift).rsqrt()
-    left, singular, _ = torch.linalg.svd(half, full_matrices=False)
-    return (singular.square() - shift).clamp_min(0).flip(0), left.flip(1)
+    # Its singular values and vectors; an SVD of so tall a matrix takes ten times as long.
+    wide = half.double()
+    squares, right = torch.linalg.eigh(wide.T @ wide)
+    kept = squares > _TALL_RTOL * squares[-1]
+    left = (wide @ (right[:, kept] * squares[kept].rsqrt())).to(root.dtype)
+    return (squares[kept] - shift).clamp_min(0).to(root.dtype), left

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from linprobe.problem import SoftmaxRegression, weighted_sum
+from linprobe.problem import SoftmaxRegression, bias_hessian, weighted_sum
 from linprobe.solvers.base import Point
 
 _MAX_NEWTON_STEPS = 40
 _MAX_HALVINGS = 20
 _FEW_CLASSES = 64  # up to here eigenvalues are cheap, and tell a singular matrix from a bad one
+# A full step of Newton's method that lowers P by (1 + r) times what its quadratic model says leaves
+# a decrement of 9/4 r^2 times its own, in one dimension and to third order; four times that is
+# expected here, so that P's value can stand for a gradient that need not be computed.
+_LEFT_OVER = 9.0
 # Full Newton steps are taken without looking at P once they promise less than this (nats): such
 # differences of P drown in rounding (in float32 of logits of a few dozen), and the step is far
 # below what bends the loss.
@@ -27,10 +31,29 @@ _LOWEST_LOGIT = -35.0
 
 @dataclass(frozen=True)
 class Direction:
-    """A change of weight (n_classes, n_features) float64 and its logits (n_classes, n_samples)."""
+    """A change of the weight, and of the bias with it.
+
+    Attributes:
+        weight: (n_classes, n_features) float64.
+        logits: (n_classes, n_samples), `SoftmaxRegression.margins` of weight and bias.
+        bias: (n_classes,) float64; None: zero.
+    """
 
     weight: Tensor
     logits: Tensor
+    bias: Tensor | None = None
+
+    def with_best_bias(self, problem: SoftmaxRegression, probabilities: Tensor) -> "Direction":
+        """Let the bias follow to first order, from zero.
+
+        The bias is free in any case. But a change of the weight that is mostly one of the bias has
+        nearly all of its curvature in common with it, and little would be left but rounding.
+        """
+        centred = self.logits - (probabilities * self.logits).sum(0)
+        curved = centred.mul_(probabilities).mul_(problem.sample_weight)
+        hessian = bias_hessian(probabilities, problem.sample_weight)
+        bias = -_solve_psd(hessian, curved.sum(1, dtype=torch.float64), problem.num_classes)
+        return Direction(self.weight, self.logits + problem.bias_margins(bias), bias)
 
 
 @dataclass(frozen=True)
@@ -54,21 +77,21 @@ class Minimum:
 class _Span:
     """P as a function of the coordinates (t_1 .. t_j, b_1 .. b_K).
 
-    Its part that is linear in the logits (the labels' own logits) and its penalty are quadratic
-    forms of the coordinates; they are computed once, so that a Newton step is left with one
-    exponential and a few products over (n_classes, n_samples).
+    Its penalty is a quadratic form of the coordinates, computed once; all logits are `margins`, so
+    that the cross-entropy is their log-sum-exp. A Newton step is left with one exponential and a
+    few products over (n_classes, n_samples).
     """
 
     def __init__(
         self, problem: SoftmaxRegression, l2: float, base: Point, directions: Sequence[Direction]
     ) -> None:
         self.base, self.directions, self.l2 = base, directions, l2
-        self.sample_weight = problem.sample_weight
+        self.problem, self.sample_weight = problem, problem.sample_weight
         weights = [base.weight, *(d.weight for d in directions)]
         self.gram = torch.stack([torch.stack([(a * b).sum() for b in weights]) for a in weights])
-        labelled = [problem.label_mean(z) for z in (base.logits, *(d.logits for d in directions))]
-        self.labelled = torch.tensor(labelled, dtype=torch.float64, device=base.bias.device)
-        self.class_mass = problem.class_mass
+        none = torch.zeros_like(base.bias)
+        biases = [none if d.bias is None else d.bias for d in directions]
+        self.biases = torch.stack(biases) if biases else none[None]
 
     def _full(self, x: Tensor) -> Tensor:
         """Coordinates with the base's own (one) before them: (1 + j,)."""
@@ -81,12 +104,14 @@ class _Span:
             weight = weight + t * d.weight
             logits = torch.add(logits, d.logits, alpha=t)
         bias = x[len(self.directions) :]
+        if self.biases.any():
+            added = x[: len(self.directions)] @ self.biases
+            bias, logits = bias + added, logits - self.problem.bias_margins(added)
         return Point(weight, bias - bias.mean(), logits)
 
     def evaluate(self, x: Tensor) -> tuple[float, Tensor]:
         """P and the probabilities (n_classes, n_samples) at x."""
-        bias = x[len(self.directions) :]
-        logits = self.base.logits + bias[:, None].to(self.base.logits.dtype)
+        logits = self.base.logits + self.problem.bias_margins(x[len(self.directions) :])
         for t, d in zip(x.tolist(), self.directions, strict=False):
             logits.add_(d.logits, alpha=t)
         top = logits.amax(0)
@@ -96,15 +121,12 @@ class _Span:
         log_total = total.log_().add_(top)
         t = self._full(x)
         value = float(self.sample_weight.double() @ log_total.double())
-        value -= float(t @ self.labelled) + float(bias @ self.class_mass)
         return value + 0.5 * self.l2 * float(t @ self.gram @ t), probabilities
 
     def derivatives(self, x: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient (j + K,) and Hessian (j + K, j + K), float64."""
         j, s = len(self.directions), self.sample_weight
-        gradient = torch.cat(
-            [self.l2 * (self.gram @ self._full(x))[1:] - self.labelled[1:], -self.class_mass]
-        )
+        gradient = torch.cat([self.l2 * (self.gram @ self._full(x))[1:], -self.problem.class_mass])
         hessian = gradient.new_zeros(len(gradient), len(gradient))
         weighted = probabilities * s
         gradient[j:] += weighted.sum(1, dtype=torch.float64)
@@ -132,6 +154,7 @@ def minimise_in_span(
     directions: Sequence[Direction] = (),
     *,
     accuracy: float,
+    share: float = 0.0,
     known: Minimum | None = None,
 ) -> Minimum:
     """Minimise P over ``base.weight + sum_a t_a directions[a].weight`` and the bias.
@@ -145,6 +168,7 @@ def minimise_in_span(
         base: the origin.
         directions: j of them; none means that only the bias is solved for.
         accuracy: nats above the minimum at which to stop.
+        share: stop also when this share is left of what the quadratic model at the base promised.
         known: what P is at the base, for this `l2`, if that has been computed.
     """
     span = _Span(problem, l2, base, directions)
@@ -162,6 +186,8 @@ def minimise_in_span(
             model_step = float(step[0])
         decrement = -float(gradient @ step)  # twice the expected decrease
         trusted = decrement < _TRUSTED_DECREMENT[base.logits.dtype]
+        if iteration == 0:
+            accuracy = max(accuracy, share * decrement / 2)
         if not decrement > 2 * accuracy or (trusted and decrement >= last_decrement):
             break
         for halving in range(_MAX_HALVINGS):
@@ -171,12 +197,39 @@ def minimise_in_span(
                 break
         else:
             break  # no decrease can be computed: this is the minimum that the dtype can tell
+        beyond = abs(2 * (value - new) / decrement - 1)
         x, value, probabilities = x + size * step, new, candidate
         pace = decrement / last_decrement if last_decrement < float("inf") else 1.0
-        if size == 1.0 and pace * decrement <= 2 * accuracy:
-            break  # the next decrement is smaller still, and need not be computed
+        if size == 1.0 and min(pace, _LEFT_OVER * beyond**2) * decrement <= 2 * accuracy:
+            break  # the next decrement need not be computed
         last_decrement = decrement
     return Minimum(span.point(x), value, probabilities, model_step)
+
+
+def balance(problem: SoftmaxRegression, probabilities: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Residuals of predictions that are moved until each class is predicted as often as it occurs.
+
+    The gap is one only where ``sum_i r_i = 0``, which holds at the best bias. With the Newton
+    step d towards it, the predictions ``q_ik = p_ik (1 + d_k - sum_j p_ij d_j)`` balance exactly,
+    are distributions while d spreads over at most 1, and cost
+    ``sum_i s_i KL(q_i || p_i) <= sum_i s_i chi^2(q_i, p_i) = d^T H_b d``: a dual point as good as
+    the best bias's, from any bias that is near.
+
+    Args:
+        problem: gives labels and sample weights.
+        probabilities: (n_classes, n_samples).
+
+    Returns:
+        Residuals (n_classes, n_samples), d (n_classes,) float64, and the cost in nats.
+    """
+    gradient = weighted_sum(probabilities, problem.sample_weight) - problem.class_mass
+    hessian = bias_hessian(probabilities, problem.sample_weight)
+    step = -_solve_psd(hessian, gradient, problem.num_classes)
+    step = step - step.mean()
+    low = step.to(probabilities.dtype)
+    factor = low[:, None] - low @ probabilities
+    moved = torch.addcmul(probabilities, probabilities, factor)
+    return problem.residuals(moved), step, -float(gradient @ step)
 
 
 def _solve_psd(matrix: Tensor, right: Tensor, num_biases: int) -> Tensor:

@@ -8,12 +8,15 @@ leverage of a sample, which tells how much the Hessian owes it in any direction,
 its variance.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from linprobe.linalg import fast_bfloat16
 from linprobe.problem import SoftmaxRegression
 from linprobe.solvers.dense import DenseInverse
+from linprobe.solvers.model import NewtonOptions
 from linprobe.solvers.sampled_hessian import (
     CGOptions,
     SampledHessian,
@@ -22,43 +25,55 @@ from linprobe.solvers.sampled_hessian import (
     draw_rows,
     unsureness,
 )
+from linprobe.solvers.subspace import Direction
 
 _CG = CGOptions(tol=0.05, max_steps=60)
-_PRECONDITIONED = CGOptions(tol=0.05, max_steps=40)  # more cost as much as factorising anew
-_GRAM_ROWS = 8000
+_FIRST_ROWS = _GRAM_ROWS = 8000
 _SERVES_DOWN_TO = 0.05
+# Below, what float32 sums of raw features leave out of small variances shows in the gap.
+_FLOAT64_L2 = 3e-8
 # Where conjugate gradients don't suffice, because classes are coupled: the largest Hessian to
-# factorise, and rows for each of its columns.
-_MOST_DENSE = 2600
-_DENSE_ROWS = 8
+# factorise, rows drawn for each pair of classes and feature, and the decrement, as a share of the
+# one before, from which it is factorised anew.
+_MOST_DENSE, _MOST_CLASSES = 2600, 24
+_PAIR_ROWS = 12
+_RENEW = 0.3
 
 
 class WhitenedModel:
-    """A `NewtonModel` that reads all features once for each `l2`, to whiten them."""
+    """A `NewtonModel` that reads all features once for each `l2`, to whiten them.
 
-    first_rows = 8000
+    From then on the whitened features are what is read: sums in whitened coordinates don't cancel,
+    so float32 serves for penalties where it would be all rounding on the raw ones.
+    """
 
-    def __init__(self, problem: SoftmaxRegression, generator: torch.Generator) -> None:
-        self._problem, self._generator = problem, generator
+    def __init__(
+        self, problem: SoftmaxRegression, options: NewtonOptions, generator: torch.Generator
+    ) -> None:
+        self._problem, self._options, self._generator = problem, options, generator
         self._leverage = problem.squared_norms()
         self._whitened_at = self._l2 = float("inf")
         # Set by `begin`, which is called first.
         self._transform: Tensor
+        self._back: Tensor
         self._penalty: Tensor
-        self._whitened: Tensor
-        self._level = -1
-        # Rows of the Hessian that is factorised, once iterations no longer suffice.
-        self._dense_rows = self._rows_before = 0
+        self._seen: SoftmaxRegression
+        size = problem.num_features * problem.num_classes
+        self._may_factorise = size <= _MOST_DENSE and problem.num_classes <= _MOST_CLASSES
+        self._factorise = options.factorise and self._may_factorise
+        self._first_rows = self._num_rows = options.sample_rows or _FIRST_ROWS
+        self._level = 0
         self._inverse: DenseInverse | None = None
-        features = problem.features
-        cheap = fast_bfloat16(features.device) and features.dtype != torch.float64
-        self._dtypes = ([torch.bfloat16] if cheap else []) + [torch.float32, torch.float64]
-        if features.dtype == torch.float64:
-            self._dtypes = [torch.float64]
+        self._decrement = 0.0
+        exact = problem.features.dtype
+        cheap = fast_bfloat16(problem.features.device) and exact != torch.float64
+        self._dtypes = [torch.bfloat16, exact] if cheap else [exact]
 
     def begin(self, probabilities: Tensor, l2: float) -> None:
         """See `NewtonModel`."""
+        self._level, self._num_rows = 0, max(self._first_rows, self._num_rows // 2)
         # The coordinates serve for smaller l2 too, the worse the farther; then they cost steps.
+        self._inverse = None
         if l2 > _SERVES_DOWN_TO * self._whitened_at:
             self._penalty *= l2 / self._l2
             self._l2 = l2
@@ -73,49 +88,69 @@ class WhitenedModel:
         values, vectors = torch.linalg.eigh(scaled.T @ scaled)
         floored = values.clamp_min(0) + l2
         self._transform, self._penalty = vectors * floored.rsqrt(), l2 / floored
-        self._level, self._inverse = -1, None
-        self._whiten(0)
-        self._leverage = (
-            torch.linalg.vector_norm(self._whitened, dim=1).square().to(problem.features.dtype)
+        self._back = (vectors * floored.sqrt()).T
+        self._seen = problem.transformed(
+            self._transform, torch.float64 if l2 <= _FLOAT64_L2 else problem.features.dtype
         )
+        self._leverage = self._seen.squared_norms()
 
-    def _whiten(self, level: int) -> None:
-        if level == self._level:
-            return
-        self._level, dtype = level, self._dtypes[level]
-        working = torch.float64 if dtype == torch.float64 else torch.float32
-        features = self._problem.features.to(working)
-        self._whitened = (features @ self._transform.to(working)).to(dtype)
-
-    def direction(
-        self, probabilities: Tensor, gradient: Tensor, l2: float, num_rows: int, level: int
-    ) -> Tensor:
+    def backproject(self, residuals: Tensor) -> Tensor:
         """See `NewtonModel`."""
-        problem = self._problem
-        self._whiten(min(level, len(self._dtypes) - 1))
-        if self._dense_rows:
-            # Rows that conjugate gradients were given in vain are not to be paid for again.
-            num_rows = max(self._dense_rows, self._dense_rows * num_rows // self._rows_before)
-        importance = unsureness(probabilities) * self._leverage * problem.sample_weight
-        sample = draw_rows(problem, importance, num_rows, self._generator)
-        working = torch.float64 if self._whitened.dtype == torch.float64 else torch.float32
-        rows, p = self._whitened[sample.index], probabilities[:, sample.index].to(working)
-        weight, penalty = sample.weight.to(working), self._penalty.to(working)
-        right = (gradient @ self._transform).to(working)
-        found, solved, size = right, False, right.numel()
-        if self._inverse or not self._dense_rows:
-            # A Hessian that was factorised before is a good preconditioner of the next ones.
-            hessian = SampledHessian(rows, p, weight, penalty)
-            options = _PRECONDITIONED if self._inverse else _CG
-            found, solved = conjugate_gradients(
-                hessian, right, precondition=self._inverse or _same, options=options
-            )
-        if self._dense_rows and not solved:
-            self._inverse = DenseInverse(rows.to(working), p, weight, penalty)
-            found = -self._inverse(right)
-        elif not solved and size <= _MOST_DENSE:
-            self._dense_rows, self._rows_before = _DENSE_ROWS * size, num_rows
-        return found.double() @ self._transform.T
+        return self._seen.backproject(residuals) @ self._back
+
+    def direction(self, probabilities: Tensor, gradient: Tensor) -> Direction:
+        """See `NewtonModel`."""
+        whitened = (gradient @ self._transform).to(self._seen.features.dtype)
+        found = None if self._factorise else self._by_iteration(probabilities, whitened)
+        if found is None:
+            found = self._by_factorisation(probabilities, whitened)
+        return Direction(found.double() @ self._transform.T, self._seen.logits(found))
+
+    def improve(self) -> None:
+        """See `NewtonModel`."""
+        if self._level < len(self._dtypes) - 1:
+            self._level += 1
+        elif self._may_factorise:
+            self._factorise = True
+        else:
+            self._num_rows = min(2 * self._num_rows, self._problem.num_samples)
+
+    @property
+    def learned(self) -> NewtonOptions:
+        """See `NewtonModel`."""
+        return replace(self._options, sample_rows=self._num_rows, factorise=self._factorise)
+
+    def _by_iteration(self, probabilities: Tensor, gradient: Tensor) -> Tensor | None:
+        """None where a factorised Hessian is called for."""
+        seen = self._seen
+        importance = unsureness(probabilities) * self._leverage * seen.sample_weight
+        sample = draw_rows(seen, importance, self._num_rows, self._generator)
+        rows, p = seen.rows(sample.index).to(self._dtypes[self._level]), probabilities
+        p = p[:, sample.index]
+        hessian = SampledHessian(rows, p, sample.weight, self._penalty.to(p.dtype))
+        found, solved = conjugate_gradients(hessian, gradient, precondition=_same, options=_CG)
+        self._factorise = not solved and self._may_factorise
+        return None if self._factorise else found
+
+    def _by_factorisation(self, probabilities: Tensor, gradient: Tensor) -> Tensor:
+        if self._inverse is not None:
+            found = self._inverse(gradient)
+            decrement = float((found * gradient).sum())
+            renew = decrement > _RENEW * self._decrement
+            self._decrement = decrement
+            if not renew:
+                return -found
+        self._inverse = DenseInverse(
+            self._seen,
+            probabilities,
+            self._leverage,
+            self._penalty,
+            _PAIR_ROWS * gradient.shape[1],
+            self._generator,
+        )
+        found = self._inverse(gradient)
+        self._decrement = float((found * gradient).sum())
+        return -found
 
 
 def _same(gradient: Tensor) -> Tensor:
