@@ -35,7 +35,6 @@ def main(arguments: list[str] | None = None) -> None:
         measured["machine"] = before | fastest(describe(options.threads), before)
         if options.cuda:
             measured["machine"]["cuda"] = describe(options.threads, "cuda")
-        measured["times"] = options.times
         deadline = time.monotonic() + options.budget
         for job in _chosen(options, measured["results"]):
             if time.monotonic() > deadline:

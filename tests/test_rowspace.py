@@ -94,3 +94,26 @@ def test_a_direction_outside_a_basis_is_certified_and_mended(small, monkeypatch)
     probe = fit_probe(features[:300].clone(), labels[:300], features[300:], labels[300:], config)
     assert probe.duality_gap <= 1e-6
     assert probe.train_error_rate < 0.1
+
+
+def of_rank_30(columns_with_energy):
+    """10,000 rows of rank 30 in 600 columns; most of the energy where it is said."""
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(30, 600, generator=generator, dtype=torch.float64)
+    mixing[:, columns_with_energy:] *= 1e-9
+    return (torch.randn(2000, 30, generator=generator, dtype=torch.float64) @ mixing).float()
+
+
+@pytest.mark.parametrize(("columns_with_energy", "from_part"), [(600, True), (60, False)])
+def test_coordinates_are_those_of_all_columns(columns_with_energy, from_part, monkeypatch):
+    features = of_rank_30(columns_with_energy)
+    basis = torch.linalg.svd(features.double(), full_matrices=False)[2][:30].T.float()
+    found = rowspace.coordinates(features, basis, torch.Generator().manual_seed(0))
+    exact = features.double() @ basis.double()
+    assert float((found - exact).norm() / exact.norm()) < 1e-6
+    # Columns that see too little of a direction are not relied on.
+    asked = []
+    select = torch.Tensor.index_select
+    monkeypatch.setattr(torch.Tensor, "index_select", lambda *a: asked.append(1) or select(*a))
+    rowspace.coordinates(features, basis, torch.Generator().manual_seed(0))
+    assert bool(asked) is from_part

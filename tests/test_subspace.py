@@ -110,7 +110,8 @@ def test_balanced_residuals_sum_to_zero_and_cost_little(case):
     start = minimise_in_span(problem, 1e-4, base, accuracy=1e-14)
     off = 1e-2 * torch.arange(problem.num_classes, dtype=torch.float64)
     p = (start.point.logits + (start.point.bias + off)[:, None]).softmax(0)
-    residuals, step, cost = balance(problem, p)
+    found = balance(problem, p)
+    residuals, step, cost = found.residuals, found.bias_step, found.cost
     assert float(problem.residuals(p).sum(1).abs().max()) > 1e-5
     assert float(residuals.sum(1).abs().max()) < 1e-12
     moved = residuals / problem.sample_weight + problem.targets

@@ -22,7 +22,7 @@ from linprobe.holdout import num_held_out
 from linprobe.linalg import class_logits
 from linprobe.optimum import OptimumBounds, OptimumError
 from linprobe.problem import SoftmaxRegression, Standardisation
-from linprobe.rowspace import row_space
+from linprobe.rowspace import coordinates, row_space
 from linprobe.solvers.base import Point, Status
 from linprobe.solvers.model import NewtonOptions
 from linprobe.solvers.newton import SubsampledNewton
@@ -214,7 +214,9 @@ class _Protocol:
         generator = torch.Generator().manual_seed(config.seed)
         # A layer of low rank is solved in coordinates of its row space, and certified as it is.
         self.basis = row_space(features, generator)
-        self.solved = features if self.basis is None else features @ self.basis
+        self.solved = features
+        if self.basis is not None:
+            self.solved = coordinates(features, self.basis, generator)
         self.num_fit = len(labels) - num_held_out(len(labels), config.validation_fraction)
         present = torch.bincount(labels[: self.num_fit], minlength=num_classes) > 0
         if not bool(present.all()):

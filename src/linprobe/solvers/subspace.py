@@ -206,21 +206,33 @@ def minimise_in_span(
     return Minimum(span.point(x), value, probabilities, model_step)
 
 
-def balance(problem: SoftmaxRegression, probabilities: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Residuals of predictions that are moved until each class is predicted as often as it occurs.
+@dataclass(frozen=True)
+class Balanced:
+    """Residuals of predictions that were moved until each class is predicted as often as it occurs.
 
-    The gap is one only where ``sum_i r_i = 0``, which holds at the best bias. With the Newton
-    step d towards it, the predictions ``q_ik = p_ik (1 + d_k - sum_j p_ij d_j)`` balance exactly,
-    are distributions while d spreads over at most 1, and cost
-    ``sum_i s_i KL(q_i || p_i) <= sum_i s_i chi^2(q_i, p_i) = d^T H_b d``: a dual point as good as
-    the best bias's, from any bias that is near.
+    Attributes:
+        residuals: (n_classes, n_samples); each row sums to zero.
+        bias_step: (n_classes,) float64, Newton's step towards the best bias.
+        cost: nats that moving them adds to the duality gap.
+    """
 
-    Args:
-        problem: gives labels and sample weights.
-        probabilities: (n_classes, n_samples).
+    residuals: Tensor
+    bias_step: Tensor
+    cost: float
 
-    Returns:
-        Residuals (n_classes, n_samples), d (n_classes,) float64, and the cost in nats.
+    @property
+    def spread(self) -> float:
+        """Of the bias step; up to 1, all predictions stay distributions."""
+        return float(self.bias_step.max() - self.bias_step.min())
+
+
+def balance(problem: SoftmaxRegression, probabilities: Tensor) -> Balanced:
+    """Move predictions (n_classes, n_samples) by the bias's Newton step, to first order.
+
+    ``||grad||^2 / (2 l2)`` is a gap only where ``sum_i r_i = 0``, as at the best bias. With the
+    Newton step d towards it, the predictions ``q_ik = p_ik (1 + d_k - sum_j p_ij d_j)`` balance
+    exactly and cost ``sum_i s_i KL(q_i || p_i) <= sum_i s_i chi^2(q_i, p_i) = d^T H_b d``: a dual
+    point as good as the best bias's, from any bias that is near.
     """
     gradient = weighted_sum(probabilities, problem.sample_weight) - problem.class_mass
     hessian = bias_hessian(probabilities, problem.sample_weight)
@@ -229,7 +241,7 @@ def balance(problem: SoftmaxRegression, probabilities: Tensor) -> tuple[Tensor, 
     low = step.to(probabilities.dtype)
     factor = low[:, None] - low @ probabilities
     moved = torch.addcmul(probabilities, probabilities, factor)
-    return problem.residuals(moved), step, -float(gradient @ step)
+    return Balanced(problem.residuals(moved), step, -float(gradient @ step))
 
 
 def _solve_psd(matrix: Tensor, right: Tensor, num_biases: int) -> Tensor:
