@@ -84,8 +84,9 @@ def _machine(measured: Measured) -> str:
         f"Machine: {machine['cpu']}, {machine['threads']} threads; a float32 product of "
         f"3000 x 3000 runs at {machine['gemm_flops'] / 1e9:.0f} GF/s and memory is read at "
         f"{machine['read_bytes'] / 1e9:.0f} GB/s. Versions: {versions}. A solver is stopped after "
-        f"a multiple of linprobe's time on the same problem (the ratios with ≥), at most {most:.0f} s "
-        "for each penalty. Times on a shared machine: take ratios rather than seconds.\n"
+        "a multiple of linprobe's time on the same problem (the ratios with ≥), at most "
+        f"{most:.0f} s for each penalty. Times on a shared machine: take ratios rather than "
+        "seconds.\n"
     )
     if "cuda" in machine:
         gpu = machine["cuda"]

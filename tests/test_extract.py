@@ -56,6 +56,18 @@ def test_each_row_belongs_to_its_input(network: Counted, images: Tensor, batch_s
         torch.testing.assert_close(features[tap], expected[tap])
 
 
+def test_room_that_is_given_is_filled_and_reused(network: Counted, images: Tensor) -> None:
+    expected = extract_features(network, images, TAPS)
+    sizes = [expected[tap].numel() for tap in TAPS]
+    room = torch.full((sum(sizes) - 1,), -7.0)  # too small for the last of them
+    for _ in range(2):
+        found = extract_features(network, images, TAPS, batch_size=5, room=room)
+        for tap in TAPS:
+            torch.testing.assert_close(found[tap], expected[tap])
+        inside = [x.untyped_storage().data_ptr() == room.data_ptr() for x in found.values()]
+        assert sorted(inside) == [False, True, True, True]
+
+
 def test_the_memory_format_does_not_change_the_order_of_features(
     network: Counted, images: Tensor
 ) -> None:

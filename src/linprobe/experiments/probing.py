@@ -137,15 +137,25 @@ def probe_layers(
     dtype = torch.float64 if settings.float64 else torch.float32
     probed = network if dtype == torch.float32 else deepcopy(network).double()
     room = settings.feature_bytes * 4 / dtype.itemsize  # groups are planned in float32
-    for group in plan_groups(widths, sum(map(len, splits)), room):
+    groups = plan_groups(widths, sum(map(len, splits)), room)
+    rooms = _rooms(groups, widths, splits, dtype, settings.device)
+    for group in groups:
         watcher.extracting(group)
         started = time.perf_counter()
-        train, test = (_features(probed, x.to(dtype), group, settings.device) for x in splits)
+        train, test = (
+            extract_features(
+                *(probed, x.to(dtype), [points[layer] for layer in group]),
+                device=settings.device,
+                dtype=dtype,
+                room=space,
+            )
+            for x, space in zip(splits, rooms, strict=True)
+        )
         extracted = time.perf_counter()
 
         def fit(layer: str, train: Features = train, test: Features = test) -> _Fitted:
             tap = points[layer]
-            # Popped, so that a layer's features are freed once its probe is done.
+            # Popped, so that a layer's features on a GPU are freed once its probe is done.
             return fitting.fit(layer, places[layer], train.pop(tap), test.pop(tap))
 
         fitted += wide_then_narrow(fit, {layer: widths[layer] for layer in group}, at_once)
@@ -280,11 +290,18 @@ def _gather(fitted: list[_Fitted], extract_seconds: float, fit_seconds: float) -
     )
 
 
-def _features(
-    network: Network, inputs: Tensor, layers: tuple[str, ...], device: str
-) -> dict[str, Tensor]:
-    taps = [network.probe_points[layer] for layer in layers]
-    return extract_features(network, inputs, taps, device=device, dtype=inputs.dtype)
+def _rooms(
+    groups: Sequence[Sequence[str]],
+    widths: Mapping[str, int],
+    splits: Sequence[Tensor],
+    dtype: torch.dtype,
+    device: str,
+) -> list[Tensor | None]:
+    """Room for the features of each split, used again for one group after the other."""
+    if device != "cpu":
+        return [None for _ in splits]
+    widest = max(sum(widths[layer] for layer in group) for group in groups)
+    return [torch.empty(len(x) * widest, dtype=dtype) for x in splits]
 
 
 def expected_cost(widths: Mapping[str, int], num_train: int) -> dict[str, float]:

@@ -20,6 +20,7 @@ def extract_features(
     batch_size: int = 500,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
+    room: Tensor | None = None,
     progress: OnRows | None = None,
 ) -> dict[str, Tensor]:
     """Run `network` over `inputs` and collect the flattened features of each tap.
@@ -31,6 +32,8 @@ def extract_features(
         batch_size: samples in one forward pass.
         device: where the features are kept; default: the CPU.
         dtype: in which they are kept.
+        room: flat tensor of that dtype and device that is filled instead of new memory, whose
+            first touch takes as long as the forward pass; what it held is overwritten.
         progress: called after each batch.
 
     Returns:
@@ -47,7 +50,7 @@ def extract_features(
         raise LinprobeError(f"batch size is {batch_size}; expected at least 1")
     points = Taps(network, taps)
     place = next(network.parameters(), inputs).device
-    store = _Store(len(inputs), torch.device(device or "cpu"), dtype)
+    store = _Store(len(inputs), torch.device(device or "cpu"), dtype, room)
     for start in range(0, len(inputs), batch_size):
         batch = inputs[start : start + batch_size].to(place)
         store.rows = slice(start, start + len(batch))
@@ -60,9 +63,12 @@ def extract_features(
 class _Store:
     """Feature matrices, allocated when a tap's width is known, filled by rows."""
 
-    def __init__(self, num_samples: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, num_samples: int, device: torch.device, dtype: torch.dtype, room: Tensor | None
+    ) -> None:
         self.features: dict[str, Tensor] = {}
         self.rows = slice(0, 0)
+        self._room = room
         self._num_samples, self._device, self._dtype = num_samples, device, dtype
 
     def keep(self, tap: str, tensor: Tensor) -> None:
@@ -75,8 +81,7 @@ class _Store:
             )
         width = tensor[0].numel()
         if tap not in self.features:
-            shape = (self._num_samples, width)
-            self.features[tap] = torch.empty(shape, dtype=self._dtype, device=self._device)
+            self.features[tap] = self._place(width)
         features = self.features[tap]
         if features.shape[1] != width:
             raise LinprobeError(
@@ -85,6 +90,13 @@ class _Store:
             )
         # Straight into place: a flattened copy on the way would cost one more pass of memory.
         features[self.rows].view(tensor.shape).copy_(tensor)
+
+    def _place(self, width: int) -> Tensor:
+        shape, size = (self._num_samples, width), self._num_samples * width
+        if self._room is None or len(self._room) < size:
+            return torch.empty(shape, dtype=self._dtype, device=self._device)
+        place, self._room = self._room[:size], self._room[size:]
+        return place.view(shape)
 
 
 def feature_widths(network: nn.Module, example: Tensor, taps: Sequence[str]) -> dict[str, int]:
