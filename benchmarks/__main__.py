@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import products
 from benchmarks.features import FeatureFiles
 from benchmarks.figures import reached
 from benchmarks.jobs import OURS, Job, all_jobs, quick_jobs
@@ -33,6 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
         files = FeatureFiles(options.out / "features", options.network, options.dataset)
         before = measured["machine"]
         measured["machine"] = before | fastest(describe(options.threads), before)
+        if not options.quick and ("products" not in measured or options.again):
+            measured["products"] = products.measure()
         if options.cuda:
             measured["machine"]["cuda"] = describe(options.threads, "cuda")
         deadline = time.monotonic() + options.budget

@@ -17,6 +17,7 @@ from benchmarks.figures import (
 from benchmarks.jobs import OURS
 from benchmarks.measure import NAME, write
 from benchmarks.plots import draw_all
+from benchmarks.products import HEADER, table_rows
 from benchmarks.targets import target_rows
 from linprobe.files import replacing
 
@@ -40,6 +41,13 @@ below the number of threads, the solver leaves threads idle or other work held t
 of those passes over the time taken, and `peak GB` is the process's, features included.
 """
 
+_PASS = """A pass is one product for the logits and one for the gradient, each with one side of ten
+columns. Both limits of the machine, memory and multiplication, are about equally near there, and
+PyTorch's products meet neither: what they take alone is the bound of every share of the roofline
+below. `as one product`: without linprobe's blocks of rows. The rest of a solver's time goes to its
+model of the Hessian, on a sample of rows.
+"""
+
 
 def write_page(measured: Measured, docs: Path) -> None:
     """Write ``performance.md``, its figures and the JSON that they are made from into `docs`."""
@@ -56,6 +64,10 @@ def _sections(measured: Measured, figures: Sequence[str]) -> Iterable[str]:
         yield f"{measured['note']}\n"
     yield "## Targets\n"
     yield _table(("target", "measured", "met"), target_rows(measured))
+    if "products" in measured:
+        yield "## What a pass costs\n"
+        yield _PASS
+        yield _table(HEADER, table_rows(measured["products"], measured["machine"]))
     for device in ("cpu", "cuda"):
         for suite, title, plot in (
             ("cold", "One penalty from cold", "cold.png"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import make_case
 
-from benchmarks import competitors, measure, worker
+from benchmarks import competitors, measure, products, worker
 from benchmarks.__main__ import _cap, main
 from benchmarks.competitors import COMPETITORS, Attempt, Unavailable
 from benchmarks.features import Problem, class_labels, load_problem
@@ -322,6 +322,19 @@ def test_the_command_resumes_and_writes_the_page(folder, tmp_path, monkeypatch, 
     main([*given, "--page", "--note", "A busy machine."])
     assert "\nA busy machine.\n" in (tmp_path / "performance.md").read_text()
     assert math.isfinite(measure.read(tmp_path / measure.NAME)["machine"]["gemm_flops"])
+
+
+def test_the_products_of_a_pass_are_shown_against_the_roofline(monkeypatch):
+    monkeypatch.setattr(products, "_WIDTHS", (4, 8))
+    monkeypatch.setattr(products, "_MOST_FLOATS", 2000)
+    found = products.measure()
+    assert [one["num_rows"] for one in found] == [500, 250]
+    assert all(one[name] > 0 for one in found for name in ("logits", "plain_gradient"))
+    one = {"num_rows": 10**6, "num_features": 1000, "logits": 0.5, "gradient": 0.5}
+    (row,) = products.table_rows([one | {"plain_logits": 1.0, "plain_gradient": 2.0}], MACHINE)
+    # Two reads of 4 GB at 10 GB/s take .8 s; 4e10 multiplications and additions at 1e11, .4 s.
+    times = ["500.0 ms", "1000.0 ms", "500.0 ms", "2000.0 ms", "800.0 ms"]
+    assert row == ["1,000,000 x 1,000", *times, "0.80"]
 
 
 def test_others_are_stopped_at_a_multiple_of_our_time():

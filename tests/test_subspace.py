@@ -62,14 +62,19 @@ def test_many_classes_are_solved_as_few_are(monkeypatch):
     torch.testing.assert_close(found[0].point.bias, found[1].point.bias)
 
 
-def test_the_bias_of_a_direction_changes_no_minimum_and_leaves_only_its_own_curvature(case):
+def at_best_bias(case, l2, seed):
+    """A problem, a random weight, and the best point of weight zero."""
     problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
-    generator = torch.Generator().manual_seed(5)
     shape = (case.num_classes, case.features.shape[1])
+    generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(shape, generator=generator, dtype=torch.float64)
     zero = torch.zeros_like(weight)
     base = Point(zero, zero.new_zeros(case.num_classes), problem.logits(zero))
-    start = minimise_in_span(problem, 1e-3, base, accuracy=1e-14)
+    return problem, weight, minimise_in_span(problem, l2, base, accuracy=1e-14)
+
+
+def test_the_bias_of_a_direction_changes_no_minimum_and_leaves_only_its_own_curvature(case):
+    problem, weight, start = at_best_bias(case, 1e-3, 5)
     plain = Direction(weight, problem.logits(weight))
     led = plain.with_best_bias(problem, start.probabilities)
     curved = led.logits - (start.probabilities * led.logits).sum(0)
@@ -88,14 +93,8 @@ def test_the_bias_of_a_direction_changes_no_minimum_and_leaves_only_its_own_curv
 
 
 def test_a_share_of_the_decrement_is_left(case):
-    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
-    generator = torch.Generator().manual_seed(6)
-    shape = (case.num_classes, case.features.shape[1])
-    weight = torch.randn(shape, generator=generator, dtype=torch.float64)
-    zero = torch.zeros_like(weight)
-    base = Point(zero, zero.new_zeros(case.num_classes), problem.logits(zero))
+    problem, weight, start = at_best_bias(case, 1e-3, 6)
     direction = [Direction(weight, problem.logits(weight))]
-    start = minimise_in_span(problem, 1e-3, base, accuracy=1e-14)
     best, loose = (
         minimise_in_span(problem, 1e-3, start.point, direction, accuracy=0.0, share=share)
         for share in (0.0, 0.1)
@@ -104,10 +103,7 @@ def test_a_share_of_the_decrement_is_left(case):
 
 
 def test_balanced_residuals_sum_to_zero_and_cost_little(case):
-    problem = SoftmaxRegression(case.features, case.labels, case.num_classes)
-    zero = problem.features.new_zeros(case.num_classes, case.features.shape[1])
-    base = Point(zero, zero.new_zeros(case.num_classes), problem.logits(zero))
-    start = minimise_in_span(problem, 1e-4, base, accuracy=1e-14)
+    problem, _, start = at_best_bias(case, 1e-4, 7)
     off = 1e-2 * torch.arange(problem.num_classes, dtype=torch.float64)
     p = (start.point.logits + (start.point.bias + off)[:, None]).softmax(0)
     found = balance(problem, p)

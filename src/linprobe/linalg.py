@@ -2,7 +2,7 @@
 
 Both products of a softmax regression are GEMMs with one side of only K columns (K classes).
 Libraries split such a product badly; the shapes below were the fastest of those that
-``benchmarks/products.py`` compares, on float32 features of 128 to 25,088 columns.
+`python -m benchmarks.products` compares, on float32 features of 128 to 25,088 columns.
 """
 
 import torch

@@ -89,7 +89,7 @@ def coordinates(features: Tensor, basis: Tensor, generator: torch.Generator) -> 
     gram = part.T @ part
     if float(torch.linalg.eigvalsh(gram)[0]) < _SEEN * num_chosen / num_features:
         return features @ basis
-    solution = torch.linalg.solve(gram, part.T).T.to(features.dtype)
+    solution: Tensor = torch.linalg.solve(gram, part.T).T.to(features.dtype)
     return features.index_select(1, chosen.to(features.device)) @ solution
 
 

@@ -165,7 +165,7 @@ def minimise_in_span(
     Args:
         problem: gives loss and residuals on logits.
         l2: the penalty.
-        base: the origin.
+        base: the origin; its logits are `SoftmaxRegression.margins`.
         directions: j of them; none means that only the bias is solved for.
         accuracy: nats above the minimum at which to stop.
         share: stop also when this share is left of what the quadratic model at the base promised.
