@@ -78,8 +78,8 @@ class Speedup:
 
     Attributes:
         ratio: of the times; a lower bound if `at_least`.
-        at_least: the other one ran into its cap.
-        competitor: the fastest of those compared.
+        at_least: the other one was stopped.
+        competitor: the first of those compared to arrive, or to be stopped.
     """
 
     ratio: float
@@ -93,21 +93,18 @@ class Speedup:
 def speedup(solvers: dict[str, Record], others: Iterable[str] = SKLEARN) -> Speedup | None:
     """Our time against the best of `others` on one problem; None where nothing can be said.
 
-    Solvers that could not be run count neither way. Where none of the others got there in time,
-    the time that the longest-running one was given bounds the ratio from below.
+    Solvers that could not be run count neither way. One that was stopped might have got there the
+    moment after: the best of all takes at least as long as the first to arrive or to be stopped.
     """
     ours = solvers.get(OURS)
     if ours is None or not reached(ours):
         return None
-    there = {n: r for n in others if reached(r := solvers.get(n, {"status": None}))}
-    if there:
-        best = min(there, key=lambda name: float(there[name]["seconds"]))
-        return Speedup(there[best]["seconds"] / ours["seconds"], False, best)
-    late = {n: solvers[n] for n in others if solvers.get(n, {}).get("status") == "time cap"}
-    if not late:
+    known = {name: solvers[name] for name in others if name in solvers}
+    times = {name: spent(r) for name, r in known.items() if reached(r) or r["status"] == "time cap"}
+    if not times:
         return None
-    most = max(late, key=lambda name: float(spent(late[name])))
-    return Speedup(spent(late[most]) / ours["seconds"], True, most)
+    best = min(times, key=lambda name: times[name])
+    return Speedup(times[best] / ours["seconds"], not reached(known[best]), best)
 
 
 def spent(record: Record) -> float:
