@@ -1,6 +1,7 @@
 """Figures of the page: measured numbers in, matplotlib figures out."""
 
 from collections.abc import Callable, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def cold(measured: Measured) -> Figure | None:
     right.axhline(0.5, color=LIGHT["muted"], dashes=(4, 3), linewidth=1)
     right.text(0.02, 0.51, "target", color=LIGHT["muted"], transform=right.get_yaxis_transform())
     right.set(xlabel="features D", ylabel="share", title="linprobe: share of the roofline")
-    _log_axis(right, "x", [size for size, _ in shares])
+    _log_axis(right, "x", _spread([size for size, _ in shares]))
     right.set_ylim(0, 1)
     return _finish(figure, left)
 
@@ -123,23 +124,29 @@ def growth(measured: Measured) -> Figure | None:
 
 
 def _lines(panel: Axes, records: list[Record], size: Callable[[Problem], int]) -> None:
-    """A line a competitor; an open marker with an arrow where it ran into its cap."""
+    """A line a competitor, broken by an open marker with an arrow where it was stopped."""
     for name in _LOOKS:
         mine = [record for record in records if record["job"]["competitor"] == name]
-        there = [(size(Problem.of(r)), r["seconds"]) for r in mine if reached(r)]
+        line = [(size(Problem.of(r)), r["seconds"] if reached(r) else nan) for r in mine]
         late = [(size(Problem.of(r)), spent(r)) for r in mine if r["status"] == "time cap"]
         look = _look(name)
-        if there:
-            panel.plot(*zip(*there, strict=True), **look)
+        if any(map(reached, mine)):
+            panel.plot(*zip(*line, strict=True), **look)
         if late:
+            arrow = {"arrowstyle": "->", "color": look["color"]}
             look |= {"label": "_", "linestyle": "none", "markerfacecolor": "none"}
             panel.plot(*zip(*late, strict=True), **look)
             panel.margins(y=0.15)
             for x, y in late:
-                panel.annotate("", (x, 1.5 * y), (x, y), arrowprops={"arrowstyle": "->"})
+                panel.annotate("", (x, 1.5 * y), (x, y), arrowprops=arrow)
     sizes = sorted({size(Problem.of(record)) for record in records})
-    _log_axis(panel, "x", [x for i, x in enumerate(sizes) if i == 0 or x >= 1.7 * sizes[i - 1]])
+    _log_axis(panel, "x", _spread(sizes))
     _log_axis(panel, "y")
+
+
+def _spread(sizes: Sequence[int]) -> list[int]:
+    """Those of rising sizes that leave room for their labels."""
+    return [x for i, x in enumerate(sizes) if i == 0 or x >= 1.7 * sizes[i - 1]]
 
 
 def _log_axis(
