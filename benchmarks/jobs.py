@@ -28,7 +28,8 @@ WIDTHS = {
 TOGETHER = "layer4+layer8+layer16+layer32"
 """Layers of equal width, for solvers that take several at a time."""
 
-_MOST_FLOATS = 60_000 * 6272  # of a feature matrix; wider layers get fewer rows
+MOST_FLOATS = 60_000 * 6272
+"""Of a feature matrix; wider layers get fewer rows."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def quick_jobs() -> list[Job]:
 
 def rows_for(layer: str, num_rows: int) -> int:
     """Rows of a layer that memory and time allow."""
-    return min(num_rows, _MOST_FLOATS // WIDTHS[layer] // 1000 * 1000)
+    return min(num_rows, MOST_FLOATS // WIDTHS[layer] // 1000 * 1000)
 
 
 def _sizes(job: Job) -> tuple[int, int, int]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.jobs import MOST_FLOATS
 from benchmarks.machine import best_of, describe, pass_seconds
 from linprobe.linalg import backproject, class_logits
 
 _WIDTHS = (128, 784, 3136, 25_088)
 _CLASSES = 10
-_MOST_FLOATS = 60_000 * 6272
 
 HEADER = ("features", "logits", "as one product", "gradient", "as one product", "least", "share")
 
@@ -24,7 +24,7 @@ def measure() -> list[dict[str, Any]]:
     source = torch.Generator().manual_seed(0)
     found = []
     for width in _WIDTHS:
-        rows = min(60_000, _MOST_FLOATS // width)
+        rows = min(60_000, MOST_FLOATS // width)
         features = torch.randn(rows, width, generator=source)
         weight = torch.randn(_CLASSES, width, generator=source)
         residuals = torch.randn(_CLASSES, rows, generator=source)

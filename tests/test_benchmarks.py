@@ -329,7 +329,7 @@ def test_the_command_resumes_and_writes_the_page(folder, tmp_path, monkeypatch, 
 
 def test_the_products_of_a_pass_are_shown_against_the_roofline(monkeypatch):
     monkeypatch.setattr(products, "_WIDTHS", (4, 8))
-    monkeypatch.setattr(products, "_MOST_FLOATS", 2000)
+    monkeypatch.setattr(products, "MOST_FLOATS", 2000)
     found = products.measure()
     assert [one["num_rows"] for one in found] == [500, 250]
     assert all(one[name] > 0 for one in found for name in ("logits", "plain_gradient"))

@@ -136,8 +136,8 @@ def probe_layers(
     extract_seconds, fit_seconds = 0.0, train_seconds
     dtype = torch.float64 if settings.float64 else torch.float32
     probed = network if dtype == torch.float32 else deepcopy(network).double()
-    room = settings.feature_bytes * 4 / dtype.itemsize  # groups are planned in float32
-    groups = plan_groups(widths, sum(map(len, splits)), room)
+    budget = settings.feature_bytes * 4 / dtype.itemsize  # groups are planned in float32
+    groups = plan_groups(widths, sum(map(len, splits)), budget)
     rooms = _rooms(groups, widths, splits, dtype, settings.device)
     for group in groups:
         watcher.extracting(group)
@@ -147,9 +147,9 @@ def probe_layers(
                 *(probed, x.to(dtype), [points[layer] for layer in group]),
                 device=settings.device,
                 dtype=dtype,
-                room=space,
+                room=room,
             )
-            for x, space in zip(splits, rooms, strict=True)
+            for x, room in zip(splits, rooms, strict=True)
         )
         extracted = time.perf_counter()
 

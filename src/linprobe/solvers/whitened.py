@@ -125,8 +125,8 @@ class WhitenedModel:
         seen = self._seen
         importance = unsureness(probabilities) * self._leverage * seen.sample_weight
         sample = draw_rows(seen, importance, self._num_rows, self._generator)
-        rows, p = seen.rows(sample.index).to(self._dtypes[self._level]), probabilities
-        p = p[:, sample.index]
+        rows = seen.rows(sample.index).to(self._dtypes[self._level])
+        p = probabilities[:, sample.index]
         hessian = SampledHessian(rows, p, sample.weight, self._penalty.to(p.dtype))
         found, solved = conjugate_gradients(hessian, gradient, precondition=_same, options=_CG)
         self._factorise = not solved and self._may_factorise
