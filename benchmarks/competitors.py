@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from benchmarks.features import Problem
 from benchmarks.jobs import TOL
-from linprobe.problem import SoftmaxRegression
-from linprobe.solvers.base import Point
-from linprobe.solvers.newton import SubsampledNewton
+from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.solvers.base import Point
+from linprobe.core.solvers.newton import SubsampledNewton
 
 _MAX_ATTEMPTS = 12
 _UNLIMITED = 1_000_000

@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.jobs import Job
+from linprobe.activations.features import extract_features
+from linprobe.core.problem import Standardisation
 from linprobe.data import ImageDataset, load
-from linprobe.features import extract_features
-from linprobe.files import replacing
-from linprobe.networks import ConvNet, DeepMLP
-from linprobe.problem import Standardisation
-from linprobe.randomness import generator
-from linprobe.training import train_convnet
+from linprobe.experiments.networks import ConvNet, DeepMLP
+from linprobe.experiments.training import train_convnet
+from linprobe.runtime.files import atomic_write
+from linprobe.runtime.randomness import generator
 
 _DEPTH = 128
 _PROJECTION_SEED = 7
@@ -79,7 +79,7 @@ class FeatureFiles:
         tap = network.probe_points[layer]
         features = extract_features(network, inputs, [tap])[tap]
         for name, array in ((path, features), (self.folder / "labels.npy", data.train_labels)):
-            with replacing(name) as temporary, temporary.open("wb") as file:
+            with atomic_write(name) as temporary, temporary.open("wb") as file:
                 np.save(file, array.numpy(), allow_pickle=False)
 
     def _network(self, layer: str, data: ImageDataset) -> ConvNet | DeepMLP:
@@ -100,7 +100,7 @@ class FeatureFiles:
             epochs=self._epochs,
             generator=generator(0, "training"),
         )
-        with replacing(kept) as temporary:
+        with atomic_write(kept) as temporary:
             save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
         return network
 

@@ -19,15 +19,15 @@ from typing import Any
 
 import torch
 
+from linprobe.activations.features import extract_features
 from linprobe.data import ImageDataset, load
-from linprobe.features import extract_features
-from linprobe.files import replacing
-from linprobe.holdout import holdout_order
-from linprobe.networks import DeepMLP
-from linprobe.protocol import ProbeConfig, fit_probe
-from linprobe.published import load_published
-from linprobe.randomness import generator
-from linprobe.training import MLPTrainer, MLPTraining, OptimizerName, network_error_rate
+from linprobe.experiments.networks import DeepMLP
+from linprobe.experiments.training import MLPTrainer, MLPTraining, OptimizerName, network_error_rate
+from linprobe.probes.holdout import holdout_order
+from linprobe.probes.protocol import ProbeConfig, fit_probe
+from linprobe.records.published import load_published
+from linprobe.runtime.files import atomic_write
+from linprobe.runtime.randomness import generator
 
 DEPTH = 128
 STEPS = (0, 500, 2000)
@@ -145,7 +145,7 @@ def measure_all(candidates: Iterable[Candidate], path: Path, workers: int, datas
         for done in as_completed(running):
             candidate, result = running[done], done.result()
             found[candidate.key] = result
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             rates = {step: values["network"] for step, values in result["steps"].items()}
             print(f"{candidate.key}: {rates}, {result['seconds']:.0f} s", flush=True)

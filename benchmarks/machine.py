@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks.competitors import version_of
-from linprobe.environment import environment
+from linprobe.records.environment import environment
 
 _SIDE = 3000
 _READ_BYTES = 2**29
@@ -18,7 +18,7 @@ def describe(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Versions and hardware, with the measured limits of the roofline.
 
     Returns:
-        What `linprobe.environment` says, versions of the competitors (None: not installed),
+        What `linprobe.records.environment` says, versions of the competitors (None: not installed),
         gemm_flops (a float32 product of two 3000 x 3000 matrices, operations a second) and
         read_bytes (float32 summed from memory, bytes a second), the best of seven each.
     """

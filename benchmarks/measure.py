@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.jobs import Job
-from linprobe.files import replacing
+from linprobe.runtime.files import atomic_write
 
 SCHEMA = 1
 NAME = "benchmarks.json"
@@ -70,5 +70,5 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(path: Path, measured: dict[str, Any]) -> None:
     """Replace the file in one step."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(measured, indent=1, sort_keys=True), encoding="utf-8")

@@ -19,7 +19,7 @@ from benchmarks.measure import NAME, write
 from benchmarks.plots import draw_all
 from benchmarks.products import HEADER, table_rows
 from benchmarks.targets import target_rows
-from linprobe.files import replacing
+from linprobe.runtime.files import atomic_write
 
 _INTRO = """# Performance
 
@@ -54,7 +54,7 @@ def write_page(measured: Measured, docs: Path) -> None:
     figures = draw_all(measured, docs / "performance")
     text = "\n".join([_INTRO, *_sections(measured, figures)]).rstrip() + "\n"
     write(docs / "performance" / NAME, measured)
-    with replacing(docs / "performance.md") as temporary:
+    with atomic_write(docs / "performance.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -22,8 +22,8 @@ from benchmarks.figures import (
     spent,
 )
 from benchmarks.jobs import OURS
-from linprobe.files import replacing
 from linprobe.report.style import LIGHT, STYLE
+from linprobe.runtime.files import atomic_write
 
 _LOOKS = {
     OURS: ("vermilion", "o", "-"),
@@ -51,7 +51,7 @@ def draw_all(measured: Measured, folder: Path) -> list[str]:
             figure = draw(measured)
             if figure is None:
                 continue
-            with replacing(folder / f"{name}.png") as temporary:
+            with atomic_write(folder / f"{name}.png") as temporary:
                 figure.savefig(temporary, format="png", dpi=130)
             plt.close(figure)
             made.append(f"{name}.png")

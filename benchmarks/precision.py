@@ -17,16 +17,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from linprobe.certificate import certify
+from linprobe.activations.features import extract_features
+from linprobe.core.certificate import certify
+from linprobe.core.problem import SoftmaxRegression, Standardisation
+from linprobe.core.solvers.base import Point
+from linprobe.core.solvers.newton import SubsampledNewton
 from linprobe.data import load
-from linprobe.features import extract_features
-from linprobe.holdout import holdout_order
-from linprobe.networks import DeepMLP
-from linprobe.problem import SoftmaxRegression, Standardisation
-from linprobe.protocol import DEFAULT_L2_PATH
-from linprobe.randomness import generator
-from linprobe.solvers.base import Point
-from linprobe.solvers.newton import SubsampledNewton
+from linprobe.experiments.networks import DeepMLP
+from linprobe.probes.holdout import holdout_order
+from linprobe.probes.protocol import DEFAULT_L2_PATH
+from linprobe.runtime.randomness import generator
 
 DEPTH = 128
 LAYERS = (1, 8, 16, 32, 48, 56, 64, 65, 80, 96, 128)

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.jobs import MOST_FLOATS
 from benchmarks.machine import best_of, describe, pass_seconds
-from linprobe.linalg import backproject, class_logits
+from linprobe.core.linalg import backproject, class_logits
 
 _WIDTHS = (128, 784, 3136, 25_088)
 _CLASSES = 10

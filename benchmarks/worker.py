@@ -19,10 +19,10 @@ from torch import Tensor
 from benchmarks.competitors import COMPETITORS, Attempt, Solve, Unavailable
 from benchmarks.features import Problem, load_problem
 from benchmarks.jobs import TOL, Job
-from linprobe.certificate import certify
-from linprobe.environment import peak_rss_bytes
-from linprobe.files import replacing
-from linprobe.memory import keep_freed_memory
+from linprobe.core.certificate import certify
+from linprobe.records.environment import peak_rss_bytes
+from linprobe.runtime.files import atomic_write
+from linprobe.runtime.memory import tune_allocator
 
 _REPEAT_BELOW = 12.0  # seconds of all repetitions together
 _MAX_REPEATS = 3
@@ -181,7 +181,7 @@ def main(job_file: Path, result_file: Path) -> None:
     """Run the job that a JSON file describes: folder, cap, threads, and the fields of `Job`."""
     asked = json.loads(job_file.read_text(encoding="utf-8"))
     torch.set_num_threads(asked["threads"])
-    keep_freed_memory()  # for everybody; fresh pages cost as much as arithmetic
+    tune_allocator()  # for everybody; fresh pages cost as much as arithmetic
     job = Job(**{**asked["job"], "l2s": tuple(asked["job"]["l2s"])})
     warm_up(job)
     problem = load_problem(Path(asked["folder"]), job)
@@ -191,7 +191,7 @@ def main(job_file: Path, result_file: Path) -> None:
         whole = {"job": asdict(job), "loaded_rss_bytes": held, "cap": asked["cap"], **record}
         if job.device == "cuda":
             whole["peak_device_bytes"] = torch.cuda.max_memory_allocated()
-        with replacing(result_file) as temporary:
+        with atomic_write(result_file) as temporary:
             temporary.write_text(json.dumps(whole), encoding="utf-8")
 
     keep(run_job(job, problem, asked["cap"], keep))

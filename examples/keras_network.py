@@ -12,7 +12,7 @@ import keras
 
 import linprobe
 from linprobe.data import load
-from linprobe.keras import KerasNetwork
+from linprobe.integrations.keras import KerasNetwork
 
 
 def make_model() -> keras.Model:

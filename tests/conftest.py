@@ -1,46 +1,8 @@
-"""Problems that several test modules share."""
-
-from dataclasses import dataclass
+"""Fixtures that several test modules share."""
 
 import pytest
-import torch
-from torch import Tensor
 
-from linprobe.problem import Standardisation
-
-
-@dataclass(frozen=True)
-class Case:
-    """Standardised features and labels of a small softmax regression."""
-
-    name: str
-    features: Tensor
-    labels: Tensor
-    num_classes: int
-
-
-def make_case(name: str, n: int, d: int, k: int, *, decay: float = 1.0, noise: float = 1.0) -> Case:
-    """Gaussian features with a power-law spectrum; labels from a planted probe with noise."""
-    generator = torch.Generator().manual_seed(len(name) + n + d + k)
-    features = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    features *= torch.arange(1, d + 1, dtype=torch.float64) ** -decay
-    planted = torch.randn(d, k, generator=generator, dtype=torch.float64)
-    scores = features @ planted
-    scores = scores / scores.std() + noise * torch.randn(scores.shape, generator=generator)
-    labels = scores.argmax(1)
-    labels[:k] = torch.arange(k)  # every class occurs
-    Standardisation.fit_(features)
-    return Case(name, features, labels, k)
-
-
-CASES = [
-    make_case("plain", 400, 8, 3),
-    make_case("separable", 200, 20, 4, noise=0.0),
-    make_case("wide", 40, 100, 3),
-    make_case("steep", 500, 30, 5, decay=3.0),
-    make_case("two classes", 300, 6, 2),
-    make_case("one feature", 200, 1, 3),
-]
+from tests.support.cases import CASES, Case
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)

@@ -3,19 +3,19 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from linprobe.errors import LinprobeError
+from linprobe.runtime.errors import LinprobeError
 
 if TYPE_CHECKING:
-    from linprobe.arrays import fit_probes
-    from linprobe.certificate import Certificate, certify
-    from linprobe.features import extract_features
-    from linprobe.holdout import holdout_order, holdout_order_by_group
-    from linprobe.layer_table import LayerRow, LayerTable, layers
-    from linprobe.probe_report import Probe, ProbeReport, load_report
-    from linprobe.probing import probe
-    from linprobe.problem import SoftmaxRegression, Standardisation
-    from linprobe.protocol import FittedProbe, ProbeConfig, fit_probe
-    from linprobe.taps import Taps
+    from linprobe.activations.features import extract_features
+    from linprobe.activations.layers import LayerRow, LayerTable, layers
+    from linprobe.activations.taps import Taps
+    from linprobe.core.certificate import Certificate, certify
+    from linprobe.core.problem import SoftmaxRegression, Standardisation
+    from linprobe.pipeline.fit import fit_probes
+    from linprobe.pipeline.probe import probe
+    from linprobe.pipeline.report import Probe, ProbeReport, load_report
+    from linprobe.probes.holdout import holdout_order, holdout_order_by_group
+    from linprobe.probes.protocol import FittedProbe, ProbeConfig, fit_probe
 
 __version__ = "0.1.0"
 
@@ -43,25 +43,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Certificate": "certificate",
-    "FittedProbe": "protocol",
-    "LayerRow": "layer_table",
-    "LayerTable": "layer_table",
-    "Probe": "probe_report",
-    "ProbeConfig": "protocol",
-    "ProbeReport": "probe_report",
-    "SoftmaxRegression": "problem",
-    "Standardisation": "problem",
-    "Taps": "taps",
-    "certify": "certificate",
-    "extract_features": "features",
-    "fit_probe": "protocol",
-    "fit_probes": "arrays",
-    "holdout_order": "holdout",
-    "holdout_order_by_group": "holdout",
-    "layers": "layer_table",
-    "load_report": "probe_report",
-    "probe": "probing",
+    "Certificate": "core.certificate",
+    "FittedProbe": "probes.protocol",
+    "LayerRow": "activations.layers",
+    "LayerTable": "activations.layers",
+    "Probe": "pipeline.report",
+    "ProbeConfig": "probes.protocol",
+    "ProbeReport": "pipeline.report",
+    "SoftmaxRegression": "core.problem",
+    "Standardisation": "core.problem",
+    "Taps": "activations.taps",
+    "certify": "core.certificate",
+    "extract_features": "activations.features",
+    "fit_probe": "probes.protocol",
+    "fit_probes": "pipeline.fit",
+    "holdout_order": "probes.holdout",
+    "holdout_order_by_group": "probes.holdout",
+    "layers": "activations.layers",
+    "load_report": "pipeline.report",
+    "probe": "pipeline.probe",
 }
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from linprobe.cli import main
+from linprobe.cli.main import main
 
 sys.exit(main())

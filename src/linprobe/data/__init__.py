@@ -8,7 +8,7 @@ from torch import Tensor
 from linprobe.data.idx import parse_idx
 from linprobe.data.registry import REGISTRY, DataFile
 from linprobe.data.sources import cache_folder, read_files
-from linprobe.errors import LinprobeError
+from linprobe.runtime.errors import LinprobeError
 
 __all__ = ["ImageDataset", "cache_folder", "load"]
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from linprobe.data.registry import DataFile
-from linprobe.errors import LinprobeError
+from linprobe.runtime.errors import LinprobeError
 
 Fetched = Iterator[tuple[DataFile, bytes]]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linprobe.errors import LinprobeError
+from linprobe.runtime.errors import LinprobeError
 
 _UNSIGNED_BYTE = 8
 

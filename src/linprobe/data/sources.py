@@ -27,7 +27,7 @@ from linprobe.data.fetch import (
     read_present,
 )
 from linprobe.data.registry import DataFile, Published
-from linprobe.errors import LinprobeError
+from linprobe.runtime.errors import LinprobeError
 
 _log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import torch
 from linprobe.data import load
 from linprobe.data.images import ImageBatches, Preparation, find_images
 from linprobe.data.registry import REGISTRY
-from linprobe.errors import LinprobeError
-from linprobe.objects import load_object
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.imports import load_object
 
 _LABELS, _GROUPS, _INPUT = "y", "groups", "x"
 _NPZ = (

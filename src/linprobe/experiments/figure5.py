@@ -9,17 +9,17 @@ training the error falls from layer to layer, with a minor kink at fc1_preact.
 from dataclasses import dataclass
 from pathlib import Path
 
-from linprobe.errors import LinprobeError
-from linprobe.experiments.common import Settings, load_samples
+from linprobe.experiments.networks import RECIPES, ConvNet, Recipe
 from linprobe.experiments.session import Session
-from linprobe.folder import prepare_folder
-from linprobe.networks import RECIPES, ConvNet, Recipe
-from linprobe.progress import OnEvent, ignore
-from linprobe.randomness import generator
+from linprobe.experiments.settings import Settings, load_samples
+from linprobe.experiments.training import CONVNET_TRAINING, train_convnet
+from linprobe.pipeline.minibatch import SGDProtocol
+from linprobe.records.folder import prepare_folder
+from linprobe.records.schema import RunRecord
 from linprobe.report.plots import figure5, save_figure
-from linprobe.results import RunRecord
-from linprobe.sgd import SGDProtocol
-from linprobe.training import CONVNET_TRAINING, train_convnet
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.progress import OnEvent, ignore
+from linprobe.runtime.randomness import generator
 
 QUICK_EPOCHS = 1
 

@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from linprobe.experiments.common import Settings, load_samples
+from linprobe.experiments.networks import NEGATIVE_SLOPE, DeepMLP
 from linprobe.experiments.session import Session
-from linprobe.folder import prepare_folder
-from linprobe.networks import NEGATIVE_SLOPE, DeepMLP
-from linprobe.progress import OnEvent, ignore
-from linprobe.randomness import generator
+from linprobe.experiments.settings import Settings, load_samples
+from linprobe.experiments.training import MLPTrainer, MLPTraining
+from linprobe.pipeline.minibatch import SGDProtocol
+from linprobe.records.folder import prepare_folder
+from linprobe.records.schema import RunRecord
 from linprobe.report.plots import Split, figure8, save_figure
-from linprobe.results import RunRecord
-from linprobe.sgd import SGDProtocol
-from linprobe.training import MLPTrainer, MLPTraining
+from linprobe.runtime.progress import OnEvent, ignore
+from linprobe.runtime.randomness import generator
 
 DEPTH, QUICK_DEPTH = 128, 10
 STEPS, QUICK_STEPS = (0, 500, 2000), (0, 20, 60)

@@ -9,20 +9,20 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from linprobe.controls import Controls, Task
-from linprobe.evidence import ControlRecord
-from linprobe.experiments.common import Samples, Settings
-from linprobe.extras import Extras
-from linprobe.features import extract_features, feature_widths, plan_groups
-from linprobe.holdout import num_held_out
-from linprobe.networks import ConvNet, DeepMLP
-from linprobe.parallel import NARROW, wide_then_narrow
-from linprobe.predictions import Predictions
-from linprobe.protocol import FittedProbe, ProbeConfig, fit_probe
-from linprobe.recording import evaluate_probe, probe_record
-from linprobe.results import ProbeRecord
-from linprobe.sgd import EpochReport, OnEpoch, SGDProtocol, train_probes
-from linprobe.trained import evaluate_trained
+from linprobe.activations.features import extract_features, feature_widths, plan_groups
+from linprobe.evaluation.controls import Controls, Task
+from linprobe.evaluation.plan import Extras
+from linprobe.experiments.networks import ConvNet, DeepMLP
+from linprobe.experiments.settings import Samples, Settings
+from linprobe.pipeline.minibatch import EpochReport, OnEpoch, SGDProtocol, train_probes
+from linprobe.pipeline.recording import evaluate_probe, probe_record
+from linprobe.probes.given import evaluate_trained
+from linprobe.probes.holdout import num_held_out
+from linprobe.probes.protocol import FittedProbe, ProbeConfig, fit_probe
+from linprobe.records.evidence import ControlRecord
+from linprobe.records.predictions import Predictions
+from linprobe.records.schema import ProbeRecord
+from linprobe.runtime.threads import NARROW, map_layers
 
 Network = ConvNet | DeepMLP
 OnSolve = Callable[[str, float, float, float], None]
@@ -158,7 +158,7 @@ def probe_layers(
             # Popped, so that a layer's features on a GPU are freed once its probe is done.
             return fitting.fit(layer, places[layer], train.pop(tap), test.pop(tap))
 
-        fitted += wide_then_narrow(fit, {layer: widths[layer] for layer in group}, at_once)
+        fitted += map_layers(fit, {layer: widths[layer] for layer in group}, at_once)
         extract_seconds += extracted - started
         fit_seconds += time.perf_counter() - extracted
     fitted.sort(key=lambda part: part.record.index)

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from linprobe.controls import of_records
-from linprobe.environment import environment, peak_rss_bytes
-from linprobe.experiments.common import Samples, Settings
+from linprobe.evaluation.controls import of_records
+from linprobe.evaluation.paired import depth_steps
 from linprobe.experiments.probing import (
     LayerWatcher,
     Network,
@@ -25,16 +24,17 @@ from linprobe.experiments.probing import (
     probe_layers,
     training_cost,
 )
-from linprobe.files import replacing
-from linprobe.paired import depth_steps
-from linprobe.predictions import save_predictions
-from linprobe.progress import OnEvent, Tracker
+from linprobe.experiments.settings import Samples, Settings
+from linprobe.experiments.training import OnBatch, network_error_rate
+from linprobe.pipeline.minibatch import EpochReport, OnEpoch
+from linprobe.records.codec import to_json
+from linprobe.records.environment import environment, peak_rss_bytes
+from linprobe.records.predictions import save_predictions
+from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.report import wording
 from linprobe.report.page import write_report
-from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
-from linprobe.serial import to_json
-from linprobe.sgd import EpochReport, OnEpoch
-from linprobe.training import OnBatch, network_error_rate
+from linprobe.runtime.files import atomic_write
+from linprobe.runtime.progress import OnEvent, Tracker
 
 Draw = Callable[[RunRecord, Path], None]
 
@@ -173,7 +173,7 @@ class Session:
         )
 
     def _save_tensors(self, kind: str, name: str, tensors: dict[str, Tensor]) -> None:
-        with replacing(self._settings.out / kind / f"{name}.safetensors") as temporary:
+        with atomic_write(self._settings.out / kind / f"{name}.safetensors") as temporary:
             save_file(tensors, temporary)
 
     def _watcher(self, name: str) -> LayerWatcher:

@@ -7,9 +7,9 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 
+from linprobe.records.schema import ProbeRecord, RunRecord, Split
 from linprobe.report.style import CONTROL_LOOKS, INK, LIGHT, PROBE_LOOKS, VERMILION
 from linprobe.report.wording import short_names
-from linprobe.results import ProbeRecord, RunRecord, Split
 
 _MAX_LABELLED = 12
 

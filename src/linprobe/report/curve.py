@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.axes import Axes
 
-from linprobe.evidence import UNDECIDED
+from linprobe.records.evidence import UNDECIDED
+from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.report import wording
 from linprobe.report.references import Reference, Scale, optimum_is_close, references
 from linprobe.report.style import BLUE, INK, LABEL_BOX, LIGHT, OPTIMUM_LABEL, PROBE_LOOKS, VERMILION
-from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
 
 _MAX_NAMED = 16  # layers that are all named on the axis
 _LOG_TICKS = [digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)]

@@ -7,15 +7,15 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from linprobe.curves import Panel, Point, subtract
-from linprobe.distances import Comparison
-from linprobe.errors import LinprobeError
+from linprobe.records.curves import Panel, Point, subtract
+from linprobe.records.distances import Comparison
+from linprobe.records.seeds import seed_words
 from linprobe.report.bars import draw_majority, mark_skip
 from linprobe.report.curve import draw_lost, make_logarithmic, name_layers
 from linprobe.report.plots import finish, samples_note
 from linprobe.report.style import INK, LIGHT, MUTED, STYLE, VERMILION, Look
 from linprobe.report.wording import least_rate
-from linprobe.seeds import seed_words
+from linprobe.runtime.errors import LinprobeError
 
 # Vermilion marks what isn't certified, in all figures.
 _LOOKS = (

@@ -20,13 +20,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from linprobe.errors import LinprobeError
-from linprobe.files import replacing
+from linprobe.records.codec import to_json
+from linprobe.records.schema import RunRecord
 from linprobe.report import wording
 from linprobe.report.payload import payload
 from linprobe.report.style import DARK, LIGHT
-from linprobe.results import RunRecord
-from linprobe.serial import to_json
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.files import atomic_write
 
 HTML_NAME = "report.html"
 
@@ -49,7 +49,7 @@ def write_report(run: RunRecord, folder: Path) -> Path:
     path = Path(folder) / HTML_NAME
     text = report_html(run)
     try:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise LinprobeError(

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from linprobe.evidence import Evaluation
+from linprobe.records.codec import to_json
+from linprobe.records.evidence import Evaluation
+from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.report import wording
 from linprobe.report.references import Reference, optimum_is_close, references
 from linprobe.report.style import OPTIMUM_LABEL, PROBE_LOOKS
-from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
-from linprobe.serial import to_json
 
 _MAX_CELLS = 100_000  # of all confusion matrices, so that the page stays below its size
 _MOST_CONFUSED = 5

@@ -15,8 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from linprobe.errors import LinprobeError
-from linprobe.files import replacing
+from linprobe.records.schema import CheckpointRecord, RunRecord, Split
 from linprobe.report import wording
 from linprobe.report.bars import draw_bars, draw_majority, mark_skip
 from linprobe.report.curve import draw_curve
@@ -32,7 +31,8 @@ from linprobe.report.style import (
     VERMILION,
     StyleName,
 )
-from linprobe.results import CheckpointRecord, RunRecord, Split
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.files import atomic_write
 
 Format = Literal["pdf", "svg", "png"]
 FORMATS: tuple[Format, ...] = ("pdf", "svg", "png")
@@ -148,7 +148,7 @@ def write_figure(figure: Figure, path: Path, kind: Format, style: StyleName | No
         LinprobeError: The file can't be written.
     """
     try:
-        with matplotlib.rc_context(_settings(style)), replacing(path) as temporary:
+        with matplotlib.rc_context(_settings(style)), atomic_write(path) as temporary:
             figure.savefig(temporary, format=kind, metadata=_METADATA[kind])
     except OSError as error:
         raise LinprobeError(

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from linprobe.evidence import ControlRecord
+from linprobe.records.evidence import ControlRecord
+from linprobe.records.schema import CheckpointRecord, RunRecord
 from linprobe.report.style import CONTROL_LOOKS, NETWORK, Look
-from linprobe.results import CheckpointRecord, RunRecord
 
 Scale = Literal["linear", "log"]
 

@@ -6,7 +6,7 @@ Whatever has a colour has a dash and a marker of its own too, for those who see 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from linprobe.results import Standing
+from linprobe.records.schema import Standing
 
 INK = "#222222"
 MUTED = "#6b6b6b"

@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from linprobe.records.schema import CheckpointRecord, RunRecord
 from linprobe.report import wording
 from linprobe.report.references import Scale, fitting_scale
-from linprobe.results import CheckpointRecord, RunRecord
 
 HEIGHT = 9  # odd: the middle row stands for the middle of the scale
 _LABEL = 7  # letters of the numbers at the axis

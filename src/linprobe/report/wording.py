@@ -4,8 +4,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from linprobe.evidence import FALLS, RISES, DepthStep
-from linprobe.results import CheckpointRecord, ProbeRecord, RunRecord
+from linprobe.records.evidence import FALLS, RISES, DepthStep
+from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 
 _REASONS = {
     "max_passes_reached": "the budget of passes ran out first",

@@ -1,0 +1,309 @@
+"""Which points of a network can be probed, and which of them are meant."""
+
+import difflib
+import fnmatch
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from linprobe.activations.taps import (
+    inference_state,
+    is_script,
+    module_by_module,
+    modules_by_path,
+    tensors,
+)
+from linprobe.data.batches import Batch
+from linprobe.data.inputs import example_batch
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.memory import is_out_of_memory
+
+Forward = Callable[[nn.Module, object], object]
+"""Called as ``forward(network, batch)`` where the network isn't called with the batch's inputs."""
+
+Predicate = Callable[[str, nn.Module], bool]
+Layers = str | Sequence[str] | type[nn.Module] | Predicate | None
+
+_NUM_NEAR = 3
+_PARAMETRIZATIONS = "parametrizations"  # torch.nn.utils.parametrize keeps its modules there
+_INPUT = ":in"
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One probe point: one call of one module.
+
+    Attributes:
+        name: the module's path, with ``#2`` and so on for calls after the first.
+        type: class of the module.
+        shape: of its output, samples included.
+        num_features: of one sample, flattened; 0 where there is no dimension of samples.
+        num_calls: how often the module is called in one forward pass.
+        is_leaf: no other module is called inside it.
+        passes_through: the output is the input itself, as of dropout at evaluation.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    num_features: int
+    num_calls: int
+    is_leaf: bool
+    passes_through: bool
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """Probe points of a network, in the order in which a forward pass ends them."""
+
+    rows: tuple[LayerRow, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the probe points."""
+        return tuple(row.name for row in self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[LayerRow]:
+        return iter(self.rows)
+
+    def __getitem__(self, name: str) -> LayerRow:
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise LinprobeError(unknown_layer(name, self.names))
+
+    def __str__(self) -> str:
+        cells = [("layer", "type", "output", "features", "calls")]
+        for row in self.rows:
+            shape = " x ".join(map(str, row.shape))
+            cells.append((row.name, row.type, shape, f"{row.num_features:,}", str(row.num_calls)))
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = []
+        for line in cells:
+            left = [c.ljust(w) for c, w in zip(line[:3], widths[:3], strict=True)]
+            right = [c.rjust(w) for c, w in zip(line[3:], widths[3:], strict=True)]
+            lines.append("  ".join([*left, *right]))
+        return "\n".join(lines)
+
+
+def layers(network: nn.Module, example: object, *, forward: Forward | None = None) -> LayerTable:
+    """List the points of a network that can be probed.
+
+    Args:
+        network: left as it was, on the device that it is on.
+        example: an input (n_samples, ...); or a batch (inputs, labels) or dict; or data as
+            `linprobe.probe` takes it, whose first batch is run.
+        forward: runs the network, where it isn't simply called with the inputs.
+
+    Returns:
+        A row for each call of each module; where a module gives several tensors, of the first.
+
+    Raises:
+        LinprobeError: An example that can't be read, or a network that fails on it.
+    """
+    return survey(network, example_batch(example), forward)
+
+
+def survey(network: nn.Module, batch: Batch, forward: Forward | None) -> LayerTable:
+    """As `layers`, of a batch."""
+    watch = _Watch(network, len(batch))
+    with ExitStack() as stack:
+        stack.enter_context(inference_state(network))
+        stack.enter_context(module_by_module())
+        for module in watch.paths:
+            before = module.register_forward_pre_hook(watch.before, with_kwargs=True)
+            stack.callback(before.remove)
+            after = module.register_forward_hook(watch.after, with_kwargs=True)
+            stack.callback(after.remove)
+        run_network(network, batch, forward)
+    return LayerTable(tuple(watch.rows()))
+
+
+def run_network(network: nn.Module, batch: Batch, forward: Forward | None) -> None:
+    """One forward pass on the network's device.
+
+    Raises:
+        LinprobeError: The network fails; the message shows its error.
+    """
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+    moved = batch.to(network_device(network), dtype)
+    try:
+        if forward is None:
+            network(*moved.args, **moved.kwargs)
+        else:
+            forward(network, moved.raw)
+    except LinprobeError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise LinprobeError(
+            f"the network fails on a batch of {len(batch)} samples: {type(error).__name__}: {first}"
+            + _advice(error, forward)
+        ) from error
+
+
+def _advice(error: Exception, forward: Forward | None) -> str:
+    """What may help against an error of the network."""
+    if is_out_of_memory(error):
+        return "; give smaller batches, by batch_size or as the data has them"
+    if isinstance(error, TypeError) and forward is None:
+        return "; if it is called otherwise, give forward=lambda network, batch: ..."
+    return ""
+
+
+def network_device(network: nn.Module) -> torch.device:
+    """Where a network takes its inputs: at its first parameter; without any, on the CPU."""
+    return next(network.parameters(), torch.empty(0)).device
+
+
+def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tuple[str, ...]:
+    """Names of the taps that `chosen` means, each once.
+
+    Args:
+        network: as `table` lists it.
+        table: its probe points.
+        chosen: None: every leaf in the order of calls, less those that pass their input through;
+            a name or glob; a list of these; a class of modules; or a
+            predicate, called as ``predicate(name, module)``.
+
+    Raises:
+        LinprobeError: Nothing is meant; near names are shown.
+    """
+    if chosen is None:
+        names = [row.name for row in table if row.is_leaf and not row.passes_through] or [""]
+    elif isinstance(chosen, str):
+        names = _matches(chosen, table, network)
+    elif isinstance(chosen, type) or callable(chosen):
+        names = [name for name, module in _modules(network, table) if _wants(chosen, name, module)]
+        if not names:
+            what = chosen.__name__ if isinstance(chosen, type) else "the predicate"
+            raise LinprobeError(
+                f"no layer is chosen by {what}; the network has {_some(table.names)}"
+            )
+    elif not isinstance(chosen, Iterable) or not all(isinstance(p, str) for p in chosen):
+        raise LinprobeError(
+            f"layers is {chosen!r}; expected a name or glob, a list of these, a class of modules, "
+            "a predicate or None"
+        )
+    else:
+        names = [name for pattern in chosen for name in _matches(pattern, table, network)]
+        if not names:
+            raise LinprobeError("layers is empty; expected at least one name")
+    return tuple(dict.fromkeys(names))
+
+
+def unknown_layer(name: str, known: Sequence[str]) -> str:
+    """What to say of a layer that isn't there."""
+    near = difflib.get_close_matches(name, known, n=_NUM_NEAR, cutoff=0.4)
+    hint = f"near names: {', '.join(map(repr, near))}" if near else f"there are {_some(known)}"
+    return f"there is no layer {name!r}; {hint}"
+
+
+def _wants(chosen: type | Predicate, name: str, module: nn.Module) -> bool:
+    return isinstance(module, chosen) if isinstance(chosen, type) else bool(chosen(name, module))
+
+
+def _modules(network: nn.Module, table: LayerTable) -> Iterator[tuple[str, nn.Module]]:
+    modules = modules_by_path(network)
+    for row in table:
+        path = row.name if row.name in modules else row.name.rpartition("#")[0]
+        yield row.name, modules[path]
+
+
+def _matches(pattern: str, table: LayerTable, network: nn.Module) -> list[str]:
+    base = pattern.removesuffix(_INPUT)
+    suffix = pattern[len(base) :]
+    if base in table.names or base in modules_by_path(network):
+        return [pattern]
+    names = [name + suffix for name in table.names if fnmatch.fnmatchcase(name, base)]
+    if not names:
+        raise LinprobeError(unknown_layer(base, table.names))
+    return names
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:_NUM_NEAR]))
+    return f"{shown} ..." if len(names) > _NUM_NEAR else shown or "no layers inside"
+
+
+def sample_dimension(shape: Sequence[int], num_samples: int) -> int | None:
+    """Where the samples stand: first, or second in a recurrent net's (tokens, samples, features).
+
+    None: nowhere.
+    """
+    if len(shape) and shape[0] == num_samples:
+        return 0
+    return 1 if len(shape) == 3 and shape[1] == num_samples else None
+
+
+class _Watch:
+    """Hooks that note every call of every module."""
+
+    def __init__(self, network: nn.Module, num_samples: int) -> None:
+        self.paths: dict[nn.Module, str] = {}
+        for path, module in modules_by_path(network).items():
+            computes_weight = _PARAMETRIZATIONS in path.split(".")
+            if module is not network and not is_script(module) and not computes_weight:
+                self.paths.setdefault(module, path)
+        self._num_samples = num_samples
+        self._calls = dict.fromkeys(self.paths, 0)
+        self._open: list[_Call] = []
+        self._done: list[_Call] = []
+
+    def before(self, module: nn.Module, args: object, kwargs: object) -> None:
+        for outer in self._open:
+            outer.is_leaf = False
+        self._calls[module] += 1
+        given = {_identity(tensor) for tensor in tensors([args, kwargs])} - {None}
+        self._open.append(_Call(module, self._calls[module], given))
+
+    def after(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
+        call = self._open.pop()
+        tensor = next(tensors(output), None)
+        if tensor is not None and not tensor.is_nested:
+            call.shape = tuple(tensor.shape)
+            call.passes_through = _identity(tensor) in call.given
+            self._done.append(call)
+
+    def rows(self) -> Iterator[LayerRow]:
+        for call in self._done:
+            path = self.paths[call.module]
+            counted = sample_dimension(call.shape, self._num_samples) is not None
+            yield LayerRow(
+                name=path if call.number == 1 else f"{path}#{call.number}",
+                type=type(call.module).__name__,
+                shape=call.shape,
+                num_features=math.prod(call.shape) // self._num_samples if counted else 0,
+                num_calls=self._calls[call.module],
+                is_leaf=call.is_leaf,
+                passes_through=call.passes_through,
+            )
+
+
+@dataclass
+class _Call:
+    """One call of a module while its table is made."""
+
+    module: nn.Module
+    number: int
+    given: set[tuple[int, int, int] | None]
+    is_leaf: bool = True
+    shape: tuple[int, ...] = ()
+    passes_through: bool = False
+
+
+def _identity(tensor: Tensor) -> tuple[int, int, int] | None:
+    """Equal for a view of the same values, unless something was written in between.
+
+    None: tensors of inference mode, nested and sparse ones don't tell.
+    """
+    if tensor.is_inference() or tensor.is_nested or tensor.layout != torch.strided:
+        return None
+    return tensor.data_ptr(), tensor.numel(), tensor._version

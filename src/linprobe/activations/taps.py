@@ -1,0 +1,324 @@
+"""Capture what flows through any named point of a network, and leave the network as it was.
+
+A tap is written
+
+- ``path``: the output of the module at this dotted path (``""`` is the network itself);
+- ``path:in``: the module's input;
+- ``path#2``: its second call in one forward pass, where a module is called more than once
+  (``path#2:in`` for that call's input). Without a number the first call is meant.
+
+Where a module takes or gives a tuple, list, dict or dataclass, the first tensor in it is taken,
+or the one that a selector picks.
+A module that stands at several paths is one module: its calls are counted together. Compiled
+modules run uncompiled while they are tapped, and go by the names that they had before.
+"""
+
+import dataclasses
+import difflib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from linprobe.runtime.errors import LinprobeError
+
+Consume = Callable[[str, Tensor], None]
+"""Called as ``consume(tap, tensor)`` while the forward pass stands at the tap.
+
+The tensor is the network's own, without gradient: copy what is kept, for a later in-place layer
+may write to it.
+"""
+
+Select = Callable[[str, object], Tensor | None]
+"""Called as ``select(tap, value)`` with what the module gave, or ``[args, kwargs]`` at an input."""
+
+_TAP = re.compile(r"(?P<path>.*?)(#(?P<call>[1-9]\d*))?(?P<input>:in)?", re.DOTALL)
+_COMPILED = "_orig_mod"  # torch.compile puts the network under this name
+_NUM_SUGGESTIONS = 3
+
+
+class _LastTapReached(BaseException):
+    """Ends a forward pass; not an Exception, so that a network's own handlers let it pass.
+
+    Made when it is raised, and kept by nobody: its traceback holds the frames of the network's
+    forward pass, and they hold its activations.
+    """
+
+    def __init__(self, ended: "_Pass") -> None:
+        super().__init__()
+        self.ended = ended
+
+
+@dataclass(frozen=True)
+class _Tap:
+    name: str
+    module: nn.Module
+    call: int
+    is_input: bool
+
+
+class Taps:
+    """Points of a network to capture; call it like the network.
+
+    Args:
+        network: any module.
+        names: taps, as the module's text says.
+        select: picks the tensor of each tap; default: the first.
+
+    Raises:
+        LinprobeError: A path is not in the network; near names are listed. No hook was placed.
+    """
+
+    def __init__(
+        self, network: nn.Module, names: Sequence[str], select: Select | None = None
+    ) -> None:
+        self.network = network
+        self._select = select or first_tensor
+        self.names = tuple(dict.fromkeys(names))
+        modules = modules_by_path(network)
+        self._taps = [_resolve(name, modules) for name in self.names]
+
+    def __call__(self, *args: object, **kwargs: object) -> dict[str, Tensor]:
+        """Run one forward pass, no further than the last tap, and return what was captured.
+
+        Returns:
+            Tap name to a detached copy of its tensor, in the order of `names`. Copies are taken
+            when the forward pass is at the tap, before a later in-place layer can write to it.
+
+        Raises:
+            LinprobeError: A tap was not reached, or its module handles no tensor.
+        """
+        captured: dict[str, Tensor] = {}
+
+        def copy(name: str, tensor: Tensor) -> None:
+            captured[name] = tensor.clone()
+
+        self.stream(copy, *args, **kwargs)
+        return {name: captured[name] for name in self.names}
+
+    def stream(self, consume: Consume, *args: object, **kwargs: object) -> None:
+        """Run one forward pass, no further than the last tap, giving each tensor to `consume`.
+
+        Args:
+            consume: called once for each tap, in the order of the forward pass.
+            *args: of the network.
+            **kwargs: of the network.
+
+        Raises:
+            LinprobeError: A tap was not reached, or its module handles no tensor.
+        """
+        self.stream_during(consume, lambda: self.network(*args, **kwargs))
+
+    def stream_during(self, consume: Consume, run: Callable[[], object]) -> None:
+        """As `stream`, for a network that is not simply called: `run` makes the forward pass."""
+        if self._taps:
+            with inference_state(self.network), module_by_module():
+                _Pass(self._taps, consume, self._select).run(run)
+
+
+class _Pass:
+    """One forward pass with hooks in place."""
+
+    def __init__(self, taps: Sequence[_Tap], consume: Consume, select: Select) -> None:
+        self._waiting, self._select = list(taps), select
+        self._consume = consume
+        self._calls = {tap.module: 0 for tap in taps}
+        self._open: dict[nn.Module, list[int]] = {tap.module: [] for tap in taps}
+
+    def run(self, run: Callable[[], object]) -> None:
+        with ExitStack() as stack:
+            for module in self._calls:
+                before = module.register_forward_pre_hook(self._before, with_kwargs=True)
+                stack.callback(before.remove)
+                stack.callback(module.register_forward_hook(self._after).remove)
+            try:
+                run()
+            except _LastTapReached as end:
+                # The network's forward may itself tap: an end is for the pass that raised it.
+                if end.ended is not self:
+                    raise
+        if self._waiting:
+            raise LinprobeError(
+                "the forward pass did not reach "
+                + ", ".join(f"{t.name!r} ({_times(self._calls[t.module])})" for t in self._waiting)
+                + "; check the tap's name and call number, or give an input that leads there"
+            )
+
+    def _before(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> None:
+        self._calls[module] += 1
+        self._open[module].append(self._calls[module])
+        self._keep(module, self._calls[module], [args, kwargs], is_input=True)
+
+    def _after(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        # A module may call itself, so that its first call is the last to end.
+        self._keep(module, self._open[module].pop(), output, is_input=False)
+
+    def _keep(self, module: nn.Module, call: int, value: object, *, is_input: bool) -> None:
+        here = [
+            tap
+            for tap in self._waiting
+            if tap.module is module and tap.call == call and tap.is_input == is_input
+        ]
+        for tap in here:
+            tensor: object = self._select(tap.name, value)
+            if not isinstance(tensor, Tensor):
+                side = "input" if is_input else f"output ({type(value).__name__})"
+                raise LinprobeError(
+                    f"tap {tap.name!r}: the {side} of this {type(module).__name__} holds no "
+                    "tensor; choose another point"
+                    if tensor is None
+                    else f"tap {tap.name!r}: the selector picks a {type(tensor).__name__} from "
+                    f"the {side} of this {type(module).__name__}; expected a tensor"
+                )
+            self._consume(tap.name, tensor.detach())
+            self._waiting.remove(tap)
+        if not self._waiting:
+            raise _LastTapReached(self)
+
+
+@contextmanager
+def inference_state(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards everything is as it was, errors included.
+
+    Restored are every module's train or eval mode, all buffers (statistics that a forward pass
+    updates, or replaces, or caches that it adds) and the random numbers of the CPU and of each
+    GPU that the network is on.
+
+    Raises:
+        LinprobeError: Lazy modules, which have no weights yet.
+    """
+    _check_not_lazy(network)
+    modes = [(module, module.training) for module in network.modules()]
+    # nn.Module offers no public way to see which module owns a buffer, or to put back the very
+    # tensor that stood there.
+    buffers = [(module, dict(module._buffers)) for module, _ in modes if not is_script(module)]
+    values = {buffer: buffer.detach().clone() for buffer in network.buffers()}
+    tensors = [*network.parameters(), *values]
+    gpus = sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=gpus):
+            network.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for module, named in buffers:
+            module._buffers.clear()
+            module._buffers.update(named)
+        for buffer, value in values.items():
+            # Writing to a buffer that did not change would break a pending backward pass.
+            if not torch.equal(buffer, value):
+                with torch.no_grad():
+                    buffer.copy_(value)
+
+
+def _check_not_lazy(network: nn.Module) -> None:
+    """A first pass would give a lazy module its weights: that is for the owner to do."""
+    for path, module in network.named_modules():
+        tensors = *module.parameters(recurse=False), *module.buffers(recurse=False)
+        if any(map(nn.parameter.is_lazy, tensors)):
+            raise LinprobeError(
+                f"layer {path!r} is a {type(module).__name__} without weights as yet; expected a "
+                "network that was run once"
+            )
+
+
+def _resolve(name: str, modules: Mapping[str, nn.Module]) -> _Tap:
+    if name in modules:  # a module's own name may hold "#" or ":in"
+        path, call, is_input = name, 1, False
+    else:
+        match = _TAP.fullmatch(name)
+        assert match is not None  # the pattern takes any text
+        path, call = _plain_path(match["path"]), int(match["call"] or 1)
+        is_input = match["input"] is not None
+    if path not in modules:
+        raise LinprobeError(f"the network has no layer {path!r}; {_hint(path, modules)}")
+    if is_script(modules[path]):
+        raise LinprobeError(
+            f"layer {path!r} is TorchScript, which takes no hooks; expected the module that it "
+            "was scripted or traced from"
+        )
+    return _Tap(name, modules[path], call, is_input)
+
+
+def _hint(path: str, modules: Mapping[str, nn.Module]) -> str:
+    near = difflib.get_close_matches(path, modules, n=_NUM_SUGGESTIONS, cutoff=0.4)
+    if near:
+        return f"near names: {', '.join(map(repr, near))}"
+    known = [known for known in modules if known]
+    return (
+        f"it has {', '.join(map(repr, known[:_NUM_SUGGESTIONS]))} ..."
+        if known
+        else ("it has no layers but itself, ''")
+    )
+
+
+def is_script(module: nn.Module) -> bool:
+    """Whether a module was scripted or traced: hooks can't be placed on such a module."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+@contextmanager
+def module_by_module() -> Iterator[None]:
+    """Run networks as they are written, every module by itself.
+
+    Compiled code calls no hooks of inner modules, and fused transformer layers hand nested
+    tensors from one to the next.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with _uncompiled():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Hooks on inner modules do not run in compiled code."""
+    # Without this module nothing has been compiled yet, and importing it takes seconds.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _plain_path(path: str) -> str:
+    return ".".join(part for part in path.split(".") if part != _COMPILED)
+
+
+def _times(calls: int) -> str:
+    return "never called" if calls == 0 else f"called {calls} time{'s' if calls > 1 else ''}"
+
+
+def modules_by_path(network: nn.Module) -> dict[str, nn.Module]:
+    """Modules by the paths that taps are written with; a shared module stands at each of its."""
+    return {
+        _plain_path(path): module for path, module in network.named_modules(remove_duplicate=False)
+    }
+
+
+def first_tensor(_: str, value: object) -> Tensor | None:
+    """What is taken without a selector."""
+    return next(tensors(value), None)
+
+
+def tensors(value: object) -> Iterator[Tensor]:
+    """Tensors in a nest of containers, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors(getattr(value, field.name))

@@ -1,0 +1,189 @@
+"""The command ``linprobe compare``."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linprobe.runtime.errors import LinprobeError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from linprobe.cli.options import Commands
+    from linprobe.records.distances import Comparison
+    from linprobe.records.published import Published
+    from linprobe.records.schema import RunRecord
+    from linprobe.report.plots import Format
+
+# As in `linprobe.report` and `linprobe.records.published`, which take long to import.
+_FORMATS: tuple["Format", ...] = ("pdf", "svg", "png")
+_READINGS = ("layer", "input")
+_NAME = "compare"
+
+
+def add_parser(commands: "Commands") -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "compare",
+        help="draw several runs of an experiment together, or beside the published numbers",
+        description="Draw the error curves of several runs of one experiment together, a panel a "
+        "checkpoint, with their differences from the first run below; print how far they are "
+        "apart, and write DIR/compare.csv.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="folder of a run, or of the seeds of `linprobe reproduce --seeds`, drawn as their "
+        "mean with the range of the seeds",
+    )
+    add(
+        "--published",
+        action="store_true",
+        help="compare with the numbers of the paper too (Figure 5: the two in its text; Figure 8, "
+        "128 layers: bars read off the image)",
+    )
+    add(
+        "--reading",
+        choices=_READINGS,
+        default="layer",
+        help="which bars of the published Figure 8 are drawn: bar i as layer i+1, or bar 0 as the "
+        "input and bar i as layer i (the table has both; default: %(default)s)",
+    )
+    add(
+        "--split",
+        choices=("test", "train"),
+        help="whose error (default: test; with --published, that of the published numbers)",
+    )
+    add("--checkpoint", metavar="NAME", help="compare at this one (default: all that are shared)")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=Path("runs", "compare"),
+        help="folder to write to (default: %(default)s)",
+    )
+    add("--format", choices=_FORMATS, help="of the figure (default: png and svg)")
+    parser.set_defaults(command=_compare)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from linprobe.records.folder import check_folder
+    from linprobe.report.overlay import draw_comparison
+    from linprobe.report.plots import save_figure, write_figure
+    from linprobe.report.terminal import make_console
+    from linprobe.runtime.files import write_csv
+
+    comparison = _read(options)
+    figure = draw_comparison(comparison)
+    out: Path = options.out
+    check_folder(out, overwrite=True)
+    stem = out / _NAME
+    if options.format is None:
+        written = list(save_figure(figure, stem))
+    else:
+        written = [stem.with_suffix(f".{options.format}")]
+        write_figure(figure, written[0], options.format)
+    rows = list(comparison.rows())
+    written.append(stem.with_suffix(".csv"))
+    write_csv(written[-1], list(rows[0]), [list(row.values()) for row in rows])
+    console = make_console()
+    console.print(_table(comparison))
+    for line in _sentences(comparison):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(f"Written to {', '.join(map(str, written))}", markup=False, soft_wrap=True)
+
+
+def _read(options: argparse.Namespace) -> "Comparison":
+    from linprobe.records.curves import Curve
+    from linprobe.records.distances import compare
+    from linprobe.records.published import load_published
+    from linprobe.records.run_labels import labels
+
+    if len(options.runs) < 2 and not options.published:
+        raise LinprobeError("one RUN given; expected two or more, or --published")
+    places = [path.resolve() for path in options.runs]
+    twice = next((path for path in options.runs if places.count(path.resolve()) > 1), None)
+    if twice is not None:
+        raise LinprobeError(f"{twice} is given twice; expected different runs")
+    named = [(path, _load(path)) for path in options.runs]
+    published: Published | None = None
+    if options.published:
+        published = load_published(named[0][1][0].experiment)
+    split = options.split or (published.split if published is not None else "test")
+    curves = [
+        Curve(label, runs, split) for label, (_, runs) in zip(labels(named), named, strict=True)
+    ]
+    return compare(
+        curves, published=published, reading=options.reading, checkpoint=options.checkpoint
+    )
+
+
+def _load(path: Path) -> "tuple[RunRecord, ...]":
+    from linprobe.records.schema import JSON_NAME, load_run, seed_folders
+    from linprobe.records.seeds import load_seeds
+
+    folders = seed_folders(path)
+    if not folders or (path / JSON_NAME).exists():
+        return (load_run(path),)
+    runs = load_seeds(path)
+    if len(runs) < len(folders):
+        print(
+            f"{path}: seeds left out because their runs are unfinished: {len(folders) - len(runs)}"
+        )
+    return runs
+
+
+def _table(comparison: "Comparison") -> "Table":
+    from rich.markup import escape
+
+    from linprobe.records.distances import LOWER, UPPER
+    from linprobe.report.terminal import plain_table
+
+    table = plain_table(f"{comparison.split} error: mean absolute difference", "checkpoint")
+    table.add_column("curve", overflow="fold")
+    table.add_column("minus", overflow="fold")
+    distances = [found for panel in comparison.panels for found in comparison.distances(panel)]
+    parts = (LOWER, UPPER) if any(found.parts for found in distances) else ()
+    for name in ("layers", "mean", *parts, "largest"):
+        table.add_column(name, justify="right")
+    table.add_column("at", overflow="fold")
+    for found in distances:
+        means = [found.mean_absolute(), *(found.mean_absolute(part) for part in parts)]
+        layer, value = found.largest or ("", None)
+        table.add_row(
+            *map(escape, (found.checkpoint, found.curve, found.other)),
+            str(len(found.differences)),
+            *(f"{mean:.4f}" for mean in means),
+            "" if value is None else f"{value:+.4f}",
+            escape(layer),
+        )
+    return table
+
+
+def _sentences(comparison: "Comparison") -> Iterator[str]:
+    yield from comparison.left_out
+    for curve in comparison.curves:
+        if curve.long_label != curve.label:
+            yield f"{curve.long_label}."
+    if any(run.quick for run in comparison.runs):
+        yield "QUICK RUN among them: not a result."
+    if any(not run.complete for run in comparison.runs):
+        yield "UNFINISHED RUN among them: checkpoints are missing."
+    published = comparison.published
+    if published is not None:
+        yield (
+            f"Published: {published.quantity}. {published.source}; precision "
+            f"{published.precision:.3f}: smaller differences mean nothing."
+        )
+        if len(published.readings) > 1:
+            yield "What a bar stands for is not published: both readings are in the table."
+        if published.split != comparison.split:
+            yield (
+                f"The published numbers are {published.split} errors, and {comparison.split} "
+                "errors are compared with them."
+            )

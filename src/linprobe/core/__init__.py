@@ -1,0 +1,1 @@
+"""The mathematics of a probe; knows no network, file or plot."""

@@ -1,0 +1,280 @@
+r"""What the certificate says of the exact optimum's predictions on the test split.
+
+Let (W, b) be the probe, b the best bias for W, (W*, b*) the exact optimum of
+``P(W, b) = L(W, b) + l2/2 ||W||_F^2`` on the training rows, ``dW = W* - W``, ``db = b* - b``,
+``G = grad_W P(W, b)`` and ``gap = ||G||_F^2 / (2 l2)``. For a sample x and classes a, c the margin
+``z_a - z_c`` moves to the optimum by
+
+    m(x) = v x + beta,      v = dW_a - dW_c,    beta = db_a - db_c.
+
+**What is known of (dW, db).** The gradient of P is zero at the optimum and (G, 0) here. Their
+inner product with (dW, db) is, for the exponential family that softmax is, an identity:
+
+    sum_i s_i [KL(p_i || p*_i) + KL(p*_i || p_i)] + l2 ||dW + G / (2 l2)||_F^2 = gap / 2.
+
+P is not strongly convex in b; what binds b is the first term: training predictions can't move
+much. For one sample and two classes, the chain rule of the divergence leaves
+``KL(p_i || p*_i) >= (p_a + p_c) KL(Bernoulli(pi) || Bernoulli(pi*))``, ``pi = p_a / (p_a + p_c)``,
+whose logit moves by m(x_i). The logistic loss has ``|f'''| <= f''`` (Bach, Self-concordant analysis
+for logistic regression, 2010), so that this is at least ``p_a p_c / (p_a + p_c) B(m(x_i))`` with
+``B(t) = exp(-|t|) + |t| - 1``. Two rows of a matrix hold half the square of their difference. So,
+with ``u = v - v0``, ``v0 = -(G_a - G_c) / (2 l2)``, and any c_i from 0 to
+``s_i p_a p_c / (p_a + p_c)``,
+
+    sum_i c_i B(m(x_i)) + l2/2 ||u||^2 <= gap / 2.                                          (1)
+
+**What follows for m(x).** Write ``C = sum_i c_i``, ``<x> = sum_i c_i x_i / C``, ``y = x - <x>``,
+``A = sum_i c_i y_i y_i^T + l2 I``, ``lev(x)^2 = 1 / C + y^T A^-1 y``. The coefficients
+``alpha_i = c_i (1 / C + y_i^T A^-1 y)`` sum to one, so ``m(x) = sum_i alpha_i m(x_i) +
+v (x - sum_i alpha_i x_i)``, and Lagrange's bound of this over (1), with the conjugate
+``B*(s) = |s| + (1 - |s|) log(1 - |s|)`` and the multiplier chosen best, is
+
+    |m(x) - m0(x)| <= lev(x) / H * t,   B(t) = gap H^2 / 2,   m0(x) = -1/2 y^T A^-1 (G_a - G_c),
+
+where H is the largest lev(x_i) of a row with ``c_i > 0``. By ``B(t) >= t^2 / (2 + t)``,
+``t <= (q + sqrt(q^2 + 8 q)) / 2`` for ``q = gap H^2 / 2``. For a small gap the right side is
+``sqrt(gap) lev(x)``, and m0 is a damped Newton step. The bound holds however far the optimum is.
+
+A test sample whose own margin, moved by m0, exceeds the bound over every class is classified
+correctly by the exact optimum; one that some class beats by more is misclassified; of the others
+nobody knows. Rounding of the solver's logits is beyond the bound.
+
+Only the least sure rows get ``c_i > 0``, and of these not the ones of largest leverage, which
+would make H large. Where features are many, fewer rows do, and all is
+computed in the space that they span; in what is orthogonal to it A is l2.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from linprobe.core.problem import Standardisation, bias_hessian
+from linprobe.core.solvers.base import Point
+
+MAX_CLASSES = 100
+MAX_RANK = 256  # features up to this many are taken as they are
+_MIN_RANK, _WIDTH_TIMES_RANK = 32, 2**18  # else so many rows, that the test split costs little
+_ROWS = 1024  # of a pair
+_KEPT = 0.95  # share of a pair's weight
+_BLOCK_BYTES = 2 * 2**20
+_ROUNDING = 1e-5  # of float32 inner products, relative to the squared length
+_SLACK = 1 + 1e-3  # for leverages in float32
+_MAX_NEWTON_STEPS = 50
+_BALANCED = 1e-13  # residual sum of a class at which its bias counts as the best
+
+
+@dataclass(frozen=True)
+class OptimumError:
+    """Interval that holds the exact optimum's test error rate.
+
+    Attributes:
+        low: share of test samples that it certainly misclassifies.
+        high: one minus the share that it certainly classifies correctly.
+        num_undecided: test samples between.
+    """
+
+    low: float
+    high: float
+    num_undecided: int
+
+    @classmethod
+    def unknown(cls, num_test: int) -> "OptimumError":
+        """Nothing is known."""
+        return cls(0.0, 1.0, num_test)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Samples as the bounds see them.
+
+    Attributes:
+        inside: (n, rank), coordinates in the span of the rows.
+        outside: (n,) float64, squared length of what is orthogonal to it.
+        gradient: (n, n_classes) float64, inner products of that with the rows of G.
+    """
+
+    inside: Tensor
+    outside: Tensor
+    gradient: Tensor
+
+    def __getitem__(self, index: Tensor) -> "_Seen":
+        return _Seen(self.inside[index], self.outside[index], self.gradient[index])
+
+
+class OptimumBounds:
+    """Where the exact optimum can be, as seen from the training rows; see the module.
+
+    Args:
+        features: (n_train, n_features), standardised.
+        labels: (n_train,) int64 in 0..n_classes-1; every class occurs.
+        logits: (n_classes, n_train) of the probe without its bias.
+        bias: (n_classes,) of the probe, about the best for its weight.
+        l2: the penalty.
+        gradient: G, (n_classes, n_features) float64, at the best bias.
+
+    Attributes:
+        gap: ``||G||^2 / (2 l2)``.
+        bias_shift: (n_classes,) float64, from the given bias to the best one.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        logits: Tensor,
+        bias: Tensor,
+        l2: float,
+        gradient: Tensor,
+    ) -> None:
+        self.l2, self.gradient = l2, gradient
+        self.gap = float(gradient.square().sum()) / (2 * l2)
+        best_bias, probabilities = _best_bias(logits.double(), labels, bias.double())
+        self.bias_shift = best_bias - bias
+        self._each = 1 / len(labels)
+        self._basis: Tensor | None = None
+        self._rows, self._probabilities, self._inner_gradient = features, probabilities, gradient
+        num_features = features.shape[1]
+        if num_features > MAX_RANK:
+            unsure = 1 - probabilities.square().sum(0)
+            rank = min(MAX_RANK, max(_MIN_RANK, _WIDTH_TIMES_RANK // num_features))
+            rows = unsure.topk(min(rank, len(labels))).indices
+            chosen = features[rows].double()
+            self._basis = torch.linalg.qr(chosen.T).Q
+            self._rows = (chosen @ self._basis).to(features.dtype)
+            self._probabilities = probabilities[:, rows]
+            self._inner_gradient = gradient @ self._basis
+
+    @classmethod
+    def of(
+        cls, features: Tensor, labels: Tensor, point: Point, l2: float, gradient: Tensor
+    ) -> "OptimumBounds | None":
+        """Of a solver's point; None where no bound can be had.
+
+        That is without a finite gradient, and for more than `MAX_CLASSES` classes, where the
+        pairs of classes would cost more than solving.
+        """
+        if not bool(gradient.isfinite().all()) or len(point.bias) > MAX_CLASSES:
+            return None
+        return cls(features, labels, point.logits, point.bias, l2, gradient)
+
+    def error_interval(
+        self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation
+    ) -> OptimumError:
+        """Bound the exact optimum's error rate on a test split.
+
+        Args:
+            logits: (n_classes, n_test) float64 of the probe, bias included.
+            labels: (n_test,) int64; -1: a class that the probe does not know.
+            features: (n_test, n_features), raw, finite.
+            standardisation: of the training features.
+        """
+        seen = self.see(features, standardisation)
+        logits = logits + self.bias_shift[:, None]
+        right, wrong = labels >= 0, labels < 0
+        members = [(labels == k).nonzero()[:, 0] for k in range(len(logits))]
+        for pair in combinations(range(len(logits)), 2):
+            both = torch.cat([members[k] for k in pair])
+            if not len(both):
+                continue
+            move, reach = self.moves(pair, seen[both])
+            # As the first class sees it; the second one's members have the margin turned round.
+            sign = torch.ones_like(move)
+            sign[len(members[pair[0]]) :] = -1.0
+            margin = sign * (logits[pair[0], both] - logits[pair[1], both] + move)
+            right[both] &= margin > reach
+            wrong[both] |= margin < -reach
+        n, num_right, num_wrong = len(labels), int(right.sum()), int(wrong.sum())
+        return OptimumError(num_wrong / n, 1 - num_right / n, n - num_right - num_wrong)
+
+    def see(self, features: Tensor, standardisation: Standardisation) -> _Seen:
+        """Reduce raw features (n, n_features) to what the bounds need, in one read."""
+        mean = standardisation.mean.to(features.dtype)
+        if self._basis is None:
+            x = (features - mean).mul_(standardisation.scale)
+            zero = x.new_zeros(len(x), dtype=torch.float64)
+            return _Seen(x, zero, zero[:, None].expand(len(x), len(self.gradient)))
+        outer = self.gradient - self._inner_gradient @ self._basis.T
+        sizes = outer.norm(dim=1).clamp_min(torch.finfo(outer.dtype).tiny)
+        directions = torch.cat([self._basis.T, outer / sizes[:, None]]).to(features.dtype)
+        rows = max(1, _BLOCK_BYTES // (features.element_size() * features.shape[1]))
+        products, lengths = [], []
+        for block in features.split(rows):
+            x = (block - mean).mul_(standardisation.scale)
+            products.append(x @ directions.T)
+            lengths.append(torch.linalg.vector_norm(x, dim=1).double().square())
+        inside, along = torch.cat(products).split([self._basis.shape[1], len(outer)], dim=1)
+        length = torch.cat(lengths)
+        outside = (length * (1 + _ROUNDING) - inside.double().square().sum(1)).clamp_min(0)
+        return _Seen(inside, outside, along.double() * sizes)
+
+    def moves(self, pair: tuple[int, int], seen: _Seen) -> tuple[Tensor, Tensor]:
+        """Where the margins of the first class over the second can move, for samples (n,).
+
+        Returns:
+            m0 and the bound of the distance from it, each (n,) float64.
+        """
+        a, c = pair
+        p, q = self._probabilities[a], self._probabilities[c]
+        weight = (p * q / (p + q)).nan_to_num(nan=0.0) * self._each
+        weight, chosen = weight.topk(min(_ROWS, len(weight)))
+        rows = self._rows[chosen]
+        found = _Leverage(rows, weight, self.l2)
+        # A few rows of large leverage would set H, and weigh little: they do without.
+        kept = found.rows <= _quantile(found.rows, weight, _KEPT)
+        found = _Leverage(rows[kept], weight[kept], self.l2)
+        largest = found.rows.max()
+        inner = found.whiten(seen.inside)
+        leverage = found.each + inner.square().sum(1).double() + seen.outside / self.l2
+        slope = (self._inner_gradient[a] - self._inner_gradient[c]) @ found.root
+        outer = (seen.gradient[:, a] - seen.gradient[:, c]) / self.l2
+        y = self.gap * largest / 2
+        t = (y + (y * y + 8 * y).sqrt()) / 2
+        reach = _SLACK * (leverage / largest).sqrt() * t
+        return -0.5 * (inner.double() @ slope + outer), reach.nan_to_num(nan=math.inf)
+
+
+class _Leverage:
+    """A pair's weighted rows: ``A^-1 = root root^T``, <x>, 1 / C and ``lev(x_i)^2`` of each row."""
+
+    def __init__(self, rows: Tensor, weight: Tensor, l2: float) -> None:
+        total = weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+        self.each = 1 / total
+        exact = rows.double()
+        self.centre = weight @ exact / total
+        centred = exact.sub_(self.centre) if exact is not rows else exact - self.centre
+        centred.mul_(weight.sqrt()[:, None])
+        matrix = centred.T @ centred
+        matrix.diagonal().add_(l2)
+        identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        factor = torch.linalg.cholesky(matrix)
+        self.root: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False).T
+        self.rows = self.each + self.whiten(rows).square().sum(1).double()
+
+    def whiten(self, x: Tensor) -> Tensor:
+        """``root^T (x - <x>)`` of (n, rank), in the dtype of `x`."""
+        return (x - self.centre.to(x.dtype)) @ self.root.to(x.dtype)
+
+
+def _quantile(values: Tensor, weight: Tensor, share: float) -> Tensor:
+    """Least value such that those up to it have `share` of the weight."""
+    order = values.argsort()
+    reached = weight[order].cumsum(0) >= share * weight.sum()
+    return values[order][reached.to(torch.uint8).argmax()]
+
+
+def _best_bias(logits: Tensor, labels: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Polish a bias by Newton's method; also returns the probabilities (n_classes, n)."""
+    share = torch.full_like(logits[0], 1 / len(labels))
+    mass = torch.bincount(labels, minlength=len(logits)).double() / len(labels)
+    for _ in range(_MAX_NEWTON_STEPS):
+        probabilities = (logits + bias[:, None]).softmax(0)
+        residual = probabilities @ share - mass
+        if float(residual.abs().max()) < _BALANCED:
+            break
+        hessian = bias_hessian(probabilities, share)
+        gauged = hessian + hessian.diagonal().mean() / len(hessian)
+        bias = bias - torch.linalg.lstsq(gauged, residual).solution
+    return bias, probabilities

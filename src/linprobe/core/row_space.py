@@ -1,0 +1,112 @@
+"""Layers of low rank, solved on as many coordinates as their rank.
+
+A linear layer on a small input has as many features as it has units, but no more rank than its
+input. The optimal weight lies in the span of the feature rows (the gradient of the cross-entropy
+does, and a part outside would only cost penalty), so with an orthonormal basis V of it,
+``min P(W)`` over ``W = A V^T`` is the same problem on features ``x V``, with ``||W|| = ||A||``.
+"""
+
+import torch
+from torch import Tensor
+
+MAX_RANK = 1024
+"""Largest rank that is looked for."""
+
+_ROWS = 1536  # of the sketch: more rank than MAX_RANK shows in it
+_STRIDE = 31
+_SPARE = 16
+_COLUMNS = 4  # for each coordinate
+_SEEN = 0.02  # of what a part of the columns has of an average direction
+_CHECKED_ROWS = 256
+# Share of the features' energy that may lie outside, about what float32 rounding leaves there.
+# It moves the optimum's gap by at most this over l2, and the certificate sees it.
+_OUTSIDE = 1e-12
+
+
+def row_space(features: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Find an orthonormal basis of the span of the rows, if they are of low rank.
+
+    Args:
+        features: (n_samples, n_features) float32 or float64.
+        generator: of the sketch, on the CPU.
+
+    Returns:
+        (n_features, rank) in the dtype of `features`; None where the rank is above `MAX_RANK` or no
+        less than half of the features.
+    """
+    num_rows, num_features = features.shape
+    if num_features <= MAX_RANK:
+        return None
+    rows = _sketch(features, generator)
+    if not bool(rows.any()) or _is_surely_high(rows, generator):
+        return None
+    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    outside = values.clamp_min(0).cumsum(0) <= _OUTSIDE * values.sum()
+    rank = len(values) - int(outside.sum())
+    if rank > min(MAX_RANK, num_features // 2):
+        return None
+    # A second orthogonalisation: the first is as good as the smallest eigenvalue kept.
+    basis: Tensor = torch.linalg.qr(rows.T @ vectors[:, len(values) - rank :]).Q
+    checked = torch.randperm(num_rows, generator=generator)[:_CHECKED_ROWS]
+    others = features[checked.to(features.device)].double()
+    left = others - (others @ basis) @ basis.T
+    if float(left.square().sum()) > 4 * _OUTSIDE * float(others.square().sum()):
+        return None
+    return basis.to(features.dtype)
+
+
+def _is_surely_high(rows: Tensor, generator: torch.Generator) -> bool:
+    """Whether already a few rows and columns of the sketch have more rank than `MAX_RANK`.
+
+    The eigenvalues of their Gram matrix lie below the whole sketch's, one by one.
+    """
+    some = rows[: MAX_RANK + _SPARE]
+    columns = torch.randperm(rows.shape[1], generator=generator)[: 2 * len(some)]
+    part = some[:, columns.to(rows.device)]
+    values = torch.linalg.eigvalsh(part @ part.T)
+    outside = _OUTSIDE * float(torch.linalg.vector_norm(rows)) ** 2
+    return len(some) > MAX_RANK and bool(values[-MAX_RANK - 1] > outside)
+
+
+def coordinates(features: Tensor, basis: Tensor, generator: torch.Generator) -> Tensor:
+    """Coordinates of rows in the basis of their span: ``features @ basis``, (n_samples, rank).
+
+    Each row is ``z basis^T``, so a part J of the columns gives z by least squares,
+    ``x_J = z basis_J^T``, at a fraction of the cost. Where J sees every direction about as well as
+    its size lets expect, rounding of the features grows by no more than a small factor.
+
+    Args:
+        features: (n_samples, n_features), whose rows lie in the span.
+        basis: (n_features, rank), orthonormal.
+        generator: of the choice of columns, on the CPU.
+    """
+    num_features, rank = basis.shape
+    num_chosen = _COLUMNS * rank
+    if 2 * num_chosen > num_features:
+        return features @ basis
+    chosen = torch.randperm(num_features, generator=generator)[:num_chosen].sort().values
+    part = basis[chosen.to(basis.device)].double()
+    gram = part.T @ part
+    if float(torch.linalg.eigvalsh(gram)[0]) < _SEEN * num_chosen / num_features:
+        return features @ basis
+    solution: Tensor = torch.linalg.solve(gram, part.T).T.to(features.dtype)
+    return features.index_select(1, chosen.to(features.device)) @ solution
+
+
+def _sketch(features: Tensor, generator: torch.Generator) -> Tensor:
+    """Sums of rows with random factors, (_ROWS or fewer, n_features) float64, of the same span.
+
+    Every row enters two sums: a sample of the rows would miss what few of them have, such as a
+    pixel that is hardly ever on. Those that share one sum differ in the other.
+    """
+    size = min(_ROWS, len(features))
+    sums = features.new_zeros(size, features.shape[1])
+    for number, block in enumerate(features.split(size), 1):
+        factors = torch.randn(2, len(block), 1, generator=generator).to(block)
+        start = number * _STRIDE % size
+        sums[: len(block)].addcmul_(block, factors[0])
+        # From `start` on, and past the end from the beginning.
+        for to, rows in ((start, slice(0, size - start)), (0, slice(size - start, size))):
+            part = block[rows]
+            sums[to : to + len(part)].addcmul_(part, factors[1][rows])
+    return sums.double()

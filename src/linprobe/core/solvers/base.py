@@ -1,0 +1,81 @@
+"""What solvers take and give: points, outcomes and the one method that they share."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from torch import Tensor
+
+from linprobe.core.problem import SoftmaxRegression
+
+
+class Status(StrEnum):
+    """How a fit ended."""
+
+    CONVERGED = "converged"
+    """The duality gap is at most `tol`."""
+    MAX_PASSES_REACHED = "max_passes_reached"
+    """The pass budget ran out first: raise `max_passes` or `tol`."""
+    PRECISION_LIMIT = "precision_limit"
+    """No further decrease could be computed in this arithmetic: raise `l2` or `tol`."""
+    NONFINITE_FEATURES = "nonfinite_features"
+    """The features hold NaN or infinity; there is no problem to solve."""
+    DEGENERATE_LABELS = "degenerate_labels"
+    """All training labels are of one class; there is nothing to separate."""
+    EARLY_STOP = "early_stop"
+    """Trained by minibatches until held-out cross-entropy stopped falling: raise `patience`."""
+    EPOCH_LIMIT = "epoch_limit"
+    """Trained by minibatches until the epochs ran out: raise `max_epochs`."""
+    DIVERGED = "diverged"
+    """Trained by minibatches until a weight was not finite: lower `learning_rate`."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A weight together with what is known of it.
+
+    Attributes:
+        weight: (n_classes, n_features) float64.
+        bias: (n_classes,) float64, summing to zero.
+        logits: (n_classes, n_samples), ``weight @ features.T`` without bias, up to a number for
+            each sample.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Outcome of one solve.
+
+    Attributes:
+        point: the last iterate.
+        l2: the penalty that was solved for.
+        objective: P at the point (nats), in the solver's arithmetic.
+        duality_gap: the solver's own estimate of the gap (nats); `certify` has the last word.
+        status: `CONVERGED`, `MAX_PASSES_REACHED` or `PRECISION_LIMIT`.
+        num_passes: passes over the features that this solve took.
+        num_steps: outer steps of the algorithm.
+    """
+
+    point: Point
+    l2: float
+    objective: float
+    duality_gap: float
+    status: Status
+    num_passes: float
+    num_steps: int
+
+
+class Solver(Protocol):
+    """A solver bound to one problem; what it learns at one `l2` may help at the next."""
+
+    problem: SoftmaxRegression
+
+    def solve(
+        self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()
+    ) -> Solution:
+        """Minimise P for this `l2`, starting from the best point in the span of `starts`."""
+        ...

@@ -1,0 +1,175 @@
+"""Importance-sampled subsampled Newton, warm-started along a path of penalties.
+
+Each step takes the exact gradient (one read of the features), a Newton direction from a model of
+the Hessian (a `NewtonModel`), the direction's logits (one read), and then minimises over that
+direction, the one before, and the bias, on cached logits (no read), as far as the next step can
+make use of. Low precision serves only the model of the Hessian. Small penalties in float32 rest on
+four habits: features are read in whitened coordinates, logits are margins over the sample's own
+label, a direction brings its best bias with it, and what a bias that is not quite the best leaves
+in the gradient is taken out to first order instead of being searched for.
+
+Tried and left out (`docs/log.md`): all rows in the Hessian, uniform samples, no preconditioner,
+one preconditioner per class, bfloat16 for whole passes, several Newton steps on the sampled rows
+for each pass over all.
+"""
+
+from dataclasses import replace
+from math import isfinite
+
+import torch
+
+from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.solvers.base import Point, Solution, Status
+from linprobe.core.solvers.model import NewtonModel, NewtonOptions
+from linprobe.core.solvers.sketched import SketchedModel
+from linprobe.core.solvers.subspace import Balanced, Direction, Minimum, balance, minimise_in_span
+from linprobe.core.solvers.whitened import WhitenedModel
+
+_SAFETY = 0.8  # aim below tol: the certificate recomputes the gap in float64
+_WEAK_PROGRESS = 0.15  # ratio of successive gaps above which the model is made better
+_FULL_STEP = 0.85  # a good model's direction is taken nearly whole
+_SPAN_ACCURACY = 0.02  # of the tolerance, or of what a step is expected to leave of the gap
+_LOOSE = 0.05  # of the gap: what a step is expected to leave
+_START_SHARE = 1e-3  # of the first decrement that is left to the first direction
+# Balancing predictions to first order leaves out the square of a bias step, of which the gap makes
+# the fourth power over l2: up to this share of (l2 gap)^(1/4) it does not show.
+_SPREAD, _WIDEST = 0.7, 0.5
+_STALLED_STEPS = 3
+_SLOW = 1e-3  # of the tolerance, in as many steps
+_NOISE = 1e-2  # of the features' precision: what can be told of differences of P
+# Whitening costs the cube of the number of features and pays the more the smaller l2 is.
+_ALWAYS_WHITENED = 256
+_MAX_WHITENED, _WHITENED_L2 = 1024, 3e-7
+
+
+class SubsampledNewton:
+    """Newton's method with exact gradients and a sampled Hessian; a `Solver`."""
+
+    def __init__(self, problem: SoftmaxRegression, options: NewtonOptions | None = None) -> None:
+        self.problem = problem
+        self.options = options or NewtonOptions()
+        self._generator = torch.Generator().manual_seed(self.options.seed)
+        self._models: dict[type[NewtonModel], NewtonModel] = {}
+        self._last: NewtonModel | None = None
+
+    @property
+    def learned(self) -> NewtonOptions:
+        """What a solver of a like problem may begin with."""
+        return self.options if self._last is None else self._last.learned
+
+    def solve(
+        self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()
+    ) -> Solution:
+        """Minimise P for this `l2`; see `linprobe.core.solvers.base.Solver`."""
+        problem, first_read = self.problem, self.problem.num_reads
+        minimum = self._start(l2, starts, _SPAN_ACCURACY * tol * min(1.0, l2))
+        model = self._model(l2)
+        model.begin(minimum.probabilities, l2)
+        trace = _Trace(tol, torch.finfo(problem.features.dtype).eps)
+        goal = tol
+        previous: tuple[Direction, ...] = ()
+        while True:
+            minimum, balanced = self._balanced(l2, minimum, _SPAN_ACCURACY * goal)
+            gradient = model.backproject(balanced.residuals) + l2 * minimum.point.weight
+            gap = balanced.cost + float(gradient.square().sum()) / (2 * l2)
+            passes = (problem.num_reads - first_read) / 2
+            trace.add(gap, minimum.objective)
+            status = trace.status(spent=passes >= max_passes)
+            if status is not None:
+                point = replace(minimum.point, bias=minimum.point.bias + balanced.bias_step)
+                steps = len(trace.gaps) - 1
+                return Solution(point, l2, minimum.objective, gap, status, passes, steps)
+            # Where the exact curvature along the last direction asked for a full step, the model is
+            # good, and the way is long because P is far from quadratic.
+            if trace.is_slow and not _FULL_STEP < minimum.model_step < 1 / _FULL_STEP:
+                model.improve()
+            p = minimum.probabilities
+            direction = model.direction(p, gradient).with_best_bias(problem, p)
+            goal = max(tol, _LOOSE * gap)
+            minimum = minimise_in_span(
+                *(problem, l2, minimum.point, (direction, *previous)),
+                accuracy=0.0,
+                # What is left along Newton's direction leaves as large a share of the gap.
+                share=_SPAN_ACCURACY * goal / gap,
+                known=minimum,
+            )
+            previous = (direction,)
+
+    def _balanced(self, l2: float, minimum: Minimum, gap: float) -> tuple[Minimum, Balanced]:
+        """What `balance` gives, at a bias that is near enough to the best for a gap like this."""
+        found = balance(self.problem, minimum.probabilities)
+        if found.spread > min(_WIDEST, _SPREAD * (l2 * gap) ** 0.25):
+            accuracy, point = min(1.0, l2) * gap, minimum.point
+            nearer = minimise_in_span(self.problem, l2, point, accuracy=accuracy, known=minimum)
+            minimum = replace(nearer, model_step=minimum.model_step)
+            found = balance(self.problem, minimum.probabilities)
+        if found.spread > _WIDEST:  # a class that is saturated: its bias can hardly be told
+            residuals = self.problem.residuals(minimum.probabilities)
+            found = Balanced(residuals, torch.zeros_like(found.bias_step), 0.0)
+        return minimum, found
+
+    def _model(self, l2: float) -> NewtonModel:
+        num_features = self.problem.num_features
+        widest = _MAX_WHITENED if l2 <= _WHITENED_L2 else _ALWAYS_WHITENED
+        kind = WhitenedModel if num_features <= widest else SketchedModel
+        if kind not in self._models:
+            self._models[kind] = kind(self.problem, self.options, self._generator)
+        self._last = self._models[kind]
+        return self._last
+
+    def _start(self, l2: float, starts: tuple[Point, ...], accuracy: float) -> Minimum:
+        problem = self.problem
+        if not starts:
+            features = problem.features
+            zero = torch.zeros(
+                problem.num_classes,
+                problem.num_features,
+                dtype=torch.float64,
+                device=features.device,
+            )
+            logits = features.new_zeros(problem.num_classes, problem.num_samples)
+            return minimise_in_span(
+                problem, l2, Point(zero, zero.new_zeros(len(zero)), logits), accuracy=accuracy
+            )
+        starts = tuple(replace(p, logits=problem.margins(p.logits.clone())) for p in starts)
+        base = starts[0]
+        span = [Direction(base.weight, base.logits)]
+        span += [Direction(p.weight - base.weight, p.logits - base.logits) for p in starts[1:]]
+        return minimise_in_span(problem, l2, base, span, accuracy=accuracy, share=_START_SHARE)
+
+
+class _Trace:
+    """Gaps and values of P on the way, and what they say of it."""
+
+    def __init__(self, tol: float, eps: float) -> None:
+        self.gaps: list[float] = []
+        self._tol, self._least = tol, max(_SLOW * tol, _NOISE * eps)
+        self._values: list[float] = []
+
+    def add(self, gap: float, value: float) -> None:
+        self.gaps.append(gap)
+        self._values.append(value)
+
+    @property
+    def is_slow(self) -> bool:
+        return len(self.gaps) > 1 and self.gaps[-1] > _WEAK_PROGRESS * self.gaps[-2]
+
+    def status(self, *, spent: bool) -> Status | None:
+        """How the solve ends here, if it does."""
+        if self.gaps[-1] <= _SAFETY * self._tol:
+            return Status.CONVERGED
+        if spent:
+            return Status.MAX_PASSES_REACHED
+        return Status.PRECISION_LIMIT if self._is_stalled() else None
+
+    def _is_stalled(self) -> bool:
+        """Whether neither the gap nor P has fallen in the last steps.
+
+        The gap alone may rest for long where the features' variances span many decades.
+        """
+        recent, before = self.gaps[-_STALLED_STEPS:], self.gaps[:-_STALLED_STEPS]
+        if not all(map(isfinite, recent)):
+            return True
+        if not before or min(recent) <= 0.5 * min(before):
+            return False
+        return not self._values[-1 - _STALLED_STEPS] - self._values[-1] > self._least

@@ -1,0 +1,141 @@
+"""A model of the Hessian from a sample of rows, and conjugate gradients on it.
+
+Few samples carry most of the Hessian: those that the probe is unsure of. Rows are drawn with
+probability proportional to their importance and reweighted, so that the model is unbiased.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from linprobe.core.linalg import backproject, class_logits
+from linprobe.core.problem import SoftmaxRegression, bias_hessian
+
+_UNIFORM_SHARE = 0.02
+
+Preconditioner = Callable[[Tensor], Tensor]
+"""Gradient (n_classes, n_features) to something of the same shape that is nearer the solution."""
+
+
+@dataclass(frozen=True)
+class CGOptions:
+    """Ends of conjugate gradients: relative accuracy in the preconditioned norm, and steps."""
+
+    tol: float
+    max_steps: int
+
+
+@dataclass(frozen=True)
+class RowSample:
+    """Drawn rows: `index` (m,) int64 and their `weight` (m,), which includes s_i."""
+
+    index: Tensor
+    weight: Tensor
+
+
+def draw_rows(
+    problem: SoftmaxRegression, importance: Tensor, num_rows: int, generator: torch.Generator
+) -> RowSample:
+    """Draw at most `num_rows` distinct rows; all samples if there are no more.
+
+    Systematic sampling (one uniform offset, equal strides through the cumulated importance) has
+    less variance than independent draws and repeats a row only if its share exceeds a stride.
+    """
+    used = problem.sample_weight > 0
+    if num_rows >= int(used.sum()):
+        index = used.nonzero()[:, 0]
+        return RowSample(index, problem.sample_weight[index])
+    share = importance.double() / importance.sum(dtype=torch.float64)
+    share = (1 - _UNIFORM_SHARE) * share + _UNIFORM_SHARE * problem.sample_weight.double()
+    offset = torch.rand((), generator=generator, dtype=torch.float64).item()
+    ticks = torch.arange(num_rows, dtype=torch.float64, device=share.device) + offset
+    index = torch.searchsorted(share.cumsum(0), ticks / num_rows).clamp_(max=len(share) - 1)
+    index, count = torch.unique_consecutive(index, return_counts=True)
+    weight = problem.sample_weight[index] * (count / (num_rows * share[index])).to(
+        problem.sample_weight.dtype
+    )
+    return RowSample(index, weight)
+
+
+class SampledHessian:
+    """Hessian of P over the weight, with the bias eliminated, from sampled rows.
+
+    Args:
+        features: (m, n_features) of the sampled rows, in the dtype to multiply in.
+        probabilities: (n_classes, m) float32 or float64.
+        sample_weight: (m,) as `RowSample.weight`.
+        penalty: second derivative of the penalty along each feature: (n_features,), or (1,)
+            where it is the same for all.
+    """
+
+    def __init__(
+        self, features: Tensor, probabilities: Tensor, sample_weight: Tensor, penalty: Tensor
+    ) -> None:
+        self.features, self.probabilities, self.penalty = features, probabilities, penalty
+        self._weighted = probabilities * sample_weight
+        hessian = bias_hessian(probabilities, sample_weight)
+        self._bias_inverse = torch.linalg.pinv(hessian, hermitian=True, rtol=1e-10)
+
+    def product(self, direction: Tensor) -> Tensor:
+        """Hessian times `direction` (n_classes, n_features), float32 or float64."""
+        dtype = self.probabilities.dtype
+        logits = class_logits(self.features, direction.to(self.features.dtype)).to(dtype)
+        curved = self._curve(logits)
+        bias = self._bias_inverse @ curved.sum(1, dtype=torch.float64)
+        curved -= self._curve(bias[:, None].to(dtype))
+        back = backproject(curved.to(self.features.dtype), self.features).to(dtype)
+        return back.add_(direction * self.penalty)
+
+    def _curve(self, logits: Tensor) -> Tensor:
+        """``s_i (diag(p_i) - p_i p_i^T) z_i``: the cross-entropy's Hessian in logit space."""
+        mean = (self.probabilities * logits).sum(0)
+        return (logits - mean).mul_(self._weighted)
+
+
+def gini_impurity(probabilities: Tensor) -> Tensor:
+    """``1 - sum_k p_k^2``: (n,), zero where the probe is sure and the sample bends nothing."""
+    return (1 - probabilities.square().sum(0)).clamp_min(0)
+
+
+def curvature_root(probabilities: Tensor, sample_weight: Tensor) -> Tensor:
+    """Root of each row's weight in the Gram matrix A: (m,).
+
+    A row counts by the mean over classes of ``p_k (1 - p_k)``, which makes ``I_K (x) A`` the
+    Hessian without its coupling between classes.
+    """
+    return (gini_impurity(probabilities) / len(probabilities) * sample_weight).sqrt()
+
+
+def conjugate_gradients(
+    hessian: SampledHessian,
+    gradient: Tensor,
+    *,
+    precondition: Preconditioner,
+    options: CGOptions,
+) -> tuple[Tensor, bool]:
+    """Solve ``hessian d = -gradient``.
+
+    Returns:
+        d (n_classes, n_features), and whether it is as accurate as the options ask for.
+    """
+    direction = torch.zeros_like(gradient)
+    residual = -gradient
+    z = precondition(residual)
+    search, rho = z, (residual * z).sum()
+    goal = options.tol**2 * float(rho)
+    for step in range(options.max_steps):
+        product = hessian.product(search)
+        curvature = (search * product).sum()
+        if not float(curvature) > 0:
+            return (direction if step else z), True
+        alpha = rho / curvature
+        direction = direction + alpha * search
+        residual = residual - alpha * product
+        z = precondition(residual)
+        last, rho = rho, (residual * z).sum()
+        if not float(rho) > goal:
+            return direction, True
+        search = z + (rho / last) * search
+    return direction, False

@@ -1,0 +1,139 @@
+"""Newton directions for layers of many features: rows drawn by length, sketched preconditioner."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from linprobe.core.linalg import fast_bfloat16
+from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.solvers.model import NewtonOptions
+from linprobe.core.solvers.sampled_hessian import (
+    CGOptions,
+    Preconditioner,
+    SampledHessian,
+    conjugate_gradients,
+    curvature_root,
+    draw_rows,
+    gini_impurity,
+)
+from linprobe.core.solvers.subspace import Direction
+
+_CG = CGOptions(tol=0.1, max_steps=60)
+_FIRST_ROWS = 4000
+_SAMPLE_BYTES = 2e9
+_SKETCH_RANK = 150
+_TALL_RTOL = 1e-9  # of the largest eigenvalue; vectors of smaller ones would not be orthogonal
+_REFRESH = 3  # directions that share one preconditioner
+_LOW_PRECISION_L2 = 3e-8  # down to here bfloat16 serves
+
+
+class SketchedModel:
+    """A `NewtonModel` whose cost grows as the number of features.
+
+    Few samples carry most of the Hessian: those that the probe is unsure of. Rows are drawn with
+    probability proportional to ``s_i (1 - sum_k p_ik^2) ||x_i||^2``, which bounds each one's
+    contribution to the trace.
+    """
+
+    def __init__(
+        self, problem: SoftmaxRegression, options: NewtonOptions, generator: torch.Generator
+    ) -> None:
+        self._problem, self._options, self._generator = problem, options, generator
+        self._lengths = problem.squared_norms() * problem.sample_weight
+        self._preconditioner: NystromPreconditioner | None = None
+        self._age = 0
+        cheap = fast_bfloat16(problem.features.device) and problem.features.dtype != torch.float64
+        self._dtypes = [torch.bfloat16, torch.float32] if cheap else [problem.features.dtype]
+        self._first_rows = self._num_rows = options.sample_rows or _FIRST_ROWS
+        bytes_per_row = problem.num_features * problem.features.element_size()
+        self._most_rows = int(min(problem.num_samples, max(4000, _SAMPLE_BYTES / bytes_per_row)))
+        self._l2, self._level = 1.0, 0
+
+    def begin(self, probabilities: Tensor, l2: float) -> None:
+        """See `NewtonModel`."""
+        self._l2, self._level = l2, int(l2 <= _LOW_PRECISION_L2)
+        self._num_rows = max(self._first_rows, self._num_rows // 2)
+
+    def improve(self) -> None:
+        """See `NewtonModel`."""
+        self._level += int(self._num_rows >= self._most_rows)
+        self._num_rows = min(2 * self._num_rows, self._most_rows)
+
+    @property
+    def learned(self) -> NewtonOptions:
+        """See `NewtonModel`."""
+        return replace(self._options, sample_rows=self._num_rows)
+
+    def backproject(self, residuals: Tensor) -> Tensor:
+        """See `NewtonModel`."""
+        return self._problem.backproject(residuals)
+
+    def direction(self, probabilities: Tensor, gradient: Tensor) -> Direction:
+        """See `NewtonModel`."""
+        dtype = self._dtypes[min(self._level, len(self._dtypes) - 1)]
+        importance = gini_impurity(probabilities) * self._lengths
+        sample = draw_rows(self._problem, importance, self._num_rows, self._generator)
+        rows = self._problem.rows(sample.index).to(dtype)
+        p, s = probabilities[:, sample.index], sample.weight
+        if self._preconditioner is None or self._age >= _REFRESH:
+            seed = int(torch.randint(2**31, (), generator=self._generator))
+            self._preconditioner = NystromPreconditioner(rows, p, s, seed)
+            self._age = 0
+        self._age += 1
+        hessian = SampledHessian(rows, p, s, s.new_full((1,), self._l2))
+        preconditioner = self._preconditioner.at(self._l2)
+        weight, _ = conjugate_gradients(
+            hessian, gradient.to(p.dtype), precondition=preconditioner, options=_CG
+        )
+        return Direction(weight.double(), self._problem.logits(weight))
+
+
+class NystromPreconditioner:
+    """Approximate inverse of ``A + l2 I`` for layers of many features.
+
+    A is the Gram matrix of `curvature_root`, sketched by a randomised Nystrom approximation
+    (Frangella, Tropp & Udell 2023, Algorithm 2.1), whose smallest eigenvalue stands for the
+    tail. The same for each class.
+    """
+
+    def __init__(
+        self, features: Tensor, probabilities: Tensor, sample_weight: Tensor, seed: int
+    ) -> None:
+        root = curvature_root(probabilities, sample_weight)
+        self._values, self._vectors = _nystrom(features, root, seed)
+
+    def at(self, l2: float) -> Preconditioner:
+        """The map for this penalty."""
+        floor = 1 / (float(self._values[0]) + l2)
+        factors = 1 / (self._values + l2) - floor
+
+        def apply(gradient: Tensor) -> Tensor:
+            inside = (gradient @ self._vectors).mul_(factors)
+            return torch.addmm(gradient * floor, inside, self._vectors.T)
+
+        return apply
+
+
+def _nystrom(features: Tensor, root: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Leading eigenvalues (ascending) and vectors of ``(root x)^T (root x)``."""
+    rank = min(_SKETCH_RANK, *features.shape)
+    generator = torch.Generator(features.device).manual_seed(seed)
+    test = torch.randn(
+        features.shape[1], rank, generator=generator, device=features.device, dtype=root.dtype
+    )
+    test = torch.linalg.qr(test).Q
+    inside = (features @ test.to(features.dtype)).to(root.dtype) * root.square()[:, None]
+    sketch = (features.T @ inside.to(features.dtype)).to(root.dtype)
+    core = test.T @ sketch
+    shift = float(torch.finfo(features.dtype).eps) * float(core.diagonal().sum())
+    sketch += shift * test
+    core = test.T @ sketch
+    values, vectors = torch.linalg.eigh((core + core.T) / 2)
+    half = (sketch @ vectors) * values.clamp_min(shift).rsqrt()
+    # Its singular values and vectors; an SVD of so tall a matrix takes ten times as long.
+    wide = half.double()
+    squares, right = torch.linalg.eigh(wide.T @ wide)
+    kept = squares > _TALL_RTOL * squares[-1]
+    left = (wide @ (right[:, kept] * squares[kept].rsqrt())).to(root.dtype)
+    return (squares[kept] - shift).clamp_min(0).to(root.dtype), left

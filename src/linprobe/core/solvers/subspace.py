@@ -1,0 +1,262 @@
+"""Exact minimisation over a few directions and the bias, on cached logits: no feature is read.
+
+Serves as line search (one direction), as warm start (the span of earlier solutions) and as the
+solve for the bias alone (no direction).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from linprobe.core.problem import SoftmaxRegression, bias_hessian, weighted_sum
+from linprobe.core.solvers.base import Point
+
+_MAX_NEWTON_STEPS = 40
+_MAX_HALVINGS = 20
+_FEW_CLASSES = 64  # up to here eigenvalues are cheap, and tell a singular matrix from a bad one
+# A full step of Newton's method that lowers P by (1 + r) times what its quadratic model says leaves
+# a decrement of 9/4 r^2 times its own, in one dimension and to third order; four times that is
+# expected here, so that P's value can stand for a gradient that need not be computed.
+_LEFT_OVER = 9.0
+# Full Newton steps are taken without looking at P once they promise less than this (nats): such
+# differences of P drown in rounding (in float32 of logits of a few dozen), and the step is far
+# below what bends the loss.
+_TRUSTED_DECREMENT = {torch.float32: 5e-6, torch.float64: 1e-7}
+# Below the rounding of a float64 sum of probabilities; keeps p, p^2 and s p^2 above the denormal
+# float32 numbers, which processors multiply a hundred times more slowly.
+_LOWEST_LOGIT = -35.0
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A change of the weight, and of the bias with it.
+
+    Attributes:
+        weight: (n_classes, n_features) float64.
+        logits: (n_classes, n_samples), `SoftmaxRegression.margins` of weight and bias.
+        bias: (n_classes,) float64; None: zero.
+    """
+
+    weight: Tensor
+    logits: Tensor
+    bias: Tensor | None = None
+
+    def with_best_bias(self, problem: SoftmaxRegression, probabilities: Tensor) -> "Direction":
+        """Let the bias follow to first order, from zero.
+
+        The bias is free in any case. But a change of the weight that is mostly one of the bias has
+        nearly all of its curvature in common with it, and little would be left but rounding.
+        """
+        centred = self.logits - (probabilities * self.logits).sum(0)
+        curved = centred.mul_(probabilities).mul_(problem.sample_weight)
+        hessian = bias_hessian(probabilities, problem.sample_weight)
+        bias = -_solve_psd(hessian, curved.sum(1, dtype=torch.float64), problem.num_classes)
+        return Direction(self.weight, self.logits + problem.bias_margins(bias), bias)
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where `minimise_in_span` ended.
+
+    Attributes:
+        point: the minimiser.
+        objective: P there (nats).
+        probabilities: (n_classes, n_samples) there.
+        model_step: how far along the first direction P's quadratic model at the base has its
+            minimum: 1 for an exact Newton direction, NaN without directions.
+    """
+
+    point: Point
+    objective: float
+    probabilities: Tensor
+    model_step: float = float("nan")
+
+
+class _Span:
+    """P as a function of the coordinates (t_1 .. t_j, b_1 .. b_K).
+
+    Its penalty is a quadratic form of the coordinates, computed once; all logits are `margins`, so
+    that the cross-entropy is their log-sum-exp. A Newton step is left with one exponential and a
+    few products over (n_classes, n_samples).
+    """
+
+    def __init__(
+        self, problem: SoftmaxRegression, l2: float, base: Point, directions: Sequence[Direction]
+    ) -> None:
+        self.base, self.directions, self.l2 = base, directions, l2
+        self.problem, self.sample_weight = problem, problem.sample_weight
+        weights = [base.weight, *(d.weight for d in directions)]
+        self.gram = torch.stack([torch.stack([(a * b).sum() for b in weights]) for a in weights])
+        none = torch.zeros_like(base.bias)
+        biases = [none if d.bias is None else d.bias for d in directions]
+        self.biases = torch.stack(biases) if biases else none[None]
+
+    def _full(self, x: Tensor) -> Tensor:
+        """Coordinates with the base's own (one) before them: (1 + j,)."""
+        return torch.cat([x.new_ones(1), x[: len(self.directions)]])
+
+    def point(self, x: Tensor) -> Point:
+        """The weight, bias and logits at x."""
+        weight, logits = self.base.weight, self.base.logits
+        for t, d in zip(x.tolist(), self.directions, strict=False):
+            weight = weight + t * d.weight
+            logits = torch.add(logits, d.logits, alpha=t)
+        bias = x[len(self.directions) :]
+        if self.biases.any():
+            added = x[: len(self.directions)] @ self.biases
+            bias, logits = bias + added, logits - self.problem.bias_margins(added)
+        return Point(weight, bias - bias.mean(), logits)
+
+    def evaluate(self, x: Tensor) -> tuple[float, Tensor]:
+        """P and the probabilities (n_classes, n_samples) at x."""
+        logits = self.base.logits + self.problem.bias_margins(x[len(self.directions) :])
+        for t, d in zip(x.tolist(), self.directions, strict=False):
+            logits.add_(d.logits, alpha=t)
+        top = logits.amax(0)
+        probabilities = logits.sub_(top).clamp_min_(_LOWEST_LOGIT).exp_()
+        total = probabilities.sum(0)
+        probabilities.div_(total)
+        log_total = total.log_().add_(top)
+        t = self._full(x)
+        value = float(self.sample_weight.double() @ log_total.double())
+        return value + 0.5 * self.l2 * float(t @ self.gram @ t), probabilities
+
+    def derivatives(self, x: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient (j + K,) and Hessian (j + K, j + K), float64."""
+        j, s = len(self.directions), self.sample_weight
+        gradient = torch.cat([self.l2 * (self.gram @ self._full(x))[1:], -self.problem.class_mass])
+        hessian = gradient.new_zeros(len(gradient), len(gradient))
+        weighted = probabilities * s
+        gradient[j:] += weighted.sum(1, dtype=torch.float64)
+        cross = (weighted @ probabilities.T).double()
+        hessian[j:, j:] = torch.diag(cross.sum(1)) - cross
+        # Centred before they are squared: most samples are sure of their class, and there the
+        # difference of mean square and squared mean would be all rounding.
+        centred: list[Tensor] = []
+        for a, direction in enumerate(self.directions):
+            mean = (probabilities * direction.logits).sum(0)
+            gradient[a] += weighted_sum(mean, s)
+            centred.append(direction.logits - mean)
+            curved = centred[a] * weighted
+            hessian[a, j:] = hessian[j:, a] = curved.sum(1)
+            for c, other in enumerate(centred):
+                hessian[a, c] = hessian[c, a] = torch.dot(curved.view(-1), other.view(-1))
+        hessian[:j, :j] += self.l2 * self.gram[1:, 1:]
+        return gradient, hessian
+
+
+def minimise_in_span(
+    problem: SoftmaxRegression,
+    l2: float,
+    base: Point,
+    directions: Sequence[Direction] = (),
+    *,
+    accuracy: float,
+    share: float = 0.0,
+    known: Minimum | None = None,
+) -> Minimum:
+    """Minimise P over ``base.weight + sum_a t_a directions[a].weight`` and the bias.
+
+    Damped Newton on j + K variables. Near the minimum, where differences of P drown in rounding,
+    the full Newton step is taken as long as the decrement falls.
+
+    Args:
+        problem: gives loss and residuals on logits.
+        l2: the penalty.
+        base: the origin; its logits are `SoftmaxRegression.margins`.
+        directions: j of them; none means that only the bias is solved for.
+        accuracy: nats above the minimum at which to stop.
+        share: stop also when this share is left of what the quadratic model at the base promised.
+        known: what P is at the base, for this `l2`, if that has been computed.
+    """
+    span = _Span(problem, l2, base, directions)
+    x = torch.cat([base.bias.new_zeros(len(directions)), base.bias])
+    if known is None:
+        value, probabilities = span.evaluate(x)
+    else:
+        value, probabilities = known.objective, known.probabilities
+    last_decrement = float("inf")
+    model_step = float("nan")
+    for iteration in range(_MAX_NEWTON_STEPS):
+        gradient, hessian = span.derivatives(x, probabilities)
+        step = -_solve_psd(hessian, gradient, problem.num_classes)
+        if iteration == 0 and directions:
+            model_step = float(step[0])
+        decrement = -float(gradient @ step)  # twice the expected decrease
+        trusted = decrement < _TRUSTED_DECREMENT[base.logits.dtype]
+        if iteration == 0:
+            accuracy = max(accuracy, share * decrement / 2)
+        if not decrement > 2 * accuracy or (trusted and decrement >= last_decrement):
+            break
+        for halving in range(_MAX_HALVINGS):
+            size = 0.5**halving
+            new, candidate = span.evaluate(x + size * step)
+            if trusted or new <= value - 1e-4 * size * decrement:
+                break
+        else:
+            break  # no decrease can be computed: this is the minimum that the dtype can tell
+        beyond = abs(2 * (value - new) / decrement - 1)
+        x, value, probabilities = x + size * step, new, candidate
+        pace = decrement / last_decrement if last_decrement < float("inf") else 1.0
+        if size == 1.0 and min(pace, _LEFT_OVER * beyond**2) * decrement <= 2 * accuracy:
+            break  # the next decrement need not be computed
+        last_decrement = decrement
+    return Minimum(span.point(x), value, probabilities, model_step)
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """Residuals of predictions that were moved until each class is predicted as often as it occurs.
+
+    Attributes:
+        residuals: (n_classes, n_samples); each row sums to zero.
+        bias_step: (n_classes,) float64, Newton's step towards the best bias.
+        cost: nats that moving them adds to the duality gap.
+    """
+
+    residuals: Tensor
+    bias_step: Tensor
+    cost: float
+
+    @property
+    def spread(self) -> float:
+        """Of the bias step; up to 1, all predictions stay distributions."""
+        return float(self.bias_step.max() - self.bias_step.min())
+
+
+def balance(problem: SoftmaxRegression, probabilities: Tensor) -> Balanced:
+    """Move predictions (n_classes, n_samples) by the bias's Newton step, to first order.
+
+    ``||grad||^2 / (2 l2)`` is a gap only where ``sum_i r_i = 0``, as at the best bias. With the
+    Newton step d towards it, the predictions ``q_ik = p_ik (1 + d_k - sum_j p_ij d_j)`` balance
+    exactly and cost ``sum_i s_i KL(q_i || p_i) <= sum_i s_i chi^2(q_i, p_i) = d^T H_b d``: a dual
+    point as good as the best bias's, from any bias that is near.
+    """
+    gradient = weighted_sum(probabilities, problem.sample_weight) - problem.class_mass
+    hessian = bias_hessian(probabilities, problem.sample_weight)
+    step = -_solve_psd(hessian, gradient, problem.num_classes)
+    step = step - step.mean()
+    low = step.to(probabilities.dtype)
+    factor = low[:, None] - low @ probabilities
+    moved = torch.addcmul(probabilities, probabilities, factor)
+    return Balanced(problem.residuals(moved), step, -float(gradient @ step))
+
+
+def _solve_psd(matrix: Tensor, right: Tensor, num_biases: int) -> Tensor:
+    """Least-squares solution with a positive semidefinite matrix (singular along equal biases)."""
+    scale = matrix.diagonal().clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt()
+    scaled, target = scale[:, None] * matrix * scale, scale * right
+    if num_biases > _FEW_CLASSES:
+        equal = 1 / scale
+        equal[: len(equal) - num_biases] = 0
+        equal /= torch.linalg.vector_norm(equal)
+        found = torch.linalg.cholesky_ex(torch.addr(scaled, equal, equal))
+        if not int(found.info):
+            return scale * torch.cholesky_solve(target[:, None], found.L)[:, 0]
+    values, vectors = torch.linalg.eigh(scaled)
+    keep = values > values[-1] * 1e-13
+    inverse = torch.where(keep, 1 / values.where(keep, values.new_ones(())), 0.0)
+    solution: Tensor = vectors @ (inverse * (vectors.T @ target))
+    return scale * solution

@@ -1,0 +1,157 @@
+"""Newton directions for layers of few features: whitened, rows drawn by leverage.
+
+The deep layers of an untrained network have few features whose variances span twelve decades.
+With the weighted Gram matrix ``A = U diag(a) U^T`` of sampled rows, ``z = x T`` for
+``T = U diag(a + l2)^(-1/2)`` are coordinates in which the Hessian is near the identity: it can be
+multiplied in low precision, conjugate gradients need no preconditioner, and ``||z_i||^2`` is the
+leverage of a sample, which tells how much the Hessian owes it in any direction, however small
+its variance.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from linprobe.core.linalg import fast_bfloat16
+from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.solvers.factorised import FactorisedHessian
+from linprobe.core.solvers.model import NewtonOptions
+from linprobe.core.solvers.sampled_hessian import (
+    CGOptions,
+    SampledHessian,
+    conjugate_gradients,
+    curvature_root,
+    draw_rows,
+    gini_impurity,
+)
+from linprobe.core.solvers.subspace import Direction
+
+_CG = CGOptions(tol=0.05, max_steps=60)
+_FIRST_ROWS = _GRAM_ROWS = 8000
+_REWHITEN_RATIO = 0.05
+# Below, what float32 sums of raw features leave out of small variances shows in the gap.
+_FLOAT64_L2 = 3e-8
+# Where conjugate gradients don't suffice, because classes are coupled: the largest Hessian to
+# factorise, rows drawn for each pair of classes and feature, and the decrement, as a share of the
+# one before, from which it is factorised anew.
+_MOST_DENSE, _MOST_CLASSES = 2600, 24
+_PAIR_ROWS = 12
+_RENEW = 0.3
+
+
+class WhitenedModel:
+    """A `NewtonModel` that reads all features once for each `l2`, to whiten them.
+
+    From then on the whitened features are what is read: sums in whitened coordinates don't cancel,
+    so float32 serves for penalties where it would be all rounding on the raw ones.
+    """
+
+    def __init__(
+        self, problem: SoftmaxRegression, options: NewtonOptions, generator: torch.Generator
+    ) -> None:
+        self._problem, self._options, self._generator = problem, options, generator
+        self._leverage = problem.squared_norms()
+        self._whitened_at = self._l2 = float("inf")
+        # Set by `begin`, which is called first.
+        self._transform: Tensor
+        self._back: Tensor
+        self._penalty: Tensor
+        self._seen: SoftmaxRegression
+        size = problem.num_features * problem.num_classes
+        self._may_factorise = size <= _MOST_DENSE and problem.num_classes <= _MOST_CLASSES
+        self._factorise = options.factorise and self._may_factorise
+        self._first_rows = self._num_rows = options.sample_rows or _FIRST_ROWS
+        self._level = 0
+        self._inverse: FactorisedHessian | None = None
+        self._decrement = 0.0
+        exact = problem.features.dtype
+        cheap = fast_bfloat16(problem.features.device) and exact != torch.float64
+        self._dtypes = [torch.bfloat16, exact] if cheap else [exact]
+
+    def begin(self, probabilities: Tensor, l2: float) -> None:
+        """See `NewtonModel`."""
+        self._level, self._num_rows = 0, max(self._first_rows, self._num_rows // 2)
+        # The coordinates serve for smaller l2 too, the worse the farther; then they cost steps.
+        self._inverse = None
+        if l2 > _REWHITEN_RATIO * self._whitened_at:
+            self._penalty *= l2 / self._l2
+            self._l2 = l2
+            return
+        self._l2 = self._whitened_at = l2
+        problem = self._problem
+        importance = gini_impurity(probabilities) * self._leverage * problem.sample_weight
+        sample = draw_rows(problem, importance, _GRAM_ROWS, self._generator)
+        root = curvature_root(probabilities[:, sample.index], sample.weight)
+        # In float64: eigenvalues below 1e-7 of the largest matter at small l2.
+        scaled = problem.rows(sample.index).double().mul_(root.double()[:, None])
+        values, vectors = torch.linalg.eigh(scaled.T @ scaled)
+        floored = values.clamp_min(0) + l2
+        self._transform, self._penalty = vectors * floored.rsqrt(), l2 / floored
+        self._back = (vectors * floored.sqrt()).T
+        self._seen = problem.transformed(
+            self._transform, torch.float64 if l2 <= _FLOAT64_L2 else problem.features.dtype
+        )
+        self._leverage = self._seen.squared_norms()
+
+    def backproject(self, residuals: Tensor) -> Tensor:
+        """See `NewtonModel`."""
+        return self._seen.backproject(residuals) @ self._back
+
+    def direction(self, probabilities: Tensor, gradient: Tensor) -> Direction:
+        """See `NewtonModel`."""
+        whitened = (gradient @ self._transform).to(self._seen.features.dtype)
+        found = None if self._factorise else self._by_iteration(probabilities, whitened)
+        if found is None:
+            found = self._by_factorisation(probabilities, whitened)
+        return Direction(found.double() @ self._transform.T, self._seen.logits(found))
+
+    def improve(self) -> None:
+        """See `NewtonModel`."""
+        if self._level < len(self._dtypes) - 1:
+            self._level += 1
+        elif self._may_factorise:
+            self._factorise = True
+        else:
+            self._num_rows = min(2 * self._num_rows, self._problem.num_samples)
+
+    @property
+    def learned(self) -> NewtonOptions:
+        """See `NewtonModel`."""
+        return replace(self._options, sample_rows=self._num_rows, factorise=self._factorise)
+
+    def _by_iteration(self, probabilities: Tensor, gradient: Tensor) -> Tensor | None:
+        """None where a factorised Hessian is called for."""
+        seen = self._seen
+        importance = gini_impurity(probabilities) * self._leverage * seen.sample_weight
+        sample = draw_rows(seen, importance, self._num_rows, self._generator)
+        rows = seen.rows(sample.index).to(self._dtypes[self._level])
+        p = probabilities[:, sample.index]
+        hessian = SampledHessian(rows, p, sample.weight, self._penalty.to(p.dtype))
+        found, solved = conjugate_gradients(hessian, gradient, precondition=_same, options=_CG)
+        self._factorise = not solved and self._may_factorise
+        return None if self._factorise else found
+
+    def _by_factorisation(self, probabilities: Tensor, gradient: Tensor) -> Tensor:
+        if self._inverse is not None:
+            found = self._inverse(gradient)
+            decrement = float((found * gradient).sum())
+            renew = decrement > _RENEW * self._decrement
+            self._decrement = decrement
+            if not renew:
+                return -found
+        self._inverse = FactorisedHessian(
+            self._seen,
+            probabilities,
+            self._leverage,
+            self._penalty,
+            _PAIR_ROWS * gradient.shape[1],
+            self._generator,
+        )
+        found = self._inverse(gradient)
+        self._decrement = float((found * gradient).sum())
+        return -found
+
+
+def _same(gradient: Tensor) -> Tensor:
+    return gradient

@@ -1,0 +1,146 @@
+"""One batch of people's data, taken apart into what a network takes and its labels."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linprobe.runtime.errors import LinprobeError
+
+LABEL_KEYS = ("labels", "label")
+MASK_KEY = "attention_mask"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples.
+
+    Attributes:
+        raw: as the data gave it, arrays turned into tensors.
+        args: positional arguments of the network.
+        kwargs: keyword arguments of the network.
+        labels: (n_samples,), or (n_samples, n_tokens).
+        mask: (n_samples, n_tokens), nonzero where a token counts; None: there is none.
+    """
+
+    raw: object
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    labels: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def read(cls, raw: object, split: str) -> "Batch":
+        """Take a batch of the `split` apart.
+
+        Raises:
+            LinprobeError: It is neither a tuple nor a dict with labels.
+        """
+        raw = _map(raw, lambda tensor: tensor)  # arrays become tensors
+        if isinstance(raw, Mapping):
+            key = next((key for key in LABEL_KEYS if key in raw), None)
+            if key is None:
+                names = ", ".join(map(repr, raw))
+                raise LinprobeError(
+                    f"a {split} batch has the keys {names}; expected its labels under 'labels'"
+                )
+            inputs = {str(name): item for name, item in raw.items() if name != key}
+            return cls(raw, (), inputs, _batch_labels(raw[key], split), _mask(inputs))
+        if isinstance(raw, tuple | list) and len(raw) >= 2:
+            *args, labels = raw
+            if len(args) == 1 and isinstance(args[0], Mapping):
+                inputs = {str(name): item for name, item in args[0].items()}
+                return cls(raw, (), inputs, _batch_labels(labels, split), _mask(inputs))
+            return cls(raw, tuple(args), {}, _batch_labels(labels, split), None)
+        raise LinprobeError(
+            f"a {split} batch is a {type(raw).__name__}; expected (x, labels), or a dict with "
+            "'labels'"
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def head(self, count: int) -> "Batch":
+        """The first samples, where all is tensors with a row a sample; else the whole batch."""
+        rows = [leaf.shape[:1] if isinstance(leaf, Tensor) else None for leaf in leaves(self.raw)]
+        if any(row != (len(self),) for row in rows):
+            return self
+        return Batch.read(_map(self.raw, lambda tensor: tensor[:count]), "data")
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":
+        """On that device, the network's arguments in that floating dtype where they have one."""
+
+        def cast(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+        return Batch(
+            _map(self.raw, lambda tensor: tensor.to(device)),
+            tuple(_map(value, cast) for value in self.args),
+            {name: _map(value, cast) for name, value in self.kwargs.items()},
+            self.labels,
+            self.mask,
+        )
+
+
+def label_tensor(value: object, split: str) -> Tensor:
+    """Labels of any kind as a tensor.
+
+    Raises:
+        LinprobeError: They are no numbers.
+    """
+    if not isinstance(value, Tensor):
+        try:
+            # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
+            value = torch.as_tensor(np.array(value))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise LinprobeError(
+                f"{split} labels are a {type(value).__name__} that holds no numbers ({error}); "
+                "expected class numbers from 0 on"
+            ) from error
+    return value
+
+
+def _batch_labels(value: object, split: str) -> Tensor:
+    value = label_tensor(value, split)
+    if value.ndim == 0:
+        raise LinprobeError(
+            f"the labels of a {split} batch are one number; expected one for each sample: put "
+            "single samples into batches by a DataLoader"
+        )
+    return value
+
+
+def _mask(inputs: Mapping[str, object]) -> Tensor | None:
+    mask = inputs.get(MASK_KEY)
+    return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+
+def _map(value: object, change: Callable[[Tensor], Tensor]) -> Any:
+    """A nest of containers with each tensor changed; arrays become tensors first."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
+        return change(torch.from_numpy(np.array(value)))
+    if isinstance(value, Mapping):
+        return {name: _map(item, change) for name, item in value.items()}
+    if type(value) is list:
+        return [_map(item, change) for item in value]
+    if type(value) is tuple:  # not its subclasses, which take their items otherwise
+        return tuple(_map(item, change) for item in value)
+    return value
+
+
+def leaves(value: object) -> Iterator[object]:
+    """What stands in a nest of containers, in order."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from leaves(item)
+    elif type(value) is list or type(value) is tuple:
+        for item in value:
+            yield from leaves(item)
+    else:
+        yield value

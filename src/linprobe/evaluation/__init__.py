@@ -1,0 +1,1 @@
+"""What a probe's error is worth: metrics, statistics, controls, description length."""

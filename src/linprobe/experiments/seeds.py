@@ -1,0 +1,139 @@
+"""An experiment repeated with several seeds: each a run of its own, then their mean and spread.
+
+Every seed draws another network, another order of training, other held-out rows.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from linprobe.experiments.figure5 import Figure5Config
+from linprobe.experiments.figure8 import Figure8Config
+from linprobe.experiments.settings import Settings
+from linprobe.records.codec import to_json
+from linprobe.records.curves import Curve
+from linprobe.records.distances import compare
+from linprobe.records.folder import check_folder, prepare_folder
+from linprobe.records.schema import JSON_NAME, RunRecord, load_run, seed_folders
+from linprobe.records.seeds import SPLITS, load_seeds, save_seeds
+from linprobe.report.overlay import draw_comparison
+from linprobe.report.plots import save_figure
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.files import atomic_write
+from linprobe.runtime.progress import Event, OnEvent, ignore
+
+ASKED_JSON = "seeds.json"
+"""What the runs in a folder were asked for, so that another call can go on with them."""
+
+# Settings that change no number of a run, or that its seed stands for.
+_FREE = ("out", "overwrite", "seed", "data_dir", "feature_bytes")
+
+Config = TypeVar("Config", Figure5Config, Figure8Config)
+
+
+def run_over_seeds(
+    config: Config,
+    run: Callable[[Config, OnEvent], RunRecord],
+    count: int,
+    on_event: OnEvent = ignore,
+) -> tuple[RunRecord, ...]:
+    """Run an experiment with the seeds from ``settings.seed`` on, in ``settings.out/seedN``.
+
+    A seed whose run is complete is kept, unless ``settings.overwrite`` says otherwise; one that
+    was interrupted is run again. Whatever fails later, finished seeds are complete.
+
+    Args:
+        config: the experiment's.
+        run: the experiment.
+        count: how many seeds, at least 1.
+        on_event: receives the progress of all.
+
+    Returns:
+        All complete runs in the folder, also those of earlier calls.
+
+    Raises:
+        LinprobeError: The folder holds something else, or what `run` raises.
+    """
+    settings = config.settings
+    seeds = range(settings.seed, settings.seed + count)
+    _prepare(config, seeds)
+    left = [seed for seed in seeds if not _is_finished(settings, seed)]
+    for seed in (seed for seed in seeds if seed not in left):
+        text = f"seed{seed} was finished before and is kept (--overwrite runs it again)"
+        on_event(Event(0.0, settings.out.name, "evaluate", text, milestone=True))
+    for place, seed in enumerate(left):
+        mine = replace(settings, seed=seed, out=settings.out / f"seed{seed}", overwrite=True)
+        run(replace(config, settings=mine), _within(on_event, seed, place, len(left)))
+        _summarise(settings.out)
+    return load_seeds(settings.out) if left else _summarise(settings.out)
+
+
+def _prepare(config: Figure5Config | Figure8Config, seeds: range) -> None:
+    """Check the folder before anything is computed; with overwriting, empty the seeds' folders."""
+    settings = config.settings
+    out, asked = settings.out, _asked(config)
+    check_folder(out, overwrite=settings.overwrite)
+    mine = {f"seed{seed}" for seed in seeds}
+    kept = [path for path in seed_folders(out) if not (settings.overwrite and path.name in mine)]
+    known = _read(out / ASKED_JSON)
+    differing = [key for key in known | asked if known.get(key) != asked.get(key)]
+    if kept and differing:
+        names = ", ".join(path.name for path in kept)
+        what = ", ".join(differing) if known else "settings that it doesn't say"
+        again = "" if settings.overwrite else ", or replace its seeds with --overwrite"
+        raise LinprobeError(
+            f"{out} holds {names} with other settings ({what}); choose another --out{again}"
+        )
+    for folder in (out, *(out / name for name in mine)) if settings.overwrite else ():
+        prepare_folder(folder, overwrite=True)
+    with atomic_write(out / ASKED_JSON) as temporary:
+        temporary.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+
+
+def _asked(config: Figure5Config | Figure8Config) -> dict[str, Any]:
+    own = asdict(config)
+    every = {"figure": type(config).__name__, **own.pop("settings"), **own}
+    # As they are read back: JSON has no tuples.
+    found = to_json({key: value for key, value in every.items() if key not in _FREE})
+    assert isinstance(found, dict)
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LinprobeError(f"{path} can't be read ({error}); choose another --out") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _is_finished(settings: Settings, seed: int) -> bool:
+    folder = settings.out / f"seed{seed}"
+    if not (folder / JSON_NAME).exists():
+        return False
+    found = load_run(folder)
+    return found.complete and found.seed == seed
+
+
+def _within(on_event: OnEvent, seed: int, place: int, count: int) -> OnEvent:
+    """Events of one seed as events of all."""
+
+    def on_seed(event: Event) -> None:
+        fraction = (place + event.fraction) / count
+        on_event(replace(event, fraction=fraction, checkpoint=f"seed {seed}, {event.checkpoint}"))
+
+    return on_seed
+
+
+def _summarise(out: Path) -> tuple[RunRecord, ...]:
+    """Write seeds.csv of all complete runs in the folder, and figures from two runs on."""
+    runs = load_seeds(out)
+    save_seeds(runs, out)
+    for split in SPLITS if len(runs) > 1 else ():
+        comparison = compare([Curve(runs[0].protocol, runs, split)])
+        save_figure(draw_comparison(comparison), out / f"figure_seeds_{split}")
+    return runs

@@ -1,0 +1,295 @@
+"""Training of the figures' networks, batch by batch, from explicit generators."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from linprobe.activations.taps import inference_state
+from linprobe.experiments.networks import ConvNet, DeepMLP, Recipe
+from linprobe.runtime.errors import LinprobeError
+
+OptimizerName = Literal["sgd", "rmsprop", "adam"]
+OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
+
+OnBatch = Callable[[int, int, float], None]
+"""Called as ``on_batch(done, total, loss)`` now and then and at the end; loss in nats."""
+
+_REPORT_EVERY = 20
+
+
+@dataclass(frozen=True)
+class ConvNetTraining:
+    """How a recipe trains the convolutional network, by stochastic gradient descent.
+
+    Attributes:
+        batch_size: samples a minibatch.
+        penalty: factor of ``1/2 * sum of squares`` of the dense layers' weights and biases.
+        learning_rate: at the start; momentum is .9.
+        decay: factor of the learning rate, applied every `decay_batches` minibatches, or, where
+            that is None, whenever as many samples have been seen as are trained on.
+        num_train: the last this many of the training images are trained on.
+    """
+
+    batch_size: int
+    penalty: float
+    learning_rate: float
+    decay: float
+    decay_batches: int | None
+    num_train: int
+
+    def num_minibatches(self, num_images: int, epochs: int) -> int:
+        """Full minibatches in `epochs` epochs of the images that are trained on, at least 1."""
+        return max(1, epochs * min(num_images, self.num_train) // self.batch_size)
+
+    def learning_rate_at(self, step: int, num_samples: int) -> float:
+        """Learning rate of minibatch `step`, counted from 0."""
+        every = self.decay_batches
+        decays = step // every if every else step * self.batch_size // num_samples
+        return self.learning_rate * self.decay**decays
+
+
+CONVNET_TRAINING: dict[Recipe, ConvNetTraining] = {
+    # The TensorFlow tutorial: 5e-4 * l2_loss, with l2_loss = half the sum of squares.
+    "paper": ConvNetTraining(64, 5e-4, 0.01, 0.95, None, 55_000),
+    # Keras' l2(5e-4) has no half.
+    "course": ConvNetTraining(512, 1e-3, 0.01, 0.95, 50_000, 50_000),
+}
+
+
+@dataclass(frozen=True)
+class MLPTraining:
+    """How the deep network is trained.
+
+    Attributes:
+        optimizer: "sgd" (with `momentum`), "rmsprop" or "adam".
+        learning_rate: at the start.
+        momentum: of "sgd".
+        batch_size: samples a minibatch, drawn without replacement within an epoch.
+        decay: factor of the learning rate after each epoch of samples.
+    """
+
+    optimizer: OptimizerName = "adam"
+    learning_rate: float = 1e-4
+    momentum: float = 0.9
+    batch_size: int = 512
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            known = ", ".join(OPTIMIZERS)
+            raise LinprobeError(f"unknown optimizer {self.optimizer!r}; expected one of: {known}")
+        if not 0 < self.learning_rate < inf:
+            raise LinprobeError(
+                f"learning rate is {self.learning_rate}; expected a positive number"
+            )
+        if not 0 <= self.momentum < 1:
+            raise LinprobeError(f"momentum is {self.momentum}; expected 0 or more and below 1")
+        if self.batch_size < 1:
+            raise LinprobeError(f"batch size is {self.batch_size}; expected at least 1")
+        if not 0 < self.decay <= 1:
+            raise LinprobeError(f"decay is {self.decay}; expected more than 0 and at most 1")
+
+    def learning_rate_at(self, step: int, num_samples: int) -> float:
+        """Learning rate of minibatch `step`, counted from 0."""
+        return self.learning_rate * self.decay ** (step * self.batch_size // num_samples)
+
+
+def minibatches(num_samples: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless index batches (size,) int64; each epoch is a new random order of all samples.
+
+    An epoch's last batch is filled up from the next epoch, so every batch is full.
+
+    Args:
+        num_samples: in an epoch, at least 1.
+        size: of a batch.
+        generator: of the orders, on the CPU.
+    """
+    left = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(left) < size:
+            left = torch.cat([left, torch.randperm(num_samples, generator=generator)])
+        yield left[:size]
+        left = left[size:]
+
+
+def train_convnet(
+    network: ConvNet,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int = 10,
+    generator: torch.Generator,
+    on_batch: OnBatch | None = None,
+) -> int:
+    """Train in place by the network's recipe; ends in evaluation mode.
+
+    Args:
+        network: freshly initialised.
+        images: (n, 28, 28) uint8; by the recipe the first ones are left for validation.
+        labels: (n,) int64.
+        epochs: passes over the training part.
+        generator: of minibatches and dropout, on the CPU. The same one in the same state gives
+            the same network on a CPU with the same number of threads.
+        on_batch: progress.
+
+    Returns:
+        Number of minibatches trained.
+
+    Raises:
+        LinprobeError: No images, or not one label for each.
+    """
+    _check(images, labels)
+    how = CONVNET_TRAINING[network.recipe]
+    device = next(network.parameters()).device
+    images, labels = images[-how.num_train :].to(device), labels[-how.num_train :].to(device)
+    optimizer = _convnet_optimizer(network, how)
+    batches = minibatches(len(images), how.batch_size, generator)
+    total = how.num_minibatches(len(images), epochs)
+    # oneDNN's convolutions of channels-last tensors need no reordering on the way in and out.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train()
+    with _random_dropout(device, generator):
+        for step in range(total):
+            _set_learning_rate(optimizer, how.learning_rate_at(step, len(images)))
+            index = next(batches).to(device)
+            loss = _step(network, optimizer, network.preprocess(images[index]), labels[index])
+            if on_batch is not None and _is_report(step + 1, total):
+                on_batch(step + 1, total, float(loss))
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network.eval()
+    return total
+
+
+class MLPTrainer:
+    """Trains the deep network by a number of minibatches at a time.
+
+    Args:
+        network: trained in place, on its device.
+        images: (n, 28, 28) uint8.
+        labels: (n,) int64.
+        training: optimiser and its settings.
+        generator: of the minibatches, on the CPU.
+
+    Attributes:
+        num_minibatches: trained so far.
+
+    Raises:
+        LinprobeError: No images, or not one label for each.
+    """
+
+    def __init__(
+        self,
+        network: DeepMLP,
+        images: Tensor,
+        labels: Tensor,
+        training: MLPTraining,
+        generator: torch.Generator,
+    ) -> None:
+        _check(images, labels)
+        self.network, self.training = network, training
+        self.num_minibatches = 0
+        device = next(network.parameters()).device
+        self._images, self._labels = images.to(device), labels.to(device)
+        self._optimizer = _mlp_optimizer(network, training)
+        self._batches = minibatches(len(images), training.batch_size, generator)
+
+    def advance(self, num_minibatches: int, on_batch: OnBatch | None = None) -> None:
+        """Train `num_minibatches` more; optimiser state and sample order go on from before."""
+        self.network.train()
+        for done in range(1, num_minibatches + 1):
+            index = next(self._batches).to(self._images.device)
+            inputs = self.network.preprocess(self._images[index])
+            rate = self.training.learning_rate_at(self.num_minibatches, len(self._images))
+            _set_learning_rate(self._optimizer, rate)
+            loss = _step(self.network, self._optimizer, inputs, self._labels[index])
+            self.num_minibatches += 1
+            if on_batch is not None and _is_report(done, num_minibatches):
+                on_batch(done, num_minibatches, float(loss))
+        self.network.eval()
+
+
+def network_error_rate(
+    network: ConvNet | DeepMLP, images: Tensor, labels: Tensor, *, batch_size: int = 500
+) -> float:
+    """Fraction of wrong predictions on uint8 images (n, 28, 28) with labels (n,) int64.
+
+    Raises:
+        LinprobeError: No images, or not one label for each.
+    """
+    _check(images, labels)
+    device = next(network.parameters()).device
+    wrong = 0
+    with inference_state(network):
+        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            prediction = network(network.preprocess(x.to(device))).argmax(1).cpu()
+            wrong += int((prediction != y.cpu()).sum())
+    return wrong / len(labels)
+
+
+def _convnet_optimizer(network: ConvNet, how: ConvNetTraining) -> torch.optim.Optimizer:
+    dense = [*network.fc1.parameters(), *network.logits.parameters()]
+    convolutions = [*network.conv1.parameters(), *network.conv2.parameters()]
+    # Weight decay p adds p * theta to the gradient: the gradient of p / 2 * ||theta||^2.
+    groups: list[dict[str, Any]] = [
+        {"params": convolutions},
+        {"params": dense, "weight_decay": how.penalty},
+    ]
+    return torch.optim.SGD(groups, lr=how.learning_rate, momentum=0.9, fused=True)
+
+
+def _mlp_optimizer(network: nn.Module, training: MLPTraining) -> torch.optim.Optimizer:
+    parameters = list(network.parameters())
+    lr = training.learning_rate
+    # One call for all of a deep network's many small tensors; RMSprop has no fused form.
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=training.momentum, fused=True)
+    if training.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=lr, foreach=True)
+    return torch.optim.Adam(parameters, lr=lr, fused=True)
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+@contextmanager
+def _random_dropout(device: torch.device, generator: torch.Generator) -> Iterator[None]:
+    """Dropout takes the global random numbers: seed them from `generator`, then put them back."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        # Not torch.manual_seed, which seeds every GPU there is.
+        if gpus:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor
+) -> Tensor:
+    optimizer.zero_grad()
+    loss = nn.functional.cross_entropy(network(inputs), labels)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def _is_report(done: int, total: int) -> bool:
+    return done % _REPORT_EVERY == 0 or done == total
+
+
+def _check(images: Tensor, labels: Tensor) -> None:
+    if len(images) == 0 or len(images) != len(labels):
+        raise LinprobeError(
+            f"there are {len(images)} images and {len(labels)} labels; expected one label for "
+            "each of at least one image"
+        )

@@ -1,0 +1,1 @@
+"""Estimators and networks of other libraries."""

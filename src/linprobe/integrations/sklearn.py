@@ -1,0 +1,286 @@
+"""A scikit-learn classifier whose fit ends with a certificate: logistic regression, solved.
+
+For features ``x_i`` in R^D, labels ``y_i`` of K classes and sample weights ``s_i`` (class weights
+multiplied in) of sum S, `CertifiedLogisticRegression` minimises what scikit-learn's
+``LogisticRegression(C=1 / (S * l2))`` minimises, divided by ``C * S``:
+
+    P(w, b) = 1/S sum_i s_i loss(w x_i + b, y_i) + l2/2 ||w||_F^2
+
+with ``coef_`` w and ``intercept_`` b, which is not penalised. For K > 2 the loss is softmax
+cross-entropy and w is (K, D). For K = 2 it is the logistic loss and w is (1, D): the softmax
+problem with rows ``-w/2`` and ``w/2`` and the penalty doubled, because ``||W||_F^2`` of those
+rows is ``||w||^2 / 2`` and the best softmax weight for a given difference of rows is that one.
+So K = 2 is solved and certified as softmax regression with ``2 * l2``.
+"""
+
+import warnings
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from linprobe.core.certificate import Certificate, certify, float64_logits
+from linprobe.core.linalg import backproject
+from linprobe.core.problem import SoftmaxRegression, Standardisation
+from linprobe.core.solvers.base import Point, Status
+from linprobe.core.solvers.model import NewtonOptions
+from linprobe.core.solvers.newton import SubsampledNewton
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils import check_random_state
+    from sklearn.utils.class_weight import compute_class_weight
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        "linprobe.integrations.sklearn needs scikit-learn 1.7 or later: pip install "
+        "'linprobe[sklearn]'"
+    ) from error
+
+Array = NDArray[np.float64]
+
+
+class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Logistic or softmax regression with a proven bound on its distance from the optimum.
+
+    Args:
+        l2: the penalty of the module's P, > 0. ``LogisticRegression(C=1 / (S * l2))`` has the
+            same optimum, S being the number of samples or the sum of their weights; the fitted
+            `C_` is that number.
+        tol: duality gap (nats) at which the fit counts as solved. The weights are then within
+            ``sqrt(2 * tol / l2)`` of the optimum's.
+        max_passes: passes over the data before the fit gives up with a ConvergenceWarning.
+        standardize: state the penalty for features that are centred and divided by one number,
+            so that their mean squared length is 1, which makes `l2` comparable between layers
+            (as in `linprobe.fit_probe`). `coef_` and `intercept_` take raw features either way.
+        class_weight: None, "balanced", or a dict of class to weight, as in scikit-learn.
+        random_state: of the solver's row samples, which change the way to the optimum only.
+
+    Attributes:
+        classes_: (K,) labels in sorted order.
+        coef_: (1, D) for two classes, else (K, D), float64.
+        intercept_: (1,) or (K,); -inf for a class whose samples all have weight zero.
+        duality_gap_: certified bound of P(coef_, intercept_) - P* in nats.
+        objective_: P(coef_, intercept_) in nats.
+        status_: "converged", "max_passes_reached" or "precision_limit".
+        n_iter_: steps of the solver.
+        num_passes_: passes over the data.
+        C_: see `l2`; for standardised features where `standardize` is set.
+        n_features_in_: D.
+    """
+
+    def __init__(
+        self,
+        l2: float = 1e-3,
+        *,
+        tol: float = 1e-10,
+        max_passes: int = 1000,
+        standardize: bool = False,
+        class_weight: dict[Any, float] | str | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.l2 = l2
+        self.tol = tol
+        self.max_passes = max_passes
+        self.standardize = standardize
+        self.class_weight = class_weight
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Solve and certify.
+
+        Args:
+            X: (n_samples, n_features), dense and finite.
+            y: (n_samples,) labels of any type that scikit-learn takes.
+            sample_weight: (n_samples,), non-negative; a whole number is as good as that many
+                copies of the sample.
+
+        Raises:
+            ValueError: Parameters or data that cannot be used, or fewer than two classes.
+        """
+        self._check_parameters()
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, copy=True, ensure_non_negative=True
+        )
+        self._apply_class_weight(weight, y)
+        used = weight > 0
+        present, compact = np.unique(labels[used], return_inverse=True)
+        if len(present) < 2:
+            raise ValueError(
+                f"the samples of positive weight are all of one class, {self.classes_[present]}; "
+                "expected samples of two classes or more"
+            )
+        self.C_ = 1 / (float(weight.sum()) * self.l2)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        data = _Data.of(X[used], compact, weight[used], len(present))
+        l2 = data.softmax_l2(float(self.l2), standardize=self.standardize)
+        fit = _solve(data, l2, self.tol, self.max_passes, seed)
+        self._keep(data, present, fit)
+        return self
+
+    def decision_function(self, X: Any) -> Array:
+        """Logits: (n_samples,), positive for ``classes_[1]``, for two classes; else (n, K)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        logits: Array = X @ self.coef_.T + self.intercept_
+        return logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The likeliest class of each sample: (n_samples,)."""
+        logits = self.decision_function(X)
+        index = (logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(1)
+        predicted: NDArray[Any] = self.classes_[index]
+        return predicted
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Log-probabilities (n_samples, K) in the order of `classes_`."""
+        logits = self.decision_function(X)
+        if logits.ndim == 1:
+            return -np.logaddexp(0, np.stack([logits, -logits], axis=1))
+        shifted = logits - logits.max(1, keepdims=True)
+        log_proba: Array = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        return log_proba
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities (n_samples, K) in the order of `classes_`."""
+        return np.exp(self.predict_log_proba(X))
+
+    def _check_parameters(self) -> None:
+        for name in ("l2", "tol", "max_passes"):
+            value = getattr(self, name)
+            if not value > 0 or not np.isfinite(value):
+                raise ValueError(f"{name} is {value!r}; expected a positive number")
+
+    def _apply_class_weight(self, weight: Array, y: NDArray[Any]) -> None:
+        """Multiply the weight of each sample by that of its class, in place."""
+        kept = weight > 0  # "balanced" counts no class that has no mass
+        if self.class_weight is None or not kept.any():
+            return
+        classes, labels = np.unique(y[kept], return_inverse=True)
+        weight[kept] *= compute_class_weight(
+            self.class_weight, classes=classes, y=y[kept], sample_weight=weight[kept]
+        )[labels]
+
+    def _keep(self, data: "_Data", present: NDArray[np.intp], fit: "_Fit") -> None:
+        weight, bias = data.standardisation.to_raw(fit.weight, fit.bias)
+        coef = np.zeros((len(self.classes_), weight.shape[1]))
+        intercept = np.full(len(self.classes_), -np.inf)
+        coef[present], intercept[present] = weight.numpy(), bias.numpy()
+        if len(self.classes_) == 2:
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        self.coef_, self.intercept_ = coef, intercept
+        self.duality_gap_ = fit.certificate.duality_gap
+        self.objective_ = fit.certificate.objective
+        self.status_, self.n_iter_, self.num_passes_ = str(fit.status), fit.num_steps, fit.passes
+        if fit.status is not Status.CONVERGED:
+            warnings.warn(
+                f"{self.status_}: the duality gap is {self.duality_gap_:.1e} nats, tol "
+                f"{self.tol:.1e}; raise tol, l2 or max_passes, or scale the features",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+
+class _Data(NamedTuple):
+    """Samples of positive weight, their classes numbered without gaps.
+
+    Attributes:
+        raw: (n, D) features as given.
+        features: standardised, with weighted mean 0 and weighted mean squared length 1.
+        labels: (n,) int64.
+        sample_weight: (n,) float64.
+        standardisation: from `raw` to `features`.
+        num_classes: K.
+    """
+
+    raw: Tensor
+    features: Tensor
+    labels: Tensor
+    sample_weight: Tensor
+    standardisation: Standardisation
+    num_classes: int
+
+    @classmethod
+    def of(
+        cls, features: Array, labels: NDArray[np.intp], weight: Array, num_classes: int
+    ) -> "_Data":
+        raw, s = torch.from_numpy(features), torch.from_numpy(weight)
+        x = raw.clone()
+        rough = Standardisation.fit_(x)  # of equal weights: brings any scale near 1
+        # What equals copies of samples in P should also take the same way to its minimum.
+        share = (s / s.sum()).to(x.dtype)
+        mean = backproject(share[None], x)[0]
+        x -= mean
+        square = float(share.double() @ torch.linalg.vector_norm(x, dim=1).double().square())
+        unit = square**-0.5 if square > 0 else 1.0
+        x *= unit
+        standardisation = Standardisation(
+            rough.mean + mean.double() / rough.scale, rough.scale * unit
+        )
+        y = torch.from_numpy(labels).long()
+        return cls(raw, x, y, s, standardisation, num_classes)
+
+    def softmax_l2(self, l2: float, *, standardize: bool) -> float:
+        """The penalty of the softmax problem on `features` that is the one asked for."""
+        twice = 2 if self.num_classes == 2 else 1
+        return twice * l2 * (1.0 if standardize else self.standardisation.scale**2)
+
+    def in_float64(self) -> Tensor:
+        """The standardised features, exactly."""
+        return (self.raw.double() - self.standardisation.mean) * self.standardisation.scale
+
+
+class _Fit(NamedTuple):
+    """A weight (K, D), whose rows sum to zero, its bias, and what is known of them."""
+
+    weight: Tensor
+    bias: Tensor
+    certificate: Certificate
+    status: Status
+    num_steps: int
+    passes: float
+
+
+def _solve(data: _Data, l2: float, tol: float, max_passes: float, seed: int) -> _Fit:
+    """Solve in the precision of the features and, where that is not enough, in float64."""
+    fit = _attempt(data, data.features, (), l2, tol, max_passes, seed)
+    if fit.status is not Status.PRECISION_LIMIT or data.features.dtype == torch.float64:
+        return fit
+    x = data.in_float64()
+    start = Point(fit.weight, fit.bias, float64_logits(x, fit.weight))
+    again = _attempt(data, x, (start,), l2, tol, max_passes - fit.passes, seed)
+    steps, passes = fit.num_steps + again.num_steps, fit.passes + again.passes
+    return again._replace(num_steps=steps, passes=passes)
+
+
+def _attempt(
+    data: _Data,
+    features: Tensor,
+    starts: tuple[Point, ...],
+    l2: float,
+    tol: float,
+    max_passes: float,
+    seed: int,
+) -> _Fit:
+    y, s = data.labels, data.sample_weight
+    problem = SoftmaxRegression(features, y, data.num_classes, s)
+    solver = SubsampledNewton(problem, NewtonOptions(seed=seed))
+    solution = solver.solve(l2, tol=tol, max_passes=max_passes, starts=starts)
+    weight, bias = solution.point.weight, solution.point.bias
+    weight = weight - weight.mean(0)  # changes no probability and lessens the penalty
+    certificate = certify(
+        *(data.raw, y, weight, bias, l2), sample_weight=s, standardisation=data.standardisation
+    )
+    status = solution.status
+    if certificate.duality_gap <= tol:
+        status = Status.CONVERGED
+    elif status is Status.CONVERGED:
+        status = Status.PRECISION_LIMIT  # the solver saw less than the certificate
+    return _Fit(weight, bias, certificate, status, solution.num_steps, solution.num_passes)

@@ -1,0 +1,1 @@
+"""The engine: extract, fit, certify, evaluate and record, layer by layer."""

@@ -1,0 +1,1 @@
+"""Kinds of probe: from features and labels to a fitted probe."""

@@ -1,0 +1,118 @@
+"""Records of what stands beside a probe's error rate: evaluation, steps along the depth, controls.
+
+Like all records of a run they mirror ``results.json``; `linprobe.records.schema` holds them. A run
+without them is valid, and so is a file from before there were any.
+"""
+
+from dataclasses import dataclass
+
+FALLS, RISES, UNDECIDED = "falls", "rises", "can't tell"
+CONTROLS = (
+    *("shuffled_labels", "control_task", "untrained"),
+    *("random_features", "input", "majority"),
+)
+"""Names of `ControlRecord`."""
+
+
+@dataclass(frozen=True)
+class OnlineCode:
+    """Minimum description length of the training labels given the features.
+
+    Attributes:
+        bits: length of the online code, all blocks together.
+        uniform_bits: n log2 K, the length without any probe.
+        compression: ``uniform_bits / bits``.
+        blocks: samples and bits of each block, in the order of transmission.
+    """
+
+    bits: float
+    uniform_bits: float
+    compression: float
+    blocks: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a probe's probabilities on the test split show.
+
+    Attributes:
+        num_test: test samples.
+        confusion: counts, (n_classes, n_classes): a row a true class, a column a predicted one.
+        per_class_error_rate: of each true class; None for a class without test samples.
+        ece: expected calibration error.
+        brier: mean squared distance of the probabilities to the label, summed over classes.
+        top_k_error_rate: k, as text, to the share of samples whose label is not among the k
+            most probable classes.
+        auroc: area under the ROC curve; None unless there are two classes.
+        v_information_bits: what the features tell a linear probe about the labels.
+        prior_entropy_bits: what there is to tell, by the training labels' frequencies.
+        mdl: the online code of the training labels; None: not computed.
+        optimum_error_interval: holds the test error rate of the exact optimum; None: unknown.
+        num_undecided: test samples of which the certificate can't tell whether the exact optimum
+            classifies them correctly; None: unknown.
+    """
+
+    num_test: int
+    confusion: tuple[tuple[int, ...], ...]
+    per_class_error_rate: tuple[float | None, ...]
+    ece: float
+    brier: float
+    top_k_error_rate: dict[str, float]
+    auroc: float | None
+    v_information_bits: float
+    prior_entropy_bits: float
+    mdl: OnlineCode | None = None
+    optimum_error_interval: tuple[float, float] | None = None
+    num_undecided: int | None = None
+
+
+@dataclass(frozen=True)
+class DepthStep:
+    """Whether the test error changes from one probe point to the next, on the same samples.
+
+    Attributes:
+        from_layer: the earlier probe point.
+        to_layer: the one after it.
+        num_fixed: samples wrong at the first and right at the second.
+        num_broken: samples right at the first and wrong at the second.
+        p_value: of the exact McNemar test, two-sided.
+        p_holm: adjusted for all steps of the checkpoint.
+        verdict: "falls", "rises" or "can't tell".
+    """
+
+    from_layer: str
+    to_layer: str
+    num_fixed: int
+    num_broken: int
+    p_value: float
+    p_holm: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class ControlRecord:
+    """One probe, or rule, that a curve is to be compared with.
+
+    Attributes:
+        name: one of `CONTROLS`.
+        layer: the probe point that it belongs to; None: one value for all of them.
+        repeat: number of the draw, from 0.
+        seed: of the draw; None: nothing was drawn.
+        test_error_rate: of the control, on its own labels where it has such.
+        test_error_ci95: Wilson interval of it.
+        l2: penalty chosen on held-out samples, as for the probe itself.
+        duality_gap: certified, nats.
+        status: of the control's probe; None: no probe was fitted.
+        selectivity: accuracy of the probe minus that of the control (Hewitt & Liang 2019).
+    """
+
+    name: str
+    layer: str | None
+    repeat: int
+    seed: int | None
+    test_error_rate: float
+    test_error_ci95: tuple[float, float]
+    l2: float | None = None
+    duality_gap: float | None = None
+    status: str | None = None
+    selectivity: float | None = None

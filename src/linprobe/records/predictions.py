@@ -1,0 +1,100 @@
+"""What each probe of a checkpoint predicts on the test split, kept so that probes can be compared.
+
+One file a checkpoint, ``RUN/predictions/CHECKPOINT.safetensors``, with ``labels`` (n_test,) int16,
+``LAYER.predicted`` (n_test,) uint8, or int16 for more than 256 classes, and
+``LAYER.own_log_probability`` (n_test,) float32: the logarithm (nats) of the probability that the
+probe gives to each sample's own label.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.files import atomic_write
+
+FOLDER = "predictions"
+
+_PREDICTED, _LOG_PROBABILITY = ".predicted", ".own_log_probability"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of one probe on the test split.
+
+    Attributes:
+        predicted: (n_test,) int64, most probable classes.
+        own_log_probability: (n_test,) float32, nats; minus infinity for a label whose class has
+            no training sample.
+    """
+
+    predicted: Tensor
+    own_log_probability: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor) -> "Predictions":
+        """From logits (n_classes, n_test) and labels (n_test,) int64; kept on the CPU."""
+        own = logits.log_softmax(0).gather(0, labels[None])[0]
+        return cls(logits.argmax(0).cpu(), own.float().cpu())
+
+
+def save_predictions(
+    run: Path, checkpoint: str, labels: Tensor, layers: Mapping[str, Predictions]
+) -> Path:
+    """Write one checkpoint's predictions below the folder of its run.
+
+    Returns:
+        The file written.
+    """
+    largest = max([int(labels.max()), *(int(p.predicted.max()) for p in layers.values())])
+    dtype = torch.uint8 if largest < 256 else torch.int16
+    tensors = {"labels": labels.cpu().to(torch.int16)}
+    for layer, predictions in layers.items():
+        tensors[layer + _PREDICTED] = predictions.predicted.to(dtype)
+        tensors[layer + _LOG_PROBABILITY] = predictions.own_log_probability.contiguous()
+    path = _path(run, checkpoint)
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary)
+    return path
+
+
+def load_predictions(run: Path, checkpoint: str) -> tuple[Tensor, dict[str, Predictions]]:
+    """Read what `save_predictions` wrote.
+
+    Args:
+        run: the run's folder.
+        checkpoint: its name.
+
+    Returns:
+        Labels (n_test,) int64, and the predictions of each layer, in order of names.
+
+    Raises:
+        LinprobeError: No such file, or a damaged one.
+    """
+    path = _path(Path(run), checkpoint)
+    try:
+        tensors = load_file(path)
+    except OSError as error:
+        raise LinprobeError(
+            f"{path} can't be read ({error.strerror or error}); expected a checkpoint of a run "
+            "that keeps predictions: make the run again"
+        ) from error
+    except SafetensorError as error:
+        raise LinprobeError(f"{path} is damaged ({error}); make the run again") from error
+    names = [name.removesuffix(_PREDICTED) for name in tensors if name.endswith(_PREDICTED)]
+    layers = {
+        name: Predictions(
+            tensors[name + _PREDICTED].to(torch.int64), tensors[name + _LOG_PROBABILITY]
+        )
+        for name in names
+    }
+    return tensors["labels"].to(torch.int64), layers
+
+
+def _path(run: Path, checkpoint: str) -> Path:
+    return run / FOLDER / f"{checkpoint}.safetensors"

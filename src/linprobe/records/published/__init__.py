@@ -1,0 +1,105 @@
+"""Numbers of the paper's Figures 5 and 8, as far as they are published, as package data."""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal, get_args
+
+from linprobe.records.schema import RunRecord, Split
+from linprobe.runtime.errors import LinprobeError
+
+Reading = Literal["layer", "input"]
+READINGS: tuple[Reading, ...] = get_args(Reading)
+"""What bar i of Figure 8 stands for, whose axis doesn't say: hidden layer i+1, with the logits as
+the last bar ("layer", which puts the skip connection where the bars fall), or the output of layer
+i with the input as bar 0 ("input")."""
+
+_EXPERIMENTS = ("fig5", "fig8")
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published error rates of one figure.
+
+    Attributes:
+        experiment: "fig5" or "fig8".
+        source: where they stand.
+        quantity: what the source calls them.
+        split: of the error rates, "train" or "test".
+        dataset: that the network was trained on.
+        precision: how far a rate can be off by being read or rounded.
+        depth: hidden layers of the network; None: there is but one such network.
+        rates: by training minibatches, by reading and by layer; fractions.
+    """
+
+    experiment: str
+    source: str
+    quantity: str
+    split: Split
+    dataset: str
+    precision: float
+    depth: int | None
+    rates: dict[int, dict[str, dict[str, float]]]
+
+    @property
+    def readings(self) -> tuple[str, ...]:
+        """The readings that there are: one where the source names its layers."""
+        return tuple(next(iter(self.rates.values())))
+
+    def check(self, run: RunRecord) -> None:
+        """Make sure that a run can be compared with these numbers.
+
+        Raises:
+            LinprobeError: It is of another experiment, data set or depth.
+        """
+        depth = run.config.get("depth")
+        if self.depth is not None and depth != self.depth:
+            raise LinprobeError(
+                f"--published knows the network of {self.depth} layers, but a run has "
+                f"{depth}; leave --published out, or run `linprobe reproduce {self.experiment} "
+                f"--depth {self.depth}`"
+            )
+        if run.dataset.get("name") != self.dataset:
+            raise LinprobeError(
+                f"the published numbers are of {self.dataset}, but a run is of "
+                f"{run.dataset.get('name')}; leave --published out"
+            )
+
+
+def load_published(experiment: str) -> Published:
+    """What is published of an experiment.
+
+    Raises:
+        LinprobeError: Nothing is.
+    """
+    if experiment not in _EXPERIMENTS:
+        raise LinprobeError(
+            f"there are no published numbers of {experiment!r}; expected runs of fig5 or fig8"
+        )
+    file = files("linprobe.records.published") / f"{experiment}.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return Published(
+        experiment=content["experiment"],
+        source=content["source"],
+        quantity=content["quantity"],
+        split=content["split"],
+        dataset=content["dataset"],
+        precision=content["precision"],
+        depth=content.get("depth"),
+        rates=_rates(content),
+    )
+
+
+def _rates(content: dict[str, Any]) -> dict[int, dict[str, dict[str, float]]]:
+    named = {int(step): {"layer": rates} for step, rates in content.get("values", {}).items()}
+    return named | {int(step): _read(bars) for step, bars in content.get("bars", {}).items()}
+
+
+def _read(bars: list[float]) -> dict[str, dict[str, float]]:
+    """The bars by layer, in both readings."""
+    depth = len(bars) - 1
+    hidden = [f"layer{number}" for number in range(1, depth + 1)]
+    return {
+        "layer": dict(zip([*hidden, "logits"], bars, strict=True)),
+        "input": dict(zip(["input", *hidden], bars, strict=True)),
+    }

@@ -1,0 +1,233 @@
+"""What the command line shows: progress while a run goes on, and its tables at the end."""
+
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Column, Table
+
+from linprobe.records.curves import Curve, Point
+from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
+from linprobe.records.seeds import seed_words
+from linprobe.report import wording
+from linprobe.runtime.progress import Event, OnEvent
+
+_WIDTH = 110  # where the output is a file, which has none
+_MAX_DETAILED = 20
+_LEAST_FRACTION = 0.01
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that doesn't squeeze tables into 80 columns when writing to a file."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDTH)
+
+
+@contextlib.contextmanager
+def show_progress(console: Console) -> Iterator[OnEvent]:
+    """Show events until the block ends: a live bar in a terminal, else a line a milestone.
+
+    Yields:
+        The receiver of events.
+    """
+    started = time.perf_counter()
+    if not console.is_terminal:
+        yield lambda event: _print_milestone(console, event, started)
+        return
+    columns = (
+        BarColumn(bar_width=12),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+    )
+    with Progress(*columns, console=console, expand=True) as progress:
+        task = progress.add_task("starting", total=1.0, left="")
+
+        def on_event(event: Event) -> None:
+            if event.milestone:
+                progress.console.print(escape(_headline(event)))
+            progress.update(
+                task,
+                completed=event.fraction,
+                description=escape(_headline(event)),
+                left=time_left(event.fraction, time.perf_counter() - started),
+            )
+
+        yield on_event
+
+
+def time_left(fraction: float, elapsed: float) -> str:
+    """Words for the time that the rest will take at the pace so far; "" while that is a guess."""
+    if fraction < _LEAST_FRACTION or fraction >= 1:
+        return ""
+    return f"about {duration(elapsed * (1 - fraction) / fraction)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "8 s", "3 min 20 s", "1 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def print_summary(console: Console, run: RunRecord, folder: object = None) -> None:
+    """Print what a run found, how sure it is of it, how long it took and where it was written.
+
+    A network of many layers gets one table of error rates; a smaller one a table a checkpoint
+    with everything.
+    """
+    if max((len(item.probes) for item in run.checkpoints), default=0) <= _MAX_DETAILED:
+        for checkpoint in run.checkpoints:
+            console.print(_detailed(checkpoint, wording.passes(run)))
+    else:
+        console.print(_overview(run))
+    for line in summary_lines(run, folder):
+        print_sentence(console, line)
+
+
+def print_sentence(console: Console, text: str) -> None:
+    """Print a line of text as it is: broken between words in a terminal, and never in a file."""
+    console.print(text, markup=False, soft_wrap=not console.is_terminal)
+
+
+def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
+    """The sentences below the tables."""
+    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
+    unsolved = [probe for probe in probes if probe.standing == "failed"]
+    gaps = [p.duality_gap for p in probes if math.isfinite(p.duality_gap)]
+    largest = f"; largest duality gap {max(gaps):.1e} nats" if gaps else ""
+    if run.protocol == "sgd":
+        yield wording.as_trained_summary(probes)
+        ends = Counter(probe.status for probe in probes)
+        yield "Ends: " + ", ".join(f"{status} {count}" for status, count in ends.items()) + "."
+    else:
+        yield f"{len(probes) - len(unsolved)} of {len(probes)} probes converged{largest}."
+    if unsolved:
+        reasons = sorted({probe.status for probe in unsolved})
+        yield f"NOT converged: {len(unsolved)} probes ({', '.join(reasons)}); marked *."
+    at_edge = sum(probe.l2_at_edge for probe in probes)
+    if at_edge:
+        yield f"The chosen l2 stands at an end of the path for {at_edge} probes."
+    rounded = sum(probe.rounded for probe in probes)
+    if rounded:
+        yield (
+            f"At {rounded} probes the activations vary little beyond their own rounding: with "
+            "--float64 fig8 probes what lies below it."
+        )
+    stages = ", ".join(f"{name} {duration(spent)}" for name, spent in run.stages.items())
+    memory = run.peak_rss_bytes / 2**30
+    yield f"Time {duration(run.seconds)} ({stages}); peak memory {memory:.1f} GiB."
+    if run.quick:
+        samples = run.dataset.get("num_train", 0)
+        yield (
+            f"QUICK RUN on {samples:,} training samples: it shows that all works; "
+            "it is not a result."
+        )
+    if folder is not None:
+        yield f"Written to {folder}"
+
+
+def print_seeds(console: Console, runs: Sequence[RunRecord], folder: object) -> None:
+    """Print mean and range of the test error over runs that differ in their seed alone."""
+    table = plain_table("test error: mean and range")
+    for checkpoint in runs[0].checkpoints:
+        table.add_column(f"{checkpoint.name}\nmean", justify="right")
+        table.add_column("\nrange", justify="right")
+    curve = Curve("", tuple(runs), "test")
+    points = [curve.points(name) for name in curve.names()]
+    for layer in dict.fromkeys(layer for found in points for layer in found):
+        cells = [_mean_and_range(found.get(layer)) for found in points]
+        table.add_row(escape(layer), *(cell for pair in cells for cell in pair))
+    console.print(table)
+    count, seeds = len(runs), seed_words(runs)
+    console.print(f"Mean of n = {count}, {seeds}; the range is from the least to the largest.")
+    for run in runs:
+        line = next(iter(summary_lines(run)))
+        console.print(f"seed {run.seed}: {line}", soft_wrap=True)
+    if runs[0].quick:
+        console.print("QUICK RUN: it shows that all works; it is not a result.")
+    console.print(escape(f"Written to {folder}"), soft_wrap=True)
+
+
+def _mean_and_range(point: Point | None) -> tuple[str, str]:
+    if point is None:
+        return "", ""
+    error, sure = point.error, "" if point.converged else " *"
+    return f"{error.mean:.4f}{sure}", f"{error.low:.4f}-{error.high:.4f}"
+
+
+def _print_milestone(console: Console, event: Event, started: float) -> None:
+    if event.milestone:
+        left = time_left(event.fraction, time.perf_counter() - started)
+        line = f"[{event.fraction:4.0%}] {_headline(event)}" + (f" ({left})" if left else "")
+        console.print(escape(line), soft_wrap=True)
+
+
+def _headline(event: Event) -> str:
+    return f"{event.checkpoint}: {event.text}"
+
+
+def _detailed(checkpoint: CheckpointRecord, passes: str) -> Table:
+    error = checkpoint.network_test_error_rate
+    title = checkpoint.name
+    if math.isfinite(error):
+        title += f": {checkpoint.step:,} minibatches, network test error {error:.4f}"
+    table = plain_table(title)
+    for name in ("width", "l2", "train", "test", "95 % interval", "gap", passes, "seconds"):
+        table.add_column(name, justify="right")
+    for probe in checkpoint.probes:
+        low, high = probe.test_error_ci95
+        table.add_row(
+            escape(probe.layer),
+            f"{probe.num_features:,}",
+            f"{probe.l2:.0e}",
+            f"{probe.train_error_rate:.4f}",
+            _test_error(probe),
+            f"{low:.4f}-{high:.4f}",
+            f"{probe.duality_gap:.1e}",
+            f"{probe.num_passes:.0f}",
+            f"{probe.seconds:.1f}",
+        )
+    return table
+
+
+def _overview(run: RunRecord) -> Table:
+    table = plain_table("error rates of the probes" + wording.protocol(run))
+    for checkpoint in run.checkpoints:
+        table.add_column(f"{checkpoint.name}\ntest", justify="right")
+        table.add_column("\ntrain", justify="right")
+    places = {p.layer: None for checkpoint in run.checkpoints for p in checkpoint.probes}
+    found = [{p.layer: p for p in checkpoint.probes} for checkpoint in run.checkpoints]
+    for layer in places:
+        cells: list[str] = []
+        for probes in found:
+            probe = probes.get(layer)
+            cells += (_test_error(probe), f"{probe.train_error_rate:.4f}") if probe else ("", "")
+        table.add_row(escape(layer), *cells)
+    return table
+
+
+def plain_table(title: str, first: str = "layer") -> Table:
+    """An empty table that is narrow enough for 80 columns, with its first column."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=0,
+    )
+    table.add_column(first, overflow="fold")
+    return table
+
+
+def _test_error(probe: ProbeRecord) -> str:
+    return f"{probe.test_error_rate:.4f}" + (" *" if probe.standing == "failed" else "")

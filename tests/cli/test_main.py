@@ -1,0 +1,315 @@
+"""The command line from outside: exit codes, one-line errors, and a run from end to end."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import linprobe
+from linprobe.cli import main as cli
+from linprobe.data import load
+from linprobe.evaluation.controls import ControlConfig
+from linprobe.experiments import figure5, figure8
+from linprobe.experiments import settings as common
+from linprobe.experiments.networks import NEGATIVE_SLOPE
+from linprobe.experiments.training import MLPTraining
+from linprobe.records.schema import load_run
+from linprobe.runtime.errors import LinprobeError
+from tests.support.records import checkpoint_record, run_record
+from tests.support.tiny import tiny_dataset
+
+
+def run_python(code, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100", **environment},
+        timeout=300,
+    )
+
+
+MAIN = "import sys; from linprobe.cli.main import main; sys.exit(main())"
+
+
+def error_line(capsys):
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("linprobe: ")
+    return captured.err
+
+
+@pytest.fixture
+def no_run(monkeypatch):
+    """Both experiments record how they are called and give a made-up record."""
+    calls = []
+
+    def run(config, on_event):
+        calls.append((config, torch.get_num_threads()))
+        return run_record(checkpoint_record([0.1, 0.2]))
+
+    monkeypatch.setattr(figure5, "run", run)
+    monkeypatch.setattr(figure8, "run", run)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--help"], ["--version"], ["reproduce", "--help"], ["reproduce", "fig5", "--help"]),
+        *(["report", "--help"], ["plot", "--help"], ["show", "--help"], ["compare", "--help"]),
+    ],
+)
+def test_help_and_version_do_not_load_torch(arguments):
+    code = (
+        "import sys\nfrom linprobe.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "slow = {'torch', 'numpy', 'matplotlib', 'rich'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    done = run_python(code, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "linprobe" in done.stdout
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"linprobe {linprobe.__version__}\n"
+
+
+@pytest.mark.parametrize("module", ["linprobe", "linprobe.cli.main"])
+def test_modules_run_as_the_command(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "reproduce", "fig8", "--depth", "3"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("linprobe: argument --depth")
+
+
+@pytest.mark.parametrize("figure", ["fig5", "fig8"])
+def test_help_describes_every_option(figure, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", figure, "--help"])
+    text = capsys.readouterr().out
+    options = "--out --seed --threads --device --data-dir --dataset --quick --overwrite --seeds"
+    options += " --protocol --epochs"
+    own = {
+        "fig5": "--recipe",
+        "fig8": "--depth --float64 --optimizer --learning-rate --batch-size --momentum --slope",
+    }
+    for option in [*options.split(), *own[figure].split()]:
+        assert option in text
+
+
+def test_options_reach_figure5(no_run, tmp_path, capsys):
+    before = torch.get_num_threads()
+    arguments = (
+        f"reproduce fig5 --recipe course --dataset fashion-mnist --out {tmp_path} --seed 7 "
+        "--threads 1 --data-dir somewhere --quick --overwrite "
+        "--controls input,shuffled_labels,input --repeats 2 --mdl"
+    )
+    assert cli.main(arguments.split()) == 0
+    ((config, threads),) = no_run
+    assert config.recipe == "course"
+    assert threads == 1
+    assert torch.get_num_threads() == before
+    settings = config.settings
+    assert (settings.out, settings.dataset, settings.seed) == (tmp_path, "fashion-mnist", 7)
+    assert (settings.data_dir, settings.quick, settings.overwrite) == ("somewhere", True, True)
+    assert settings.controls == ControlConfig(("input", "shuffled_labels"), 2)
+    assert settings.mdl
+    output = capsys.readouterr().out
+    assert "2 of 2 probes converged" in output
+    assert f"Written to {tmp_path}" in output
+
+
+def test_defaults_and_depth_of_figure8(no_run):
+    assert cli.main(["reproduce", "fig8"]) == 0
+    assert cli.main(["reproduce", "fig8", "--depth", "30"]) == 0
+    (first, threads), (second, _) = no_run
+    assert (first.depth, second.depth) == (None, 30)
+    assert first.settings == common.Settings(Path("runs/fig8"))
+    assert threads == torch.get_num_threads()
+
+
+def test_protocol_and_epochs_reach_both_figures(no_run):
+    for arguments in ("fig5 --recipe course", "fig5 --epochs 3", "fig8", "fig8 --epochs 4"):
+        assert cli.main(["reproduce", *arguments.split(), "--protocol", "sgd"]) == 0
+    found = [config.settings.sgd for config, _ in no_run]
+    assert found == [
+        *(figure5.sgd_protocol("course"), figure5.sgd_protocol("paper", 3)),
+        *(figure8.sgd_protocol(), figure8.sgd_protocol(4)),
+    ]
+
+
+@pytest.mark.parametrize("figure", [figure5, figure8])
+def test_help_tells_the_usual_number_of_epochs(figure, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", f"fig{figure.__name__[-1]}", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"at most (default: {figure.PROBE_EPOCHS}; 5 with --quick)" in text
+    assert common.QUICK_PROBE_EPOCHS == 5
+
+
+def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
+    for arguments in (
+        "",
+        "--optimizer sgd --learning-rate 0.01 --momentum 0",
+        "--optimizer rmsprop --batch-size 64 --slope 0.3",
+    ):
+        assert cli.main(["reproduce", "fig8", *arguments.split()]) == 0
+    assert [config.training for config, _ in no_run] == [
+        MLPTraining(),
+        MLPTraining("sgd", 0.01, momentum=0.0),
+        MLPTraining("rmsprop", batch_size=64),
+    ]
+    assert [config.negative_slope for config, _ in no_run] == [NEGATIVE_SLOPE, NEGATIVE_SLOPE, 0.3]
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", "fig8", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--optimizer sgd --learning-rate 0.01, under which the deep network stays" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "required: COMMAND (see linprobe --help)"),
+        ("reproduce fig6", "invalid choice: 'fig6'"),
+        ("reproduce fig8 --controls input,x", "--controls: 'x' is no control; expected some of"),
+        ("reproduce fig8 --repeats 0", "--repeats: '0' given; expected a whole number from 1 on"),
+        ("reproduce fig5 --seed -1", "--seed: '-1' given; expected a whole number from 0 on"),
+        ("reproduce fig5 --seed 1.5", "--seed: '1.5' given; expected a whole number from 0 on"),
+        ("reproduce fig5 --threads 0", "--threads: '0' given; expected a whole number from 1 on"),
+        ("reproduce fig8 --depth 3", "--depth: '3' given; expected an even number of layers"),
+        ("reproduce fig8 --depth 0", "--depth: '0' given; expected an even number of layers"),
+        ("reproduce fig5 --depth 4", "unrecognized arguments: --depth 4"),
+        ("reproduce fig5 --device tpu", "--device: invalid choice: 'tpu'"),
+        ("reproduce fig5 --recipe mine", "--recipe: invalid choice: 'mine'"),
+        ("reproduce fig5 --dataset cifar", "--dataset: invalid choice: 'cifar'"),
+        ("reproduce fig5 --protocol mine", "--protocol: invalid choice: 'mine'"),
+        ("reproduce fig5 --epochs 3", "--epochs is for --protocol sgd; certified probes have no"),
+        ("reproduce fig8 --protocol sgd --epochs 0", "--epochs: '0' given; expected a whole"),
+        ("reproduce fig8 --protocol sgd --mdl", "protocol sgd has no controls, no mdl"),
+        ("reproduce fig5 --protocol sgd --controls input", "protocol sgd has no controls"),
+        ("reproduce fig5 --optimizer sgd", "unrecognized arguments: --optimizer sgd"),
+        ("reproduce fig8 --optimizer lbfgs", "--optimizer: invalid choice: 'lbfgs'"),
+        ("reproduce fig8 --slope 1.5", "--slope: '1.5' given; expected a number from 0 to 1"),
+        ("reproduce fig8 --learning-rate 0", "--learning-rate: '0' given; expected a positive"),
+        ("reproduce fig8 --learning-rate nan", "--learning-rate: 'nan' given; expected a positive"),
+        ("reproduce fig8 --learning-rate inf", "--learning-rate: 'inf' given; expected a positive"),
+        ("reproduce fig8 --learning-rate x", "--learning-rate: 'x' given; expected a positive"),
+        ("reproduce fig8 --batch-size 0", "--batch-size: '0' given; expected a whole number"),
+        ("reproduce fig8 --optimizer sgd --momentum 1", "--momentum: '1' given; expected a number"),
+        ("reproduce fig8 --momentum 0.5", "--momentum is for --optimizer sgd; adam has none"),
+    ],
+)
+def test_bad_arguments_give_one_line(arguments, message, no_run, capsys):
+    assert cli.main(arguments.split()) == 2
+    assert message in error_line(capsys)
+    assert no_run == []
+
+
+def test_missing_gpu_is_said_before_anything_is_computed(no_run, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cli.main(["reproduce", "fig5", "--device", "cuda", "--out", str(tmp_path / "x")]) == 2
+    assert "sees no CUDA device; use --device cpu" in error_line(capsys)
+    assert no_run == []
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("data loaded before the folder was checked")
+
+    monkeypatch.setattr(common, "load", refuse)
+
+
+@pytest.mark.parametrize("figure", ["fig5", "fig8"])
+def test_folders_are_checked_first(figure, no_data, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["reproduce", figure, "--out", str(tmp_path / "file")]) == 2
+    assert "can't write to" in error_line(capsys)
+    (tmp_path / "results.json").touch()
+    assert cli.main(["reproduce", figure, "--out", str(tmp_path)]) == 2
+    assert "already holds a run" in error_line(capsys)
+
+
+def failing(error):
+    def run(config, on_event):
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (LinprobeError("no such thing; try another"), 2, "linprobe: no such thing; try another"),
+        (KeyboardInterrupt(), 130, "linprobe: interrupted; files of finished checkpoints are kept"),
+        (ZeroDivisionError("a\nb"), 1, "unexpected ZeroDivisionError: a (set LINPROBE_DEBUG=1"),
+    ],
+)
+def test_failures_are_one_line_and_a_code(error, code, message, monkeypatch, capsys):
+    monkeypatch.delenv("LINPROBE_DEBUG", raising=False)
+    monkeypatch.setattr(figure5, "run", failing(error))
+    assert cli.main(["reproduce", "fig5"]) == code
+    assert message in error_line(capsys)
+
+
+def test_debugging_shows_the_traceback(monkeypatch, capsys):
+    monkeypatch.setenv("LINPROBE_DEBUG", "1")
+    monkeypatch.setattr(figure5, "run", failing(ZeroDivisionError("oops")))
+    assert cli.main(["reproduce", "fig5"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    assert "in run" in error
+
+
+def test_quick_run_from_arguments_to_files(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(common, "load", lambda *_: tiny_dataset())
+    arguments = f"reproduce fig8 --quick --depth 2 --seed 3 --threads 1 --out {tmp_path}"
+    assert cli.main(arguments.split()) == 0
+    captured = capsys.readouterr()
+    assert "QUICK RUN" in captured.out
+    assert "12 of 12 probes converged" in captured.out
+    assert "step20: minibatch 20 of 20" in captured.err
+    record = load_run(tmp_path)
+    assert (record.quick, record.seed, record.environment["threads"]) == (True, 3, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", ["fig5", "fig8"])
+def test_quick_runs_on_mnist_as_a_process(figure, tmp_path):
+    try:
+        load("mnist")
+    except LinprobeError as error:
+        pytest.skip(f"MNIST can't be had here: {error}")
+    done = run_python(MAIN, "reproduce", figure, "--quick", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "not a result" in done.stdout
+    record = load_run(tmp_path)
+    assert record.complete
+    assert record.quick
+    probes = [probe for checkpoint in record.checkpoints for probe in checkpoint.probes]
+    assert len(probes) == (20 if figure == "fig5" else 36)
+    assert all(probe.converged and probe.duality_gap <= 1e-4 for probe in probes)
+    majority = record.dataset["majority_error_rate"]["test"]
+    assert probes[0].layer == "input"
+    assert probes[0].test_error_rate < majority / 3
+    if figure == "fig5":
+        untrained = {probe.layer: probe for probe in record.checkpoints[0].probes}
+        better = untrained["conv1_postact"].test_error_rate
+        assert better < untrained["input"].test_error_rate
+    again = run_python(MAIN, "reproduce", figure, "--quick", "--out", str(tmp_path))
+    assert again.returncode == 2
+    assert "already holds a run" in again.stderr

@@ -1,0 +1,27 @@
+"""The blocked products equal the plain ones at every remainder."""
+
+import pytest
+import torch
+
+from linprobe.core.linalg import backproject, class_logits
+
+
+@pytest.mark.parametrize("rows", [1, 99, 200, 1000, 1001, 1999])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products(rows, dtype):
+    generator = torch.Generator().manual_seed(rows)
+    features = torch.randn(rows, 17, generator=generator, dtype=dtype)
+    weight = torch.randn(4, 17, generator=generator, dtype=dtype)
+    logits = class_logits(features, weight)
+    assert logits.is_contiguous()
+    torch.testing.assert_close(logits, (features @ weight.T).T)
+    torch.testing.assert_close(
+        backproject(logits, features), logits @ features, rtol=1e-4, atol=1e-3
+    )
+    part = logits[:, : max(1, rows - 7)]
+    torch.testing.assert_close(
+        backproject(part, features[: part.shape[1]]),
+        part @ features[: part.shape[1]],
+        rtol=1e-4,
+        atol=1e-3,
+    )

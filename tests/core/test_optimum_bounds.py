@@ -1,0 +1,194 @@
+"""The exact optimum lies where the certificate says, and its test error in the interval."""
+
+from itertools import combinations
+
+import pytest
+import torch
+
+from linprobe.core import optimum_bounds as optimum
+from linprobe.core.certificate import certify
+from linprobe.core.optimum_bounds import OptimumBounds, OptimumError
+from linprobe.core.problem import Standardisation
+from linprobe.core.solvers.base import Point
+from tests.support.cases import CASES
+from tests.support.reference import reference_optimum
+
+SAME = Standardisation(torch.zeros(1, dtype=torch.float64), 1.0)
+PENALTIES = (1e-1, 1e-2, 1e-3, 1e-5)
+DISTANCES = (1e-7, 1e-4, 1e-2, 0.1, 1.0, 10.0)
+
+
+@pytest.fixture(params=[256, 4], ids=["all directions", "span of few rows"])
+def rank(request, monkeypatch):
+    monkeypatch.setattr(optimum, "MAX_RANK", request.param)
+
+
+def optimum_of(case, l2, rows):
+    _, weight, bias = reference_optimum(
+        case.features[rows], case.labels[rows], case.num_classes, l2
+    )
+    return torch.from_numpy(weight), torch.from_numpy(bias)
+
+
+def halves(case):
+    """Even rows for training, and all rows as test split: some seen, some not."""
+    rows = torch.arange(0, len(case.labels), 2)
+    seen = torch.isin(torch.arange(case.num_classes), case.labels[rows]).all()
+    return rows if seen else torch.arange(len(case.labels))
+
+
+def near(case, rows, weight, bias, distance, l2, seed):
+    """A loose solution at that distance from the optimum, and its bounds."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(weight.shape, generator=generator).double()
+    loose = weight + distance * noise / noise.norm()
+    x, y = case.features[rows], case.labels[rows]
+    gradient = certify(x, y, loose, bias, l2).gradient
+    return loose, OptimumBounds(x, y, loose @ x.T, bias, l2, gradient)
+
+
+def actual_moves(case, bounds, loose, weight, bias, pair):
+    """How the margins of the pair move from the loose solution to the optimum."""
+    x = case.features
+    before = loose @ x.T + (bias + bounds.bias_shift)[:, None]
+    after = weight @ x.T + bias[:, None]
+    return (after[pair[0]] - after[pair[1]]) - (before[pair[0]] - before[pair[1]])
+
+
+@pytest.mark.parametrize("l2", PENALTIES)
+def test_no_margin_moves_farther_than_the_bound(case, rank, l2):
+    rows = halves(case)
+    weight, bias = optimum_of(case, l2, rows)
+    tightest = 0.0
+    for seed, distance in enumerate(DISTANCES):
+        loose, bounds = near(case, rows, weight, bias, distance, l2, seed)
+        seen = bounds.see(case.features, SAME)
+        for pair in combinations(range(case.num_classes), 2):
+            centre, reach = bounds.moves(pair, seen)
+            off = (actual_moves(case, bounds, loose, weight, bias, pair) - centre).abs()
+            assert bool((off <= reach + 1e-7).all())
+            tightest = max(tightest, float((off / reach.clamp_min(1e-6)).max()))
+    assert tightest > 3e-3, "so wide a bound says nothing"
+
+
+@pytest.mark.parametrize("l2", PENALTIES)
+def test_interval_holds_the_optimums_error(case, rank, l2):
+    rows = halves(case)
+    weight, bias = optimum_of(case, l2, rows)
+    exact = (weight @ case.features.T + bias[:, None]).argmax(0) != case.labels
+    rate = float(exact.double().mean())
+    widths = []
+    for seed, distance in enumerate(DISTANCES):
+        loose, bounds = near(case, rows, weight, bias, distance, l2, seed)
+        logits = loose @ case.features.T + bias[:, None]
+        found = bounds.error_interval(logits, case.labels, case.features, SAME)
+        assert found.low - 1e-12 <= rate <= found.high + 1e-12
+        undecided = found.num_undecided / len(case.labels)
+        assert undecided == pytest.approx(found.high - found.low)
+        widths.append(undecided)
+    assert widths[0] <= 0.02, "the interval closes with the gap"
+    assert widths[0] <= widths[2] <= widths[4]
+
+
+def test_smaller_bounds_would_be_wrong():
+    missed = 0
+    for case in CASES:
+        rows = halves(case)
+        weight, bias = optimum_of(case, 1e-2, rows)
+        exact = (weight @ case.features.T + bias[:, None]).argmax(0) != case.labels
+        for seed in range(5):
+            loose, bounds = near(case, rows, weight, bias, 3.0, 1e-2, seed)
+            bounds.gap /= 1e4
+            logits = loose @ case.features.T + bias[:, None]
+            found = bounds.error_interval(logits, case.labels, case.features, SAME)
+            missed += not found.low <= float(exact.double().mean()) <= found.high
+    assert missed > 5, "the check must be able to fail"
+
+
+def test_bound_is_tight_where_only_the_penalty_binds():
+    # A feature that is zero in training: its weight is off by -G / l2, m0 and the bound are half.
+    case, l2 = CASES[4], 1e-2
+    rows = torch.arange(len(case.labels))
+    weight, bias = optimum_of(case, l2, rows)
+    x = torch.cat([case.features, torch.zeros(len(rows), 1).double()], dim=1)
+    off = torch.tensor([[0.01], [-0.01]], dtype=torch.float64)
+    loose = torch.cat([weight, off], dim=1)
+    gradient = certify(x, case.labels, loose, bias, l2).gradient
+    bounds = OptimumBounds(x, case.labels, loose @ x.T, bias, l2, gradient)
+    far = torch.zeros(1, x.shape[1]).double()
+    far[0, -1] = 1e4
+    centre, reach = bounds.moves((0, 1), bounds.see(far, SAME))
+    actual = -far[0, -1] * 0.02
+    assert float(centre) == pytest.approx(float(actual) / 2, rel=1e-3)
+    assert float(reach) >= abs(float(actual - centre))
+    assert float(reach) == pytest.approx(abs(float(actual)) / 2, rel=0.1)
+    assert abs(float(actual + centre)) > float(reach), "m0 with the wrong sign would be seen"
+
+
+def test_small_gaps_give_the_leverage_and_a_damped_newton_step(monkeypatch):
+    monkeypatch.setattr(optimum, "_quantile", lambda values, *_: values.max())
+    case, l2 = CASES[4], 1e-2
+    rows = torch.arange(len(case.labels))
+    weight, bias = optimum_of(case, l2, rows)
+    loose, bounds = near(case, rows, weight, bias, 1e-5, l2, 0)
+    x = case.features
+    p = (loose @ x.T + (bias + bounds.bias_shift)[:, None]).softmax(0)
+    c = p[0] * p[1] / len(x)
+    y = x - c @ x / c.sum()
+    inverse = torch.linalg.inv((y * c[:, None]).T @ y + l2 * torch.eye(x.shape[1]).double())
+    slope = bounds.gradient[0] - bounds.gradient[1]
+    leverage = 1 / c.sum() + ((y @ inverse) * y).sum(1)
+    centre, reach = bounds.moves((0, 1), bounds.see(x, SAME))
+    torch.testing.assert_close(centre, -0.5 * y @ inverse @ slope, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(reach, (bounds.gap * leverage).sqrt(), rtol=5e-3, atol=0)
+
+
+def test_given_bias_does_not_matter():
+    case = CASES[0]
+    rows = torch.arange(len(case.labels))
+    weight, bias = optimum_of(case, 1e-2, rows)
+    x, y = case.features, case.labels
+    off = torch.tensor([0.3, -0.2, -0.1], dtype=torch.float64)
+    bounds = OptimumBounds(x, y, weight @ x.T, bias + off, 1e-2, torch.zeros_like(weight))
+    shift = bounds.bias_shift - bounds.bias_shift.mean()
+    torch.testing.assert_close(shift, -off, atol=1e-9, rtol=0)
+
+
+def test_raw_features_and_standardised_ones_agree(rank):
+    case = CASES[1]
+    rows = torch.arange(len(case.labels))
+    weight, bias = optimum_of(case, 1e-2, rows)
+    loose, bounds = near(case, rows, weight, bias, 0.3, 1e-2, 0)
+    logits = loose @ case.features.T + bias[:, None]
+    one = bounds.error_interval(logits, case.labels, case.features, SAME)
+    mean = torch.linspace(-2, 2, case.features.shape[1]).double()
+    raw = case.features / 4.0 + mean
+    other = bounds.error_interval(logits, case.labels, raw, Standardisation(mean, 4.0))
+    assert one == other
+    assert 0 < one.num_undecided < len(rows)
+    single = bounds.error_interval(logits, case.labels, raw.float(), Standardisation(mean, 4.0))
+    assert abs(single.num_undecided - one.num_undecided) <= 2
+
+
+def test_unknown_classes_are_certainly_wrong():
+    case = CASES[0]
+    rows = torch.arange(len(case.labels))
+    weight, bias = optimum_of(case, 1e-2, rows)
+    _, bounds = near(case, rows, weight, bias, 1e-9, 1e-2, 0)
+    labels = torch.full_like(case.labels, -1)
+    found = bounds.error_interval(weight @ case.features.T, labels, case.features, SAME)
+    assert found == OptimumError(1.0, 1.0, 0)
+    assert OptimumError.unknown(7) == OptimumError(0.0, 1.0, 7)
+
+
+def test_no_bound_without_a_certificate_or_with_too_many_classes():
+    def bounds(num_classes, slope):
+        labels = torch.arange(2 * num_classes) % num_classes
+        features = torch.eye(2 * num_classes).double()
+        zero = torch.zeros(num_classes, 2 * num_classes).double()
+        point = Point(zero, zero[:, 0], zero)
+        return OptimumBounds.of(features, labels, point, 1e-2, zero + slope)
+
+    assert bounds(3, 1e-3) is not None
+    assert bounds(3, float("nan")) is None
+    assert bounds(101, 1e-3) is None

@@ -1,0 +1,119 @@
+"""Labels are read once, checked, and compared each time the data is read again."""
+
+import pytest
+import torch
+
+from linprobe import LinprobeError
+from linprobe.data.inputs import Source
+from linprobe.data.splits import Split, check_labels, integer_labels, read_groups
+
+X = torch.zeros(5, 2)
+
+
+def split(labels, tokens="mean", **more):
+    x = torch.zeros(len(labels), 2)
+    return Split.read(Source({"x": x, "labels": labels, **more}, "train", 2), tokens)
+
+
+class Changing:
+    """Another length or other labels each time it is read."""
+
+    def __init__(self, *readings):
+        self.readings = list(readings)
+
+    def __iter__(self):
+        return iter(self.readings.pop(0))
+
+
+def test_a_row_a_sample():
+    found = split(torch.tensor([2, 0, 1, 1, 2], dtype=torch.uint8))
+    assert found.labels.tolist() == [2, 0, 1, 1, 2] and found.labels.dtype is torch.int64
+    assert found.sequence.tolist() == [0, 1, 2, 3, 4] and found.num_samples == 5
+    assert [rows for _, rows in found.batches()] == [slice(0, 2), slice(2, 4), slice(4, 5)]
+
+
+def test_a_row_a_labelled_token():
+    labels = torch.tensor([[0, 1, -100], [-100, 2, 2], [1, -100, -100]])
+    found = split(labels, "all")
+    assert found.labels.tolist() == [0, 1, 2, 2, 1]
+    assert found.sequence.tolist() == [0, 0, 1, 1, 2] and found.num_samples == 3
+    assert [rows for _, rows in found.batches()] == [slice(0, 4), slice(4, 5)]
+    masked = split(labels, "all", attention_mask=torch.tensor([[1, 0, 0]]).expand(3, 3))
+    assert masked.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(5), torch.zeros(5, dtype=torch.complex64)])
+def test_labels_that_are_no_whole_numbers(labels):
+    with pytest.raises(LinprobeError, match=r"train labels have dtype \w+; expected whole class"):
+        split(labels)
+
+
+def test_booleans_are_two_classes():
+    assert integer_labels(torch.tensor([True, False]), "test").tolist() == [1, 0]
+
+
+def test_labels_of_tokens_are_for_all_tokens_only():
+    with pytest.raises(LinprobeError, match=r"train labels have shape \(2, 3\).*tokens='all'"):
+        split(torch.zeros(5, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("data", [[], [(X[:0], torch.zeros(0, dtype=torch.int64))]])
+def test_no_samples(data):
+    with pytest.raises(LinprobeError, match="the train data is empty"):
+        Split.read(Source(data, "train", 2), "mean")
+    with pytest.raises(LinprobeError, match="the train data is empty"):
+        split(torch.full((2, 3), -100), "all")
+
+
+def test_data_that_changes_between_readings():
+    y = torch.tensor([0, 1, 2, 0, 1])
+    found = Split.read(Source(Changing([(X, y)], [(X, y.flip(0))]), "test", 2), "mean")
+    with pytest.raises(LinprobeError, match="the test data gives other labels than the first time"):
+        list(found.batches())
+    once = Split.read(Source(Changing([(X, y)], []), "test", 2), "mean")
+    with pytest.raises(LinprobeError, match="the test data gives 0 samples after 5 the first time"):
+        list(once.batches())
+
+
+def labels(*values):
+    return torch.tensor(values)
+
+
+def test_classes_are_counted():
+    assert check_labels(labels(0, 1, 1), labels(2), None) == 3
+    assert check_labels(labels(0, 1, 1, 0, 1), labels(1), 4) == 4
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "count", "message"),
+    [
+        (labels(0, -1), labels(0), None, "train labels hold -1; expected class numbers from 0 on"),
+        (labels(0, 1), labels(0, -100), None, "test labels hold -100; expected"),
+        (labels(0, 1, 5), labels(0), 3, "train labels hold 5; expected class numbers from 0 to 2"),
+        (labels(0, 1, 2), labels(3), 3, "test labels hold 3; expected class numbers from 0 to 2"),
+        (labels(2, 2, 2), labels(0), None, r"of one class only \(2\)"),
+        (labels(0, 10**9), labels(0), None, "2 training samples for 1000000001 classes"),
+    ],
+)
+def test_labels_that_can_not_be_used(train, test, count, message):
+    with pytest.raises(LinprobeError, match=message):
+        check_labels(train, test, count)
+
+
+def test_groups_are_numbered():
+    assert read_groups(None, 3, 2) is None
+    assert read_groups(["b", "a", "b"], 3, 2).tolist() == [1, 0, 1]
+    assert read_groups((torch.tensor([7, 7, 3]), [1, 2]), 3, 2).tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([1, 2], r"groups of the train samples have shape \(2,\); expected \(3,\)"),
+        (([1, 2, 3], [4]), r"groups of the test samples have shape \(1,\); expected \(2,\)"),
+        (([1, 2, 3], [4, 3]), "1 groups stand in both splits, 3 for one"),
+    ],
+)
+def test_groups_that_can_not_be_used(groups, message):
+    with pytest.raises(LinprobeError, match=message):
+        read_groups(groups, 3, 2)

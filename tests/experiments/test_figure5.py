@@ -1,0 +1,117 @@
+"""The Figure 5 run from end to end, on a data set that takes no time."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from linprobe.experiments import figure5
+from linprobe.experiments import settings as common
+from linprobe.experiments.figure5 import Figure5Config
+from linprobe.experiments.networks import ConvNet
+from linprobe.experiments.settings import Settings
+from linprobe.experiments.training import network_error_rate
+from linprobe.probes.protocol import ProbeConfig
+from linprobe.records.schema import load_run
+from linprobe.runtime.errors import LinprobeError
+from tests.support.tiny import tiny_dataset
+
+PROBE = ProbeConfig(l2_path=(1e-1, 1e-2))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fig5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "load", lambda *_: tiny_dataset(60, 30))
+        record = figure5.run(Figure5Config(Settings(folder, quick=True, probe=PROBE), epochs=3))
+    return folder, record
+
+
+def test_files(finished):
+    folder, record = finished
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert names == {
+        "results.json",
+        "results.csv",
+        "report.html",
+        "figure5a.png",
+        "figure5a.svg",
+        "figure5b.png",
+        "figure5b.svg",
+        "probes/untrained.safetensors",
+        "probes/trained.safetensors",
+        "networks/untrained.safetensors",
+        "networks/trained.safetensors",
+        "predictions/untrained.safetensors",
+        "predictions/trained.safetensors",
+    }
+    assert load_run(folder) == record
+
+
+def test_record(finished):
+    _, record = finished
+    assert (record.experiment, record.complete, record.quick) == ("fig5", True, True)
+    assert record.config["recipe"] == "paper"
+    assert record.config["epochs"] == figure5.QUICK_EPOCHS
+    assert [(c.name, c.step) for c in record.checkpoints] == [("untrained", 0), ("trained", 1)]
+    for checkpoint in record.checkpoints:
+        assert [probe.layer for probe in checkpoint.probes] == list(ConvNet.probe_points)
+        assert all(probe.converged for probe in checkpoint.probes)
+
+
+def test_input_probe_is_the_same_at_every_checkpoint(finished):
+    folder, _ = finished
+    first, second = (
+        load_file(folder / "probes" / f"{name}.safetensors") for name in ("untrained", "trained")
+    )
+    assert torch.equal(first["input.weight"], second["input.weight"])
+    assert not torch.equal(first["conv1_preact.weight"], second["conv1_preact.weight"])
+
+
+def test_saved_network_has_the_recorded_error(finished):
+    folder, record = finished
+    data = tiny_dataset(60, 30)
+    for checkpoint in record.checkpoints:
+        network = ConvNet("paper", torch.Generator().manual_seed(1))
+        network.load_state_dict(load_file(folder / "networks" / f"{checkpoint.name}.safetensors"))
+        rate = network_error_rate(network, data.test_images, data.test_labels)
+        assert rate == checkpoint.network_test_error_rate
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": "mine"}, "recipe is 'mine'; expected one of: paper, course"),
+        ({"epochs": 0}, "epochs is 0; expected at least 1"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, change, message):
+    with pytest.raises(LinprobeError, match=message):
+        Figure5Config(Settings(tmp_path), **change)
+
+
+def test_probes_can_be_trained_as_is_usual(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "load", lambda *_: tiny_dataset(60, 30))
+    monkeypatch.setattr(figure5, "save_figure", lambda figure, stem: ())
+    sgd = figure5.sgd_protocol("course", epochs=2)
+    settings = Settings(tmp_path, quick=True, sgd=sgd)
+    record = figure5.run(Figure5Config(settings, recipe="course"))
+    assert load_run(tmp_path) == record
+    assert (record.protocol, record.complete) == ("sgd", True)
+    assert record.config["sgd"]["max_epochs"] == 2
+    first, second = (list(c.probes) for c in record.checkpoints)
+    assert [probe.layer for probe in first] == list(ConvNet.probe_points)
+    assert {probe.status for probe in first + second} == {"epoch_limit"}
+    assert {probe.num_passes for probe in first + second} == {2}
+    # The input's probe does not depend on the network.
+    assert first[0].objective == second[0].objective
+    assert first[1].objective != second[1].objective
+
+
+def test_usual_training_of_probes():
+    course, paper = (figure5.sgd_protocol(recipe) for recipe in ("course", "paper"))
+    assert (course.optimizer, course.momentum, course.learning_rate) == ("sgd", 0.9, 0.01)
+    assert (course.max_epochs, course.batch_size, course.patience) == (500, 512, None)
+    assert (course.decay, course.decay_batches) == (0.95, 50_000)
+    assert (paper.decay, paper.decay_batches) == (0.95, None)
+    assert figure5.sgd_protocol("paper", 7).max_epochs == 7

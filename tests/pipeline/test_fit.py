@@ -1,0 +1,191 @@
+"""Features that are at hand: tensors, arrays and mapped files give the same probes."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+import linprobe
+from linprobe import LinprobeError
+from tests.support.cases import make_case
+
+PATH = (1e-1, 1e-2, 1e-3)
+CASE = make_case("plain", 200, 8, 3)
+X, Y = CASE.features.float(), CASE.labels
+TRAIN, TEST = slice(0, 150), slice(150, 200)
+
+
+def fitted(train=None, test=None, **options):
+    train = {"a": X[TRAIN]} if train is None else train
+    test = {"a": X[TEST]} if test is None else test
+    options = {"l2": PATH, **options}
+    return linprobe.fit_probes(train, Y[TRAIN], (test, Y[TEST]), **options)
+
+
+def test_probes_are_those_of_the_protocol():
+    report = fitted()
+    order = linprobe.holdout_order(
+        Y[TRAIN], 1 / 6, linprobe.runtime.randomness.generator(0, "holdout")
+    )
+    alone = linprobe.fit_probe(
+        *(X[TRAIN][order].clone(), Y[TRAIN][order], X[TEST], Y[TEST]),
+        linprobe.ProbeConfig(l2_path=PATH),
+    )
+    assert torch.equal(report["a"].weight, alone.weight)
+    assert report["a"].record.test_error_rate == alone.test_error_rate
+    assert report["a"].record.l2 in PATH
+
+
+def test_features_are_read_wherever_they_are(tmp_path):
+    np.save(tmp_path / "train.npy", X[TRAIN].numpy())
+    np.save(tmp_path / "test.npy", X[TEST].numpy())
+    mapped = [np.load(tmp_path / f"{s}.npy", mmap_mode="r") for s in ("train", "test")]
+    kept = X[TRAIN].clone()
+    np.save(tmp_path / "labels.npy", Y[TRAIN].numpy().astype(np.uint16))
+    labels = np.load(tmp_path / "labels.npy", mmap_mode="r")
+    report = linprobe.fit_probes({"a": X[TRAIN]}, labels, ({"a": X[TEST]}, Y[TEST].tolist()))
+    assert report["a"].record.converged
+    report = fitted(
+        {"a": X[TRAIN], "b": X[TRAIN].numpy(), "c": mapped[0], "d": tmp_path / "train.npy",
+         "e": X[TRAIN].double().numpy()},
+        {"a": X[TEST], "b": X[TEST].numpy(), "c": mapped[1], "d": str(tmp_path / "test.npy"),
+         "e": X[TEST].double().numpy()},
+    )  # fmt: skip
+    assert torch.equal(X[TRAIN], kept), "the caller's features are not written to"
+    assert list(report) == list("abcde")
+    for layer in "bcd":
+        assert torch.equal(report[layer].weight, report["a"].weight)
+    torch.testing.assert_close(report["e"].weight, report["a"].weight, rtol=0.1, atol=0.05)
+
+
+def test_features_with_a_gradient_are_left_alone():
+    x = X[TRAIN].clone().requires_grad_()
+    assert torch.equal(fitted({"a": x})["a"].weight, fitted()["a"].weight)
+    assert x.requires_grad and x.grad is None and torch.equal(x.detach(), X[TRAIN])
+
+
+def test_one_group_is_on_one_side_of_the_held_out_split():
+    # Nothing can be learnt here, but each row stands thrice: its copies give it away.
+    x = torch.randn(50, 100, generator=torch.Generator().manual_seed(1)).repeat(3, 1)
+    y, groups = (torch.arange(50) % 3).repeat(3), torch.arange(50).repeat(3)
+    test = ({"a": x}, y)
+    apart, together = (
+        linprobe.fit_probes({"a": x}, y, test, groups=g)["a"].record for g in (groups, None)
+    )
+    assert apart.validation_cross_entropy > 1 > 0.1 > together.validation_cross_entropy
+    assert apart.l2 > together.l2
+
+
+def test_a_single_penalty_is_no_choice():
+    record = fitted(l2=1e-2)["a"].record
+    assert record.l2 == 1e-2 and not record.l2_at_edge
+    assert fitted(l2=[1e-3, 1e-1, 1e-2])["a"].record.l2 in PATH
+
+
+def test_classes_may_be_more_than_the_labels_show():
+    assert fitted(num_classes=5)["a"].weight.shape == (5, 8)
+
+
+def test_progress_is_told():
+    events = []
+    fitted({"a": X[TRAIN], "b": X[TRAIN]}, {"a": X[TEST], "b": X[TEST]}, progress=events.append)
+    done = [event for event in events if event.milestone]
+    assert ["a (1/2)", "b (2/2)"] == [event.text.partition(":")[0] for event in done]
+    assert done[-1].fraction == pytest.approx(1)
+    assert [e.fraction for e in events] == sorted(e.fraction for e in events)
+
+
+@pytest.mark.parametrize(("copies", "workers"), [(9, 3), (2, 2), (1, 1)])
+def test_narrow_layers_are_solved_side_by_side(monkeypatch, copies, workers):
+    """As many as there are threads and memory for; the probes are those of layers alone."""
+    free, size = linprobe.pipeline.fit.FEATURE_SHARE, 4 * X.numel()
+    monkeypatch.setattr(
+        linprobe.pipeline.fit, "free_bytes", lambda device: (copies + 0.1) * size / free
+    )
+    monkeypatch.setattr(linprobe.pipeline.fit, "thread_count", lambda device: 3)
+    seen = []
+    real = linprobe.pipeline.fit.fit_layer
+
+    def fit_layer(task, name, *rest, **options):
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        return real(task, name, *rest, **options)
+
+    monkeypatch.setattr(linprobe.pipeline.fit, "fit_layer", fit_layer)
+    names = list("dbca")
+    report = fitted(dict.fromkeys(names, X[TRAIN]), dict.fromkeys(names, X[TEST]))
+    main = threading.get_ident()
+    assert all((ident == main) == (workers == 1) for ident, _ in seen)
+    assert {count for _, count in seen} == ({torch.get_num_threads()} if workers == 1 else {1})
+    assert list(report) == names and [r.index for r in report.records] == [0, 1, 2, 3]
+    for name in names:
+        torch.testing.assert_close(report[name].weight, report["a"].weight)
+    stages = report.run.checkpoints[0].stages
+    assert 0 < stages["extract"] < stages["extract"] + stages["solve"] <= report.run.seconds
+
+
+def test_progress_is_shown(capsys):
+    fitted(progress=True)
+    assert "a (1/1): test error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "options", "message"),
+    [
+        ({}, None, {}, "there are no layers"),
+        (None, {"b": X[TEST]}, {}, "layer 'a' stands in one split only"),
+        ({"a": X[:9]}, None, {}, "layer 'a': 9 rows of train features for 150 labels"),
+        (None, {"a": X[:9]}, {}, "layer 'a': 9 rows of test features for 50 labels"),
+        (None, {"a": X[TEST, :3]}, {}, "layer 'a': train features have 8 columns, test features 3"),
+        ({"a": X[TRAIN][:, None]}, None, {}, r"layer 'a': .* Tensor of shape \(150, 1, 8\)"),
+        ({"a": X[TRAIN].tolist()}, None, {}, "layer 'a': train features are a list; expected"),
+        ({"a": X[TRAIN, :0]}, {"a": X[TEST, :0]}, {}, r"layer 'a': .*shape \(150, 0\)"),
+        ({"a": X[TRAIN].to(torch.complex64)}, None, {}, "layer 'a': .*complex64.*; expected real"),
+        ({"a": X[TRAIN].numpy().astype(object)}, None, {}, "layer 'a': .* dtype object; expected"),
+        (None, {"a": X[TEST].to_sparse()}, {}, "layer 'a': test .*sparse_coo; expected real"),
+        ({"a": "none.npy"}, None, {}, r"none.npy can't be read as .npy"),
+        (None, None, {"l2": 0}, "l2 is 0; expected a positive number"),
+        (None, None, {"l2": "x"}, "l2 is 'x'; expected a positive number"),
+        (None, None, {"tol": 0}, "tol is 0"),
+        (None, None, {"seed": -1}, "seed is -1; expected a whole number"),
+        (None, None, {"num_classes": 3.0}, "num_classes is 3.0; expected a whole number from 2"),
+        (None, None, {"num_classes": 1}, "num_classes is 1; expected a whole number from 2"),
+        (None, None, {"num_classes": 2}, "train labels hold 2; expected class numbers from 0 to 1"),
+        (None, None, {"groups": [1, 2]}, r"groups of the train samples have shape \(2,\)"),
+        (None, None, {"groups": [1] * 150}, "none of the 1 groups"),
+    ],
+)
+def test_what_can_not_be_used_is_refused(train, test, options, message):
+    with pytest.raises(LinprobeError, match=message):
+        fitted(train, test, **options)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(0, dtype=torch.int64), Y[TRAIN, None]])
+def test_labels_of_other_shapes(labels):
+    with pytest.raises(LinprobeError, match=r"train labels have shape .* one class number"):
+        linprobe.fit_probes({"a": X[TRAIN]}, labels, ({"a": X[TEST]}, Y[TEST]))
+
+
+def test_labels_that_are_no_numbers():
+    with pytest.raises(LinprobeError, match="train labels are a list that holds no numbers"):
+        linprobe.fit_probes({"a": X[TRAIN]}, ["cat"] * 150, ({"a": X[TEST]}, Y[TEST]))
+    with pytest.raises(LinprobeError, match="test labels are a ndarray that holds no numbers"):
+        linprobe.fit_probes({"a": X[TRAIN]}, Y[TRAIN], ({"a": X[TEST]}, np.array(["cat"] * 50)))
+
+
+def test_a_test_split_that_is_no_pair():
+    with pytest.raises(LinprobeError, match="test is no pair"):
+        linprobe.fit_probes({"a": X[TRAIN]}, Y[TRAIN], {"a": X[TEST]})
+
+
+def test_features_that_no_memory_holds(monkeypatch):
+    monkeypatch.setattr(linprobe.pipeline.fit, "free_bytes", lambda device: 3200.0)
+    message = r"layer 'a': 8 features of 200 samples take 6.25 KiB, and 3.12 KiB of memory are free"
+    with pytest.raises(LinprobeError, match=message) as caught:
+        fitted()
+    assert "or 2 of the features" in str(caught.value)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(LinprobeError, match="device is 'tpu', which can't be used here"):
+        fitted(device="tpu")

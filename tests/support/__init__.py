@@ -1,0 +1,1 @@
+"""Problems, networks and records that several test modules share."""
