@@ -1,0 +1,38 @@
+"""Options of extraction: how a network is run and how its activations become features."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from linprobe.activations.layers import Forward
+    from linprobe.activations.taps import Select
+    from linprobe.activations.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class ExtractionOptions:
+    """How a network is run, and how its activations become features.
+
+    Attributes:
+        reduce: "flatten", "mean", "max", "pool:K", "random:M", or "auto": flatten what fits the
+            memory, and pool the rest into as many cells as fit. The report states what was done.
+        tokens: of activations (n, tokens, features): "last", "first", "mean", an index, or "all"
+            for a row a token with a label each (-100: none). An attention mask is honoured.
+            None: the dimensions are no tokens, and `reduce` takes them.
+        batch_size: samples in a forward pass, where the data doesn't come in batches.
+        memory_bytes: for the features held at a time; None: 40 % of the free memory.
+        device: where features are kept and probes are solved; None: the network's device.
+        forward: ``f(network, batch)``, runs the network where it isn't simply called.
+        select: ``f(name, value)``, picks the tensor of a layer that gives something else than a
+            tensor; None: the first tensor in it.
+    """
+
+    reduce: str = "auto"
+    tokens: "Tokens" = "mean"
+    batch_size: int = 256
+    memory_bytes: float | None = None
+    device: "torch.device | str | None" = None
+    forward: "Forward | None" = None
+    select: "Select | None" = None
