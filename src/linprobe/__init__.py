@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from linprobe.activations.layers import LayerRow, LayerTable, layers
     from linprobe.activations.taps import Taps
     from linprobe.core.certificate import Certificate, certify
-    from linprobe.core.problem import SoftmaxRegression, Standardisation
+    from linprobe.core.features import Standardisation
+    from linprobe.core.problem import SoftmaxRegression
     from linprobe.pipeline.fit import fit_probes
     from linprobe.pipeline.probe import probe
     from linprobe.pipeline.report import Probe, ProbeReport, load_report
+    from linprobe.probes.base import FittedProbe
+    from linprobe.probes.config import ProbeConfig
     from linprobe.probes.holdout import holdout_order, holdout_order_by_group
-    from linprobe.probes.protocol import FittedProbe, ProbeConfig, fit_probe
+    from linprobe.probes.softmax import fit_probe
 
 __version__ = "0.1.0"
 
@@ -44,18 +47,18 @@ __all__ = [
 
 _HOMES = {
     "Certificate": "core.certificate",
-    "FittedProbe": "probes.protocol",
+    "FittedProbe": "probes.base",
     "LayerRow": "activations.layers",
     "LayerTable": "activations.layers",
     "Probe": "pipeline.report",
-    "ProbeConfig": "probes.protocol",
+    "ProbeConfig": "probes.config",
     "ProbeReport": "pipeline.report",
     "SoftmaxRegression": "core.problem",
-    "Standardisation": "core.problem",
+    "Standardisation": "core.features",
     "Taps": "activations.taps",
     "certify": "core.certificate",
     "extract_features": "activations.features",
-    "fit_probe": "probes.protocol",
+    "fit_probe": "probes.softmax",
     "fit_probes": "pipeline.fit",
     "holdout_order": "probes.holdout",
     "holdout_order_by_group": "probes.holdout",

@@ -5,8 +5,9 @@ import torch
 from scipy.stats import chisquare
 
 from linprobe.evaluation.controls import ControlConfig, Controls, Task, of_records
+from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import holdout_order, num_held_out
-from linprobe.probes.protocol import ProbeConfig, fit_probe
+from linprobe.probes.softmax import fit_probe
 from linprobe.runtime.errors import LinprobeError
 from tests.support.records import probe_record
 

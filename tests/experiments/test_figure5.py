@@ -10,7 +10,7 @@ from linprobe.experiments.figure5 import Figure5Config
 from linprobe.experiments.networks import ConvNet
 from linprobe.experiments.settings import Settings
 from linprobe.experiments.training import network_error_rate
-from linprobe.probes.protocol import ProbeConfig
+from linprobe.probes.config import ProbeConfig
 from linprobe.records.schema import load_run
 from linprobe.runtime.errors import LinprobeError
 from tests.support.tiny import tiny_dataset

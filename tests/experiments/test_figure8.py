@@ -9,7 +9,7 @@ from linprobe.experiments import settings as common
 from linprobe.experiments.figure8 import Figure8Config
 from linprobe.experiments.settings import Settings
 from linprobe.experiments.training import MLPTraining
-from linprobe.probes.protocol import ProbeConfig
+from linprobe.probes.config import ProbeConfig
 from linprobe.records.schema import load_run
 from linprobe.runtime.errors import LinprobeError
 from tests.support.tiny import tiny_dataset

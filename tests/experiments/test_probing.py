@@ -22,7 +22,7 @@ from linprobe.experiments.probing import (
 )
 from linprobe.experiments.settings import Settings, load_samples
 from linprobe.pipeline.minibatch import SGDProtocol
-from linprobe.probes.protocol import ProbeConfig
+from linprobe.probes.config import ProbeConfig
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset
 

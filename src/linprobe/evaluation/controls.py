@@ -24,8 +24,11 @@ from torch import Tensor
 
 from linprobe.evaluation.clusters import cluster
 from linprobe.evaluation.statistics import error_rate, wilson_interval
+from linprobe.probes.base import FittedProbe
+from linprobe.probes.base import OnSolve as OnEvent
+from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import num_held_out
-from linprobe.probes.protocol import OnEvent, ProbeConfig, fit_probe
+from linprobe.probes.softmax import fit_probe
 from linprobe.records.evidence import CONTROLS, ControlRecord
 from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.errors import LinprobeError
@@ -138,6 +141,7 @@ class Controls:
                 config = replace(self.probe, seed=seed)
                 num_classes = self.task.num_classes
                 fitted = fit_probe(x, y, x_test, y_test, config, num_classes=num_classes)
+                assert isinstance(fitted, FittedProbe)
                 rate = fitted.test_error_rate
                 record = ControlRecord(
                     *(name, layer, repeat, seed, rate, _interval(rate, len(y_test))),

@@ -11,7 +11,9 @@ from torch import Tensor
 from linprobe.core.solvers.base import Status
 from linprobe.evaluation.controls import ControlConfig, Controls, Pair, Task
 from linprobe.evaluation.mdl import online_codelength
-from linprobe.probes.protocol import FittedProbe, OnEvent, ProbeConfig
+from linprobe.probes.base import FailedProbe, FittedProbe
+from linprobe.probes.base import OnSolve as OnEvent
+from linprobe.probes.config import ProbeConfig
 from linprobe.records.evidence import ControlRecord, Evaluation
 
 Wanted = Sequence[str] | ControlConfig
@@ -44,7 +46,7 @@ class Extras:
     def of_layer(
         self,
         layer: str,
-        fitted: FittedProbe,
+        fitted: FittedProbe | FailedProbe,
         evaluation: Evaluation | None,
         train: tuple[Tensor, Tensor],
         test: Tensor,
@@ -66,7 +68,11 @@ class Extras:
         Returns:
             The evaluation with the code in it, and the controls.
         """
-        if evaluation is None or fitted.status in NOTHING_TO_COMPARE:
+        if (
+            evaluation is None
+            or isinstance(fitted, FailedProbe)
+            or fitted.status in NOTHING_TO_COMPARE
+        ):
             return evaluation, ()
         if self.mdl:
             code = online_codelength(*train, len(fitted.bias), fitted.l2, config)

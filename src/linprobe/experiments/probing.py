@@ -10,15 +10,25 @@ import torch
 from torch import Tensor
 
 from linprobe.activations.features import extract_features, feature_widths, plan_groups
+from linprobe.core.features import DenseFeatures
 from linprobe.evaluation.controls import Controls, Task
 from linprobe.evaluation.plan import Extras
 from linprobe.experiments.networks import ConvNet, DeepMLP
 from linprobe.experiments.settings import Samples, Settings
 from linprobe.pipeline.minibatch import EpochReport, OnEpoch, SGDProtocol, train_probes
 from linprobe.pipeline.recording import evaluate_probe, probe_record
-from linprobe.probes.given import evaluate_trained
+from linprobe.probes.base import (
+    FailedProbe,
+    FittedProbe,
+    ProbeMethod,
+    Targets,
+    all_finite,
+    nonfinite,
+)
+from linprobe.probes.config import ProbeConfig
+from linprobe.probes.given import GivenProbe
 from linprobe.probes.holdout import num_held_out
-from linprobe.probes.protocol import FittedProbe, ProbeConfig, fit_probe
+from linprobe.probes.softmax import SoftmaxProbe
 from linprobe.records.evidence import ControlRecord
 from linprobe.records.predictions import Predictions
 from linprobe.records.schema import ProbeRecord
@@ -28,7 +38,7 @@ Network = ConvNet | DeepMLP
 OnSolve = Callable[[str, float, float, float], None]
 Features = dict[str, Tensor]
 
-FitLayer = Callable[[str, Tensor, Tensor, OnSolve], FittedProbe]
+FitLayer = Callable[[str, Tensor, Tensor, OnSolve], FittedProbe | FailedProbe]
 """Called as ``fit(layer, train, test, on_solve)`` with features that may be overwritten: how a
 layer's probe comes about."""
 
@@ -176,14 +186,24 @@ def _fit_layer(
 ) -> FitLayer:
     """The settings' protocol: each layer solved when its features come, or all trained at once."""
     protocol, points = settings.probe_training, network.probe_points
+    num_held = num_held_out(len(inputs), settings.probe.validation_fraction)
+    num_fit, targets = len(inputs) - num_held, Targets(labels[0], num_classes, num_held)
+
+    def fit_layer(method: Callable[[str], ProbeMethod]) -> FitLayer:
+        def fit(
+            layer: str, train: Tensor, test: Tensor, on_solve: OnSolve
+        ) -> FittedProbe | FailedProbe:
+            features = DenseFeatures(train, owned=True)
+            if not all_finite(test):
+                return nonfinite(features, num_classes, "test")
+            fitted = method(layer).fit(features, targets, on_solve)
+            return fitted if isinstance(fitted, FailedProbe) else fitted.tested(test, labels[1])
+
+        return fit
+
     if protocol is None:
         config = replace(settings.probe, seed=settings.seed)
-        return lambda layer, train, test, on_solve: fit_probe(
-            *(train, labels[0], test, labels[1], config),
-            num_classes=num_classes,
-            on_event=on_solve,
-        )
-    num_fit = len(inputs) - num_held_out(len(inputs), settings.probe.validation_fraction)
+        return fit_layer(lambda _: SoftmaxProbe(config))
     l2, tol = protocol.certificate_l2, settings.probe.tol
     trained = train_probes(
         *(network, inputs, labels[0], {points[layer]: width for layer, width in widths.items()}),
@@ -193,12 +213,7 @@ def _fit_layer(
         seed=settings.seed,
         on_epoch=watcher.trained,
     )
-    return lambda layer, train, test, _: evaluate_trained(
-        *(trained[points[layer]], train, labels[0], test, labels[1]),
-        num_fit=num_fit,
-        l2=l2,
-        tol=tol,
-    )
+    return fit_layer(lambda layer: GivenProbe(trained[points[layer]], l2, tol))
 
 
 @dataclass(frozen=True)
@@ -250,8 +265,12 @@ class _Fitting:
         record = probe_record(layer, index, probe, len(labels[1]), evaluation)
         with self._telling:
             self.watcher.finished(record)
-        bias = probe.bias - probe.weight @ offset
-        weight, bias = probe.weight.cpu().contiguous(), bias.cpu().contiguous()
+        if isinstance(probe, FailedProbe):
+            weight = torch.full((probe.num_classes, probe.num_features), torch.nan)
+            bias = weight[:, 0].clone()
+        else:
+            weight, bias = probe.weight, probe.bias - probe.weight @ offset
+            weight, bias = weight.cpu().contiguous(), bias.cpu().contiguous()
         seconds = evaluated - solved, compared - evaluated
         return _Fitted(record, weight, bias, predictions, controls, *seconds)
 

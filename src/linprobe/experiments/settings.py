@@ -11,8 +11,8 @@ from linprobe.data import ImageDataset, load
 from linprobe.evaluation.controls import ControlConfig
 from linprobe.evaluation.statistics import error_rate
 from linprobe.pipeline.minibatch import SGDProtocol
+from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import holdout_order
-from linprobe.probes.protocol import ProbeConfig
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import generator
 

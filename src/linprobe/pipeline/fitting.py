@@ -9,14 +9,18 @@ from torch import Tensor
 
 from linprobe.activations.pooling import size_text
 from linprobe.activations.rules import Reduction
+from linprobe.core.features import DenseFeatures
 from linprobe.core.solvers.base import Status
 from linprobe.data.splits import check_labels
 from linprobe.evaluation.plan import Extras
 from linprobe.evaluation.statistics import error_rate
 from linprobe.pipeline.recording import evaluate_probe, probe_record
 from linprobe.pipeline.report import Probe
+from linprobe.probes.base import FittedProbe, Targets, all_finite, check_splits, nonfinite
+from linprobe.probes.base import OnSolve as OnEvent
+from linprobe.probes.config import DEFAULT_L2_PATH, ProbeConfig
 from linprobe.probes.holdout import holdout_order, holdout_order_by_group, num_held_out
-from linprobe.probes.protocol import DEFAULT_L2_PATH, OnEvent, ProbeConfig, fit_probe
+from linprobe.probes.softmax import SoftmaxProbe
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
 from linprobe.runtime.randomness import generator
@@ -150,15 +154,16 @@ def fit_layer(
     """
     labels = task.train_labels.to(train.device), task.test_labels.to(train.device)
     try:
-        fitted = fit_probe(
-            train,
-            labels[0],
-            test,
-            labels[1],
-            task.config,
-            num_classes=task.num_classes,
-            on_event=on_event,
-        )
+        check_splits(train, labels[0], test, labels[1])
+        num_held = num_held_out(len(labels[0]), task.config.validation_fraction)
+        targets = Targets(labels[0], task.num_classes, num_held)
+        method, features = SoftmaxProbe(task.config), DenseFeatures(train, owned=True)
+        if all_finite(test):
+            fitted = method.fit(features, targets, on_event)
+        else:
+            fitted = nonfinite(features, task.num_classes, "test")
+        if isinstance(fitted, FittedProbe):
+            fitted = fitted.tested(test, labels[1])
     except LinprobeError as error:
         raise LinprobeError(f"layer {layer!r}: {error}") from error
     except (RuntimeError, MemoryError) as error:
@@ -169,17 +174,19 @@ def fit_layer(
             f"({size_text(train.nbytes + test.nbytes)}); lower memory_bytes, or use "
             f"reduce='random:{max(1, train.shape[1] // 4)}'"
         ) from error
-    if len(task.config.l2_path) == 1:
-        fitted = replace(fitted, l2_at_edge=False)  # there was nothing to choose from
     shown = evaluate_probe(fitted, *labels)
     evaluation, controls = task.extras.of_layer(
         *(layer, fitted, shown and shown[0], (train, labels[0]), test, task.config, on_event)
     )
     record = probe_record(layer, index, fitted, len(labels[1]), evaluation, reducer=stated)
+    weight = torch.full((task.num_classes, train.shape[1]), math.nan, dtype=torch.float64)
+    bias = weight[:, 0]
+    if isinstance(fitted, FittedProbe):
+        weight, bias = fitted.weight, fitted.bias
     return Probe(
         record=record,
-        weight=fitted.weight.cpu(),
-        bias=fitted.bias.cpu(),
+        weight=weight.cpu(),
+        bias=bias.cpu(),
         reduction=Reduction.parse(stated),
         columns=columns,
         predictions=shown and shown[1],

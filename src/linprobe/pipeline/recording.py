@@ -1,20 +1,20 @@
 """From a fitted probe to what a run keeps of it."""
 
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from torch import Tensor
 
 from linprobe.evaluation.metrics import evaluate
 from linprobe.evaluation.statistics import wilson_interval
-from linprobe.probes.protocol import FittedProbe
+from linprobe.probes.base import FailedProbe, FittedProbe
 from linprobe.records.evidence import Evaluation
 from linprobe.records.predictions import Predictions
 from linprobe.records.schema import ProbeRecord
 
 
 def evaluate_probe(
-    fitted: FittedProbe, train_labels: Tensor, test_labels: Tensor
+    fitted: FittedProbe | FailedProbe, train_labels: Tensor, test_labels: Tensor
 ) -> tuple[Evaluation, Predictions] | None:
     """What a fitted probe shows on its test split.
 
@@ -26,9 +26,9 @@ def evaluate_probe(
     Returns:
         None where the probe has no logits, because a feature or a weight is not finite.
     """
-    logits = fitted.test_logits
-    if bool(logits.isnan().any()):
+    if isinstance(fitted, FailedProbe):
         return None
+    logits = fitted.test_logits
     evaluation = evaluate(logits, test_labels, train_labels)
     if (found := fitted.optimum_error) is not None:
         evaluation = replace(
@@ -42,7 +42,7 @@ def evaluate_probe(
 def probe_record(
     layer: str,
     index: int,
-    fitted: FittedProbe,
+    fitted: FittedProbe | FailedProbe,
     num_test: int,
     evaluation: Evaluation | None = None,
     *,
@@ -58,18 +58,25 @@ def probe_record(
         evaluation: what its test probabilities show.
         reducer: how the layer was made smaller before probing.
     """
-    rate = fitted.test_error_rate
+    rate = float("nan") if isinstance(fitted, FailedProbe) else fitted.test_error_rate
     interval = (rate, rate)  # of an unknown rate: unknown
     if rate == rate:
         interval = wilson_interval(round(rate * num_test), num_test)
     own: dict[str, Any] = {
         "layer": layer,
         "index": index,
-        "num_features": fitted.weight.shape[1],
+        "num_features": fitted.num_features
+        if isinstance(fitted, FailedProbe)
+        else fitted.weight.shape[1],
         "reducer": reducer,
         "status": str(fitted.status),
         "test_error_ci95": interval,
         "evaluation": evaluation,
     }
-    shared = {f.name: getattr(fitted, f.name) for f in fields(ProbeRecord) if f.name not in own}
+    shared: dict[str, Any] = {
+        f.name: getattr(fitted, f.name, f.default if f.default is not MISSING else float("nan"))
+        for f in fields(ProbeRecord)
+        if f.name not in own
+    }
+    shared["l2_at_edge"] = getattr(fitted, "l2_at_edge", False)
     return ProbeRecord(**own, **shared)
