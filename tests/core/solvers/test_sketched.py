@@ -40,7 +40,7 @@ def test_direction_goes_down_about_as_far_as_newtons(l2):
     problem = SoftmaxRegression(features - features.mean(0), labels, 4)
     zero = torch.zeros(4, 300, dtype=torch.float64)
     start = Point(zero, zero[:, 0], problem.logits(zero))
-    p = minimise_in_span(problem, l2, start, accuracy=1e-9).probabilities
+    p = minimise_in_span(problem, l2, start, accuracy=1e-9).predictions
     model = SketchedModel(
         problem, NewtonOptions(sample_rows=1000), torch.Generator().manual_seed(0)
     )

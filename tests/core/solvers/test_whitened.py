@@ -20,9 +20,9 @@ def begun(features: Tensor, labels: Tensor, l2: float):
     model = WhitenedModel(
         problem, NewtonOptions(sample_rows=len(labels)), torch.Generator().manual_seed(0)
     )
-    model.begin(minimum.probabilities, l2)
-    gradient = problem.backproject(problem.residuals(minimum.probabilities))
-    return problem, model, minimum.probabilities, gradient
+    model.begin(minimum.predictions, l2)
+    gradient = problem.backproject(problem.residuals(minimum.predictions))
+    return problem, model, minimum.predictions, gradient
 
 
 def newton_share(problem, p, gradient, l2, direction):
