@@ -66,7 +66,7 @@ def test_conjugate_gradients_solve(case, hessian):
     assert float((stopped * gradient).sum()) < 0  # a descent direction whenever it stops
 
 
-def test_unsureness():
+def test_importance_is_the_gini_impurity():
     p = torch.tensor([[1.0, 0.5, 0.25], [0.0, 0.5, 0.75]])
     torch.testing.assert_close(
         Softmax(torch.zeros(3, dtype=torch.int64), 2).importance(p), torch.tensor([0.0, 0.5, 0.375])

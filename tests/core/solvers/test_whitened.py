@@ -29,6 +29,7 @@ def newton_share(problem, p, gradient, l2, direction):
     """How much of the slope of Newton's own direction this one has, and its best step length."""
     full = SampledHessian(
         problem.features.values.double(),
+        problem.loss,
         p.double(),
         problem.sample_weight.double(),
         torch.full((1,), l2, dtype=torch.float64),
