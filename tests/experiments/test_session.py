@@ -17,7 +17,8 @@ from linprobe.experiments.settings import Settings, load_samples
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.protocol import ProbeConfig
 from linprobe.records.predictions import load_predictions
-from linprobe.records.schema import load_run
+from linprobe.records.schema import ControlsRecord
+from linprobe.records.store import load_run
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset
 
@@ -143,7 +144,7 @@ def test_epochs_of_trained_probes_are_shown(monkeypatch, tmp_path):
     run.probe()
     assert load_run(tmp_path) == run.record
     assert run.record.protocol == "sgd"
-    assert run.record.config["sgd"]["patience"] == 1
+    assert run.record.config.minibatch.patience == 1
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1.0)
@@ -205,8 +206,8 @@ def test_controls_and_codes_are_written_down(monkeypatch, tmp_path):
     run.probe()
     run.probe()
     first, later = load_run(tmp_path).checkpoints
-    assert run.record.config["controls"] == {"names": [*names], "repeats": 1, "seed": 4}
-    assert run.record.config["mdl"] is True
+    assert run.record.config.controls == ControlsRecord(tuple(names), 1, 4)
+    assert run.record.config.mdl is True
     layers = [probe.layer for probe in first.probes]
     assert [(c.name, c.layer) for c in first.controls] == [
         *(("control_task", layer) for layer in layers),
