@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import linprobe
-from linprobe.records.schema import load_run
+from linprobe.records.store import load_run
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import seeded
 from tests.support.options import grouped
@@ -52,7 +52,7 @@ def test_every_control_is_there(report):
     assert min(shuffled) > 0.4
     assert controls[-2].test_error_rate < 0.3
     assert controls[-1].test_error_rate == pytest.approx(2 / 3, abs=0.1)
-    assert report.run.config["controls"]["names"] == list(ALL)
+    assert report.run.config.controls.names == tuple(ALL)
 
 
 def test_codes_are_there(report):

@@ -11,10 +11,11 @@ from typing import Any
 from linprobe.experiments.experiment import Experiment
 from linprobe.experiments.session import run
 from linprobe.experiments.settings import Settings
-from linprobe.records.curves import Curve
-from linprobe.records.distances import compare
+from linprobe.records.comparison.curves import Curve
+from linprobe.records.comparison.distances import compare
 from linprobe.records.folder import check_folder, prepare_folder
-from linprobe.records.schema import JSON_NAME, RunRecord, load_run, seed_folders
+from linprobe.records.schema import RunRecord
+from linprobe.records.store import JSON_NAME, load_run, seed_folders
 from linprobe.records.seeds import SPLITS, load_seeds, save_seeds
 from linprobe.report.overlay import draw_comparison
 from linprobe.report.plots import save_figure

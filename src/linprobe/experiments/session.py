@@ -35,6 +35,7 @@ from linprobe.probes.given import GivenProbe
 from linprobe.records.environment import environment, peak_rss_bytes
 from linprobe.records.folder import prepare_folder
 from linprobe.records.schema import ExtractionRecord, RunConfig, RunRecord
+from linprobe.records.store import save as save_run
 from linprobe.report.page import write_report
 from linprobe.runtime.files import atomic_write
 from linprobe.runtime.progress import OnEvent, Tracker, ignore
@@ -168,7 +169,7 @@ class Session:
             peak_rss_bytes=peak_rss_bytes(),
             complete=name == self._checkpoints[-1][0],
         )
-        self.record.save(settings.out)
+        save_run(self.record, settings.out)
         self._experiment.draw(self.record, settings.out)
         write_report(self.record, settings.out)
 

@@ -27,6 +27,7 @@ from linprobe.records.folder import prepare_folder
 from linprobe.records.predictions import FOLDER as PREDICTIONS
 from linprobe.records.predictions import Predictions, load_predictions
 from linprobe.records.schema import (
+    PROBE,
     DatasetRecord,
     ExperimentRecord,
     ExtractionRecord,
@@ -35,13 +36,13 @@ from linprobe.records.schema import (
     RunRecord,
 )
 from linprobe.records.store import load_run
+from linprobe.records.store import save as save_run
 from linprobe.runtime.errors import LinprobeError
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-EXPERIMENT = "probe"
 CHECKPOINT = "network"
 _WIDTH = 200  # a layer's name may be long
 
@@ -143,7 +144,7 @@ class ProbeReport(Mapping[str, Probe]):
         folder = Path(folder)
         prepare_folder(folder, overwrite=overwrite)
         save_probes(folder, self.run.checkpoints[0].name, self.probes, self.test_labels)
-        self.run.save(folder)
+        save_run(self.run, folder)
         write_report(self.run, folder)
         return folder
 
@@ -185,7 +186,7 @@ def make_report(
     """
     options, seed = evaluation
     run = RunRecord(
-        experiment=EXPERIMENT,
+        experiment=PROBE,
         protocol="certified",
         seed=task.config.seed,
         quick=False,
@@ -221,10 +222,10 @@ def load_report(folder: str | Path) -> ProbeReport:
     """
     folder = Path(folder)
     run = load_run(folder)
-    if run.experiment != EXPERIMENT or len(run.checkpoints) != 1:
+    if run.experiment != PROBE or len(run.checkpoints) != 1:
         raise LinprobeError(
             f"{folder} holds a run of {run.experiment!r} with {len(run.checkpoints)} checkpoints; "
-            "expected what a probe report saved: use linprobe.records.schema.load_run"
+            "expected what a probe report saved: use linprobe.records.store.load_run"
         )
     checkpoint = run.checkpoints[0]
     tensors = load_probe_tensors(folder, checkpoint.name)
