@@ -74,7 +74,9 @@ def test_controls_change_no_probe(report, data):
 def test_untrained_network_is_another_one_and_the_given_one_stays(report, data):
     net = network()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    again = linprobe.probe(net, *data, layers=["0"], seed=3, **grouped(l2=L2, controls=["untrained"]))
+    again = linprobe.probe(
+        net, *data, layers=["0"], seed=3, **grouped(l2=L2, controls=["untrained"])
+    )
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     (control,) = again.run.checkpoints[0].controls
     known = [c for c in report.run.checkpoints[0].controls if c.name == "untrained"]

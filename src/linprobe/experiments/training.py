@@ -213,9 +213,9 @@ class MLPTrainer:
 
 
 def network_error_rate(
-    network: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 500
+    network: Any, images: Tensor, labels: Tensor, *, batch_size: int = 500
 ) -> float:
-    """Fraction of wrong predictions on uint8 images (n, 28, 28) with labels (n,) int64.
+    """Measure the fraction of wrong predictions on uint8 images (n, 28, 28) with labels (n,) int64.
 
     Raises:
         LinprobeError: No images, or not one label for each.

@@ -26,9 +26,7 @@ def grouped_options(
     Raises:
         TypeError: A keyword that never was.
     """
-    homes = {
-        field.name: name for name, group in groups.items() for field in fields(type(group))
-    }
+    homes = {field.name: name for name, group in groups.items() for field in fields(type(group))}
     for name, value in old.items():
         new = _RENAMED.get(name, name)
         if new not in homes or new in _NEVER:

@@ -7,20 +7,28 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from linprobe.core.features import DenseFeatures
+from linprobe.core.features import DenseFeatures, FeatureMatrix
 from linprobe.evaluation.plan import evaluate_probe
 from linprobe.evaluation.statistics import depth_steps, wilson_interval
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.pipeline.meter import Meter
 from linprobe.pipeline.task import Task
-from linprobe.probes.base import FailedProbe, FittedProbe, OnSolve
+from linprobe.probes.base import (
+    FailedProbe,
+    FittedProbe,
+    OnSolve,
+    ProbeMethod,
+    Targets,
+    all_finite,
+    nonfinite,
+)
 from linprobe.records.evidence import ControlRecord, Evaluation
 from linprobe.records.predictions import Predictions
 from linprobe.records.schema import CheckpointRecord, ProbeRecord
@@ -200,31 +208,49 @@ def _fit_and_evaluate(
     on_solve: OnSolve | None,
     clock: "Clock",
 ) -> Probe:
-    method = task.method(layer)
     targets, test_labels = task.on(features.train.device)
     with clock.stage("solve"):
-        train = method.prepare(DenseFeatures(features.train, owned=True))
-        fitted = train
-        if not isinstance(train, FailedProbe):
-            fitted = method.fit(train, targets, on_solve)
-            if not isinstance(fitted, FailedProbe):
-                fitted = fitted.tested(features.test, test_labels)
-    if isinstance(train, FailedProbe) or isinstance(fitted, FailedProbe):
+        prepared, fitted = _fit(task.method(layer), features, targets, test_labels, on_solve)
+    if prepared is None or isinstance(fitted, FailedProbe):
+        assert isinstance(fitted, FailedProbe)
         return Probe(_failed_record(layer, index, features, fitted), None, None, features.columns)
     with clock.stage("evaluate"):
         evaluation = evaluate_probe(fitted, targets.labels, test_labels)
-    predictions, controls = None, ()
+    predictions: Predictions | None = None
+    controls: tuple[ControlRecord, ...] = ()
     if evaluation is not None:
         predictions = Predictions.of(fitted.test_logits, test_labels)
         with clock.stage("controls"):
             evaluation, controls = task.plan.compare(
-                layer, fitted, evaluation, (train, features.test), targets, on_solve
+                layer, fitted, evaluation, (prepared, features.test), targets, on_solve
             )
     record = _record(layer, index, features, fitted, evaluation, len(test_labels))
     weight, bias = fitted.weight, fitted.bias
     if features.offset is not None:
         bias = bias - weight @ features.offset
     return Probe(record, weight.cpu(), bias.cpu(), features.columns, predictions, controls)
+
+
+def _fit(
+    method: ProbeMethod,
+    features: LayerFeatures,
+    targets: Targets,
+    test_labels: Tensor,
+    on_solve: OnSolve | None,
+) -> tuple[FeatureMatrix | None, FittedProbe | FailedProbe]:
+    """Fit and test a probe; also return the training features as the method prepared them."""
+    started = time.perf_counter()
+    if not all_finite(features.test):
+        return None, nonfinite(DenseFeatures(features.test), targets.num_classes, "test")
+    prepared = method.prepare(DenseFeatures(features.train, owned=True))
+    seconds = time.perf_counter() - started
+    if isinstance(prepared, FailedProbe):
+        return None, prepared
+    fitted = method.fit(prepared, targets, on_solve)
+    if isinstance(fitted, FailedProbe):
+        return None, fitted
+    fitted = fitted.tested(features.test, test_labels)
+    return prepared, replace(fitted, seconds=fitted.seconds + seconds)
 
 
 def _record(

@@ -123,7 +123,9 @@ class ProbeReport(Mapping[str, Probe]):
         from linprobe.report.plots import draw_run
 
         figure = draw_run(self.run)
-        figure.axes[0].set_title(f"linear probes of {self.run.config.extraction.network or 'features'}")
+        figure.axes[0].set_title(
+            f"linear probes of {self.run.config.extraction.network or 'features'}"
+        )
         return figure
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:

@@ -74,19 +74,14 @@ class NetworkLayers:
         rooms = [self._room(split) for split in self._splits]
         for group in self._groups:
             features = []
-            places = (self._permutation, None)
-            for name, *each in zip(
-                ("train", "test"), self._splits, places, rooms, strict=True
-            ):
-                split, permutation, room = each
-                points = [self._points[layer] for layer in group]
-                on_rows = meter.extracting(group, name)
+            points = [self._points[layer] for layer in group]
+            orders = (self._permutation, None)
+            for split, permutation, room in zip(self._splits, orders, rooms, strict=True):
+                on_rows = meter.extracting(group, split.source.split)
                 features.append(self._extractor.extract(split, points, permutation, on_rows, room))
             yield {layer: partial(self._take, layer, *features) for layer in group}
 
-    def _take(
-        self, layer: str, train: dict[str, Tensor], test: dict[str, Tensor]
-    ) -> LayerFeatures:
+    def _take(self, layer: str, train: dict[str, Tensor], test: dict[str, Tensor]) -> LayerFeatures:
         point = self._points[layer]
         # Popped, so that a layer's features are freed once its probe is done.
         x, xt = train.pop(layer), test.pop(layer)
