@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from linprobe.evaluation.paired import depth_steps
+from linprobe.evaluation.statistics import depth_steps
 from linprobe.pipeline.fitting import Task, layer_notes
 from linprobe.pipeline.report import CHECKPOINT, Probe, ProbeReport
 from linprobe.records.environment import environment, peak_rss_bytes

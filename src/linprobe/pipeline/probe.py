@@ -33,8 +33,9 @@ from linprobe.records.schema import (
     ProbeRecord,
     RunConfig,
 )
+from linprobe.runtime.devices import find_device, free_bytes
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.memory import FEATURE_SHARE, find_device, free_bytes
+from linprobe.runtime.memory import FEATURE_SHARE
 from linprobe.runtime.progress import OnEvent, ignore
 from linprobe.runtime.randomness import seeded
 from linprobe.runtime.threads import map_layers
