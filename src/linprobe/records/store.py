@@ -15,6 +15,11 @@ from linprobe.records.table import write_table
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
 
+__all__ = [
+    *("CSV_NAME", "JSON_NAME", "SCHEMA", "json_schema", "load_run", "save", "seed_folders"),
+    *("CheckpointRecord", "ProbeRecord", "RunRecord"),
+]
+
 SCHEMA = 2
 JSON_NAME = "results.json"
 CSV_NAME = "results.csv"

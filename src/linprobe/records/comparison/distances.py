@@ -196,12 +196,12 @@ def _panel(curves: Sequence[Curve], name: str, published: Published | None) -> P
     points = [curve.points(name) for curve in curves]
     layers = tuple(layer for layer in points[0] if all(layer in other for other in points))
     if not layers:
-        layers_of_each = "; ".join(
+        named = "; ".join(
             f"{curve.label}: {', '.join(list(own)[:3]) or 'none'}"
             for curve, own in zip(curves, points, strict=True)
         )
         raise LinprobeError(
-            f"the runs have no layer in common at checkpoint {name!r} ({layers_of_each} ...); expected "
+            f"the runs have no layer in common at checkpoint {name!r} ({named} ...); expected "
             "runs of the same network"
         )
     steps = {item.step for curve in curves for item in curve.checkpoints(name)}

@@ -11,8 +11,8 @@ from linprobe.runtime.errors import LinprobeError
 Reading = Literal["layer", "input"]
 READINGS: tuple[Reading, ...] = get_args(Reading)
 """Meanings that bar i of Figure 8 may have, whose axis doesn't say: hidden layer i+1, with the
-logits as the last bar ("layer", which puts the skip connection where the bars fall), or the output of layer
-i with the input as bar 0 ("input")."""
+logits as the last bar ("layer", which puts the skip connection where the bars fall), or the output
+of layer i with the input as bar 0 ("input")."""
 
 _EXPERIMENTS = ("fig5", "fig8")
 
