@@ -1,4 +1,4 @@
-"""Modules that people import by the names that they had."""
+"""Imports of modules by their former names."""
 
 import warnings
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ else:  # importing it takes longer than all else that `import linprobe` does
 
 
 class MovedModules(Loader):
-    """Finds modules of a package by their former names, and warns.
+    """Finder of a package's modules by their former names, which warns.
 
     Args:
         package: name of the package.
@@ -29,7 +29,7 @@ class MovedModules(Loader):
         return ModuleSpec(fullname, self) if fullname in self._names else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave the making of an empty module to Python."""
+        """Let Python make an empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill the module with the names of the one that took its place."""
