@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
-else:  # importing it takes longer than all else that `import linprobe` does
+else:  # importing it takes longer than all the rest of linprobe at its start
     Loader = object
 
 
