@@ -5,10 +5,11 @@ from dataclasses import fields
 
 import pytest
 import torch
+from linprobe.pipeline.recording import evaluate_probe, probe_record
 
 from linprobe.core.solvers.base import Status
-from linprobe.pipeline.recording import evaluate_probe, probe_record
-from linprobe.probes.protocol import ProbeConfig, fit_probe
+from linprobe.probes.config import ProbeConfig
+from linprobe.probes.softmax import fit_probe
 from linprobe.records.schema import ProbeRecord
 from tests.support.tiny import tiny_dataset
 
