@@ -20,26 +20,30 @@ _SECTIONS = re.compile(r"^(?:Args|Examples):\n", re.MULTILINE)
 def help_text(app: App, chain: Sequence[str]) -> str:
     """Return the help of `app`, which is called by the words of `chain`."""
     width = min(shutil.get_terminal_size().columns, _WIDEST)
-    called = " ".join(("linprobe", *chain))
-    if app.default_command is None:
-        lines = [f"usage: {called} COMMAND [options]", "", app.help, "", "commands:"]
-        lines += _columns(((name, summary(app[name])) for name in app), width)
-        return "\n".join([*lines, "", f"Options of a command: {called} COMMAND --help"])
-    arguments = [a for a in app.assemble_argument_collection(parse_docstring=True) if a.show]
-    usage = [called, *(_label(a) for a in arguments if a.required), "[options]"]
-    parts = _SECTIONS.split(inspect.getdoc(app.default_command) or "")
-    about = [textwrap.fill(" ".join(text.split()), width) for text in parts[0].split("\n\n")]
-    lines = [f"usage: {' '.join(usage)}", "", "\n\n".join(about).strip()]
+    arguments: list[Argument] = []
+    taken = ["COMMAND"]
+    if app.default_command is not None:
+        arguments = [a for a in app.assemble_argument_collection(parse_docstring=True) if a.show]
+        taken = [_label(argument) for argument in arguments if argument.required]
+    about, *_, examples = _SECTIONS.split(_description(app))
+    lines = [" ".join(("usage: linprobe", *(chain or ["[--version]"]), *taken, "[options]"))]
+    for paragraph in about.strip().split("\n\n"):
+        lines += ["", textwrap.fill(" ".join(paragraph.split()), width)]
+    if not arguments:
+        lines += ["", "commands (each has a --help of its own):"]
+        lines += _columns(((name, _summary(app[name])) for name in app), width)
     for group, members in groupby(arguments, _group):
         lines += ["", f"{group}:", *_columns(((_label(a), _about(a)) for a in members), width)]
-    examples = textwrap.indent(textwrap.dedent(parts[-1]).strip(), _INDENT)
-    return "\n".join([*lines, "", "examples:", examples])
+    lines += ["", "examples:", textwrap.indent(textwrap.dedent(examples).strip(), _INDENT)]
+    return "\n".join(lines)
 
 
-def summary(app: App) -> str:
-    """Return the first line of a command's help, as the list of commands has it."""
-    text = app.help if app.default_command is None else inspect.getdoc(app.default_command) or ""
-    first = text.partition("\n\n")[0].strip().removesuffix(".")
+def _description(app: App) -> str:
+    return app.help if app.default_command is None else inspect.getdoc(app.default_command) or ""
+
+
+def _summary(app: App) -> str:
+    first = _description(app).partition("\n\n")[0].removesuffix(".")
     return first[:1].lower() + first[1:]
 
 

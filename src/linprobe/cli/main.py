@@ -24,6 +24,20 @@ from linprobe.runtime.errors import LinprobeError
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 _HELP = ("--help", "-h")
+_LINPROBE = """Linear classifier probes whose every point is a certified optimum.
+
+Examples:
+    linprobe reproduce fig8 --quick --depth 10
+    linprobe probe my_code/net.py:make_net --data npz:data.npz
+"""
+_REPRODUCE = """Draw a figure of the paper from probes of a network trained here.
+
+Trains the figure's network, probes every layer at each checkpoint, and draws it.
+
+Examples:
+    linprobe reproduce fig8 --quick --depth 10
+    linprobe reproduce fig5 --seeds 3 --out runs/fig5-seeds
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,18 +79,10 @@ def _app() -> App:
         "version_flags": (),
         "default_parameter": Parameter(negative="", allow_repeating=True),
     }
-    figures = App(
-        "reproduce",
-        help="Draw a figure of the paper from probes of a network trained here.",
-        **common,
-    )
+    figures = App("reproduce", help=_REPRODUCE, **common)
     for figure in (fig5, fig8):
         figures.command(figure)
-    app = App(
-        "linprobe",
-        help="Linear classifier probes whose every point is a certified optimum.",
-        **common,
-    )
+    app = App("linprobe", help=_LINPROBE, **common)
     for command in (layers, probe, figures, report, plot, show, compare):
         app.command(command)
     return app

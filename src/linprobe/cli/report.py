@@ -14,6 +14,7 @@ def report(run: Path, /) -> None:
 
     Examples:
         linprobe report runs/fig8
+        linprobe report runs/probe
     """
     from linprobe.records.schema import load_run
     from linprobe.report.page import write_report

@@ -13,6 +13,7 @@ def show(run: Path, /) -> None:
 
     Examples:
         linprobe show runs/fig8
+        linprobe show runs/fig8-seeds/seed0
     """
     from linprobe.records.schema import load_run
     from linprobe.report.terminal import make_console, print_sentence, print_summary
