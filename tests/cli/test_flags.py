@@ -1,5 +1,7 @@
 """Flags made of a dataclass of options."""
 
+import importlib
+import sys
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -50,7 +52,13 @@ def read(text):
         ("--say=b --size 1 --size 2", {"options": Options(2, ("b",))}),
     ],
 )
-def test_flags_make_the_options_themselves(text, expected):
+@pytest.mark.parametrize("pydantic", [False, True])
+def test_flags_make_the_options_themselves(text, expected, pydantic, monkeypatch):
+    """The library checks values by pydantic where some other module has loaded it."""
+    if pydantic:
+        importlib.import_module("pydantic")
+    else:
+        monkeypatch.delitem(sys.modules, "pydantic", raising=False)
     assert read(text) == expected
 
 

@@ -46,9 +46,21 @@ def options_of(model: type, group: str, **flags: object) -> Any:
         )
         for name, kind in flags.items()
     ]
-    namespace = {"__doc__": model.__doc__, "__module__": __name__, MODEL: model}
+    namespace: dict[str, object] = {
+        "__doc__": model.__doc__,
+        "__module__": __name__,
+        "__get_pydantic_core_schema__": classmethod(_unchecked),
+        MODEL: model,
+    }
     made = make_dataclass(model.__name__, rows, namespace=namespace)
     return Annotated[made, Parameter(name="*", group=group)]
+
+
+def _unchecked(made: type, source: object, handler: object) -> object:
+    """Accept a `model` too: where pydantic is loaded, defaults are checked by their annotation."""
+    from pydantic_core import core_schema
+
+    return core_schema.any_schema()
 
 
 def as_model(value: object) -> object:
