@@ -8,7 +8,7 @@ from typing import Annotated
 import pytest
 from cyclopts import App, CycloptsError, Parameter
 
-from linprobe.cli.flags import COUNT, as_model, flag, names, options_of
+from linprobe.cli.flags import COUNT, as_options, flag, names, options_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Options:
     hidden: object = None
 
 
-Flags = options_of(Options, "test", size=COUNT, words=flag(names, "WORDS", name="say"), loud=bool)
+Flags = options_of(Options(), "test", size=COUNT, words=flag(names, "WORDS", name="say"), loud=bool)
 
 
 def read(text):
@@ -39,7 +39,7 @@ def read(text):
         return options, plain
 
     _, bound, _ = app.parse_args(text.split(), print_error=False, exit_on_error=False)
-    return {name: as_model(value) for name, value in bound.arguments.items()}
+    return {name: as_options(value) for name, value in bound.arguments.items()}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from linprobe.runtime.errors import LinprobeError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from linprobe.records.distances import Comparison
+    from linprobe.records.comparison.distances import Comparison
     from linprobe.records.schema import RunRecord
 
 # Those of `linprobe.report` and `linprobe.records.published`, which take long to import.
@@ -85,10 +85,10 @@ def _compared(
     split: Literal["test", "train"] | None,
     checkpoint: str | None,
 ) -> "Comparison":
-    from linprobe.records.curves import Curve
-    from linprobe.records.distances import compare as compare_curves
+    from linprobe.records.comparison.curves import Curve
+    from linprobe.records.comparison.distances import compare as compare_curves
+    from linprobe.records.comparison.labels import labels
     from linprobe.records.published import load_published
-    from linprobe.records.run_labels import labels
 
     if len(paths) < 2 and not published:
         raise LinprobeError("one RUN given; expected two or more, or --published")
@@ -106,8 +106,8 @@ def _compared(
 
 
 def _load(path: Path) -> "tuple[RunRecord, ...]":
-    from linprobe.records.schema import JSON_NAME, load_run, seed_folders
     from linprobe.records.seeds import load_seeds
+    from linprobe.records.store import JSON_NAME, load_run, seed_folders
 
     folders = seed_folders(path)
     if not folders or (path / JSON_NAME).exists():
@@ -123,7 +123,7 @@ def _load(path: Path) -> "tuple[RunRecord, ...]":
 def _table(comparison: "Comparison") -> "Table":
     from rich.markup import escape
 
-    from linprobe.records.distances import LOWER, UPPER
+    from linprobe.records.comparison.distances import LOWER, UPPER
     from linprobe.report.terminal import plain_table
 
     table = plain_table(f"{comparison.split} error: mean absolute difference", "checkpoint")

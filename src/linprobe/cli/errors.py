@@ -34,11 +34,12 @@ def usage_message(error: CycloptsError, called: str) -> str:
 
 def option_names(app: App) -> dict[str, str]:
     """Return the flags of a command by the names that Python knows their options by."""
-    return {
+    names = {
         argument.field_info.name: argument.name
         for argument in app.assemble_argument_collection()
         if argument.name.startswith("--")
     }
+    return {name[2:].replace("-", "_"): name for name in names.values()} | names
 
 
 def translated(message: str, flags: Mapping[str, str]) -> str:

@@ -3,12 +3,12 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, fields, make_dataclass, replace
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
-MODEL = "__model__"
+DEFAULTS = "__defaults__"
 
 
 def flag(read: Callable[[str], object], metavar: str, **others: Any) -> Parameter:
@@ -27,48 +27,48 @@ def flag(read: Callable[[str], object], metavar: str, **others: Any) -> Paramete
     return Parameter(converter=convert, metavar=metavar, n_tokens=1, **others)
 
 
-def options_of(model: type, group: str, **flags: object) -> Any:
+def options_of(defaults: object, group: str, **flags: object) -> Any:
     """Make an annotation for some options of a dataclass, each a flag.
 
-    Defaults and help are those of `model` and its docstring; a command gets a `model`.
+    Their help is what the docstring of the dataclass says; a command gets a dataclass like
+    `defaults`.
 
     Args:
-        model: dataclass of options.
+        defaults: options as they are without any flag.
         group: heading in the help.
         **flags: by the field's name: its `flag`, or the type of a flag that needs no reading.
     """
-    known = {option.name: option for option in fields(model)}
     rows = [
         (
             name,
             Annotated[object, kind] if isinstance(kind, Parameter) else kind,
-            field(default=known[name].default, default_factory=known[name].default_factory),
+            field(default=getattr(defaults, name)),
         )
         for name, kind in flags.items()
     ]
     namespace: dict[str, object] = {
-        "__doc__": model.__doc__,
+        "__doc__": type(defaults).__doc__,
         "__module__": __name__,
         "__get_pydantic_core_schema__": classmethod(_unchecked),
-        MODEL: model,
+        DEFAULTS: defaults,
     }
-    made = make_dataclass(model.__name__, rows, namespace=namespace)
+    made = make_dataclass(type(defaults).__name__, rows, namespace=namespace)
     return Annotated[made, Parameter(name="*", group=group)]
 
 
 def _unchecked(made: type, source: object, handler: object) -> object:
-    """Accept a `model` too: where pydantic is loaded, defaults are checked by their annotation."""
+    """Accept the defaults too, which are checked by their annotation where pydantic is loaded."""
     from pydantic_core import core_schema
 
     return core_schema.any_schema()
 
 
-def as_model(value: object) -> object:
+def as_options(value: Any) -> Any:
     """Turn what was read by `options_of` into the options themselves; leave the rest as it is."""
-    model = getattr(value, MODEL, None)
-    if model is None:
+    if not hasattr(value, DEFAULTS):
         return value
-    return model(**{option.name: getattr(value, option.name) for option in fields(value)})  # type: ignore[arg-type]
+    read = {option.name: getattr(value, option.name) for option in fields(value)}
+    return replace(getattr(value, DEFAULTS), **read)
 
 
 def _number(

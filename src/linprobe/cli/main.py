@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 import linprobe
 from linprobe.cli.compare import compare
 from linprobe.cli.errors import option_names, translated, usage_message
-from linprobe.cli.flags import as_model
+from linprobe.cli.flags import as_options
 from linprobe.cli.help import help_text
 from linprobe.cli.layers import layers
 from linprobe.cli.plot import plot
@@ -108,7 +108,7 @@ def _run(words: list[str]) -> None:
     except CycloptsError as error:
         raise LinprobeError(usage_message(error, called)) from error
     try:
-        command(*bound.args, **{name: as_model(value) for name, value in bound.kwargs.items()})
+        command(*bound.args, **{name: as_options(value) for name, value in bound.kwargs.items()})
     except LinprobeError as error:
         raise LinprobeError(translated(str(error), option_names(apps[-1]))) from error
 

@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     Evaluation = EvaluationOptions
 else:
     Method = options_of(
-        ProbeConfig,
+        ProbeConfig(),
         "probes",
         l2_path=flag(_penalties, "L2,L2,...", name="l2"),
         tol=flag(positive, "NATS"),
     )
     Extraction = options_of(
-        ExtractionOptions,
+        ExtractionOptions(),
         "features",
         reduce=flag(str, "HOW"),
         tokens=flag(_tokens, "WHICH"),
@@ -60,7 +60,7 @@ else:
         memory_bytes=flag(_gibibytes, "GIB", name="memory"),
     )
     Evaluation = options_of(
-        EvaluationOptions,
+        EvaluationOptions(),
         "evaluation",
         controls=flag(_controls, "NAME,NAME,..."),
         repeats=COUNT,

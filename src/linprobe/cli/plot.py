@@ -37,7 +37,7 @@ def plot(
         linprobe plot runs/probe --out figure.pdf
     """
     kind = _format(format, out)
-    from linprobe.records.schema import load_run
+    from linprobe.records.store import load_run
     from linprobe.report.plots import draw_run, write_figure
 
     record = load_run(run)

@@ -101,18 +101,18 @@ def _describe(
     digest: str | None,
 ) -> None:
     """Put into the record what only the command line knows."""
+    from linprobe.records.schema import LoadingRecord
+
     run = report.run
-    dataset = {**run.dataset, "name": data.name, "sha256": data.sha256}
-    if data.classes:
-        dataset["classes"] = list(data.classes)
-    config = {
-        **run.config,
-        "factory": factory,
-        "kwargs": network.kwargs,
-        "checkpoint": network.checkpoint and network.checkpoint.name,
-        "checkpoint_sha256": digest,
-        "channels": images.channels,
-        "image_size": images.image_size and list(images.image_size),
-        "normalize": images.normalize and [list(part) for part in images.normalize],
-    }
-    report.run = replace(run, dataset=dataset, config=config)
+    loading = LoadingRecord(
+        factory=factory,
+        kwargs=dict(network.kwargs),
+        checkpoint=None if network.checkpoint is None else network.checkpoint.name,
+        checkpoint_sha256=digest,
+        channels=images.channels,
+        image_size=images.image_size,
+        normalize=images.normalize,
+    )
+    classes = tuple(data.classes) if data.classes else None
+    dataset = replace(run.dataset, name=data.name, sha256=data.sha256, classes=classes)
+    report.run = replace(run, dataset=dataset, config=replace(run.config, loading=loading))

@@ -16,7 +16,7 @@ def report(run: Path, /) -> None:
         linprobe report runs/fig8
         linprobe report runs/probe
     """
-    from linprobe.records.schema import load_run
+    from linprobe.records.store import load_run
     from linprobe.report.page import write_report
 
     folder = run if run.is_dir() else run.parent

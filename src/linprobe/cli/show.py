@@ -15,7 +15,7 @@ def show(run: Path, /) -> None:
         linprobe show runs/fig8
         linprobe show runs/fig8-seeds/seed0
     """
-    from linprobe.records.schema import load_run
+    from linprobe.records.store import load_run
     from linprobe.report.terminal import make_console, print_sentence, print_summary
     from linprobe.report.textcurve import text_curves
     from linprobe.report.wording import steps_summary
