@@ -11,6 +11,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,10 +24,10 @@ from linprobe.core.row_space import coordinates, row_space
 from linprobe.core.solvers.base import Point, Status
 from linprobe.core.solvers.model import NewtonOptions
 from linprobe.core.solvers.newton import SubsampledNewton
-from linprobe.probes.config import DEFAULT_L2_PATH as DEFAULT_L2_PATH
-from linprobe.probes.config import ProbeConfig as ProbeConfig
 from linprobe.probes.holdout import num_held_out
 from linprobe.runtime.errors import LinprobeError
+
+DEFAULT_L2_PATH = tuple(10.0**-exponent for exponent in range(1, 10))
 
 _STOP_RATIO = 1.05  # times the best held-out cross-entropy: the path has turned
 _PATIENCE = 2
@@ -36,6 +37,40 @@ _NAN = float("nan")
 
 OnEvent = Callable[[str, float, float, float], None]
 """Called as ``on_event(stage, l2, num_passes, duality_gap)``; stage is "path" or "refit"."""
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """What is asked of a probe.
+
+    Attributes:
+        l2_path: penalties in falling order.
+        tol: duality gap (nats) at which a problem counts as solved.
+        validation_fraction: share of the training rows held out for choosing `l2`.
+        max_passes: passes over the features allowed for each `l2`.
+        seed: of the solver's row samples.
+    """
+
+    l2_path: tuple[float, ...] = DEFAULT_L2_PATH
+    tol: float = 1e-4
+    validation_fraction: float = 1 / 6
+    max_passes: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        path = self.l2_path
+        falling = all(a > b for a, b in pairwise(path))
+        if not path or not falling or not path[-1] > 0:
+            raise LinprobeError(f"l2_path is {path}; expected positive numbers in falling order")
+        if not isinstance(self.tol, int | float) or not self.tol > 0:
+            raise LinprobeError(f"tol is {self.tol!r}; expected a positive number of nats")
+        if not 0 < self.validation_fraction < 1:
+            raise LinprobeError(
+                f"validation_fraction is {self.validation_fraction}; expected a number "
+                "between 0 and 1, such as 1/6"
+            )
+        if self.max_passes < 1:
+            raise LinprobeError(f"max_passes is {self.max_passes}; expected at least 1")
 
 
 @dataclass(frozen=True)
