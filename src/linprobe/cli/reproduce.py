@@ -1,7 +1,6 @@
 """The command ``linprobe reproduce``."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,18 +15,17 @@ from linprobe.cli.flags import (
     POSITIVE,
     cpu_threads,
     flag,
+    options_of,
 )
 from linprobe.cli.options import OUT, Evaluation
 from linprobe.evaluation.options import EvaluationOptions
+from linprobe.experiments.figure5 import Figure5
+from linprobe.experiments.figure8 import Figure8
 from linprobe.runtime.errors import LinprobeError
 
 if TYPE_CHECKING:
-    from linprobe.experiments.seeds import Config
+    from linprobe.experiments.experiment import Experiment
     from linprobe.experiments.settings import Settings
-    from linprobe.experiments.training import MLPTraining
-    from linprobe.pipeline.minibatch import SGDProtocol
-    from linprobe.records.schema import RunRecord
-    from linprobe.runtime.progress import OnEvent
 
 
 @Parameter(name="*", group="run")
@@ -60,34 +58,28 @@ class Run:
     quick: bool = False
 
 
-@Parameter(name="*", group="network")
-@dataclass(frozen=True)
-class Training:
-    """How the deep network of Figure 8 is made and trained.
-
-    Attributes:
-        depth: hidden layers, even; None: 128, or 10 with --quick.
-        optimizer: trains the network; the course's setting is --optimizer sgd --learning-rate
-            0.01, under which the deep network stays at the majority class.
-        learning_rate: of the network's training.
-        batch_size: of the network's training.
-        momentum: of --optimizer sgd; None: 0.9.
-        slope: of the network's leaky ReLU.
-    """
-
-    depth: Annotated[int | None, DEPTH] = None
-    optimizer: Literal["sgd", "rmsprop", "adam"] = "adam"
-    learning_rate: Annotated[float, POSITIVE] = 1e-4
-    batch_size: Annotated[int, COUNT] = 512
-    momentum: Annotated[float | None, BELOW_ONE] = None
-    slope: Annotated[float, FRACTION] = 0.1
+if TYPE_CHECKING:
+    Network5 = Figure5
+    Network8 = Figure8
+else:
+    Network5 = options_of(Figure5(), "network", recipe=Literal["paper", "course"])
+    Network8 = options_of(
+        Figure8(),
+        "network",
+        depth=DEPTH,
+        optimizer=Literal["sgd", "rmsprop", "adam"],
+        learning_rate=POSITIVE,
+        batch_size=COUNT,
+        momentum=BELOW_ONE,
+        slope=FRACTION,
+    )
 
 
 def fig5(
     *,
-    recipe: Literal["paper", "course"] = "paper",
     out: Annotated[Path, OUT] = Path("runs", "fig5"),
     epochs: Annotated[int | None, COUNT] = None,
+    network: Network5 = Figure5(),
     run: Run = Run(),
     evaluation: Evaluation = EvaluationOptions(),
 ) -> None:
@@ -97,7 +89,6 @@ def fig5(
     after 10 epochs (b).
 
     Args:
-        recipe: initialisation and training.
         out: folder to write the run to.
         epochs: of the probes' training by --protocol sgd, at most (default: 500; 5 with --quick).
 
@@ -105,11 +96,7 @@ def fig5(
         linprobe reproduce fig5 --quick
         linprobe reproduce fig5 --recipe course --controls shuffled_labels,majority
     """
-    from linprobe.experiments import figure5
-
-    sgd = figure5.sgd_protocol(recipe, _epochs(epochs, run))
-    settings = _settings(run, out, evaluation, sgd)
-    _reproduce(figure5.Figure5Config(settings, recipe=recipe), figure5.run, run)
+    _reproduce(network, _settings(network, run, out, evaluation, epochs), run)
 
 
 def fig8(
@@ -117,7 +104,7 @@ def fig8(
     float64: bool = False,
     out: Annotated[Path, OUT] = Path("runs", "fig8"),
     epochs: Annotated[int | None, COUNT] = None,
-    training: Training = Training(),
+    network: Network8 = Figure8(),
     run: Run = Run(),
     evaluation: Evaluation = EvaluationOptions(),
 ) -> None:
@@ -136,35 +123,26 @@ def fig8(
         linprobe reproduce fig8 --quick --depth 10
         linprobe reproduce fig8 --seeds 3 --out runs/fig8-seeds
     """
-    from linprobe.experiments import figure8
-
-    sgd = figure8.sgd_protocol(_epochs(epochs, run))
-    settings = replace(_settings(run, out, evaluation, sgd), float64=float64)
-    config = figure8.Figure8Config(settings, training.depth, _training(training), training.slope)
-    _reproduce(config, figure8.run, run)
+    settings = _settings(network, run, out, evaluation, epochs, float64=float64)
+    _reproduce(network, settings, run)
 
 
-def _epochs(epochs: int | None, run: Run) -> int | None:
-    if epochs is not None and run.protocol != "sgd":
-        raise LinprobeError("--epochs is for --protocol sgd; certified probes have no epochs")
-    return epochs
-
-
-def _training(asked: Training) -> "MLPTraining":
-    from linprobe.experiments.training import MLPTraining
-
-    training = MLPTraining(asked.optimizer, asked.learning_rate, batch_size=asked.batch_size)
-    if asked.momentum is None:
-        return training
-    if asked.optimizer != "sgd":
-        raise LinprobeError(f"--momentum is for --optimizer sgd; {asked.optimizer} has none")
-    return replace(training, momentum=asked.momentum)
-
-
-def _settings(run: Run, out: Path, evaluation: EvaluationOptions, sgd: "SGDProtocol") -> "Settings":
-    from linprobe.evaluation.controls import ControlConfig
+def _settings(
+    experiment: "Experiment",
+    run: Run,
+    out: Path,
+    evaluation: EvaluationOptions,
+    epochs: int | None,
+    *,
+    float64: bool = False,
+) -> "Settings":
     from linprobe.experiments.settings import Settings
 
+    sgd = None
+    if run.protocol == "sgd":
+        sgd = experiment.sgd_protocol(epochs)
+    elif epochs is not None:
+        raise LinprobeError("--epochs is for --protocol sgd; certified probes have no epochs")
     return Settings(
         out=out,
         dataset=run.dataset,
@@ -173,27 +151,25 @@ def _settings(run: Run, out: Path, evaluation: EvaluationOptions, sgd: "SGDProto
         device=run.device,
         quick=run.quick,
         overwrite=run.overwrite,
-        controls=ControlConfig(evaluation.controls, evaluation.repeats),
-        mdl=evaluation.mdl,
-        sgd=sgd if run.protocol == "sgd" else None,
+        evaluation=evaluation,
+        float64=float64,
+        sgd=sgd,
     )
 
 
-def _reproduce(
-    config: "Config", experiment: "Callable[[Config, OnEvent], RunRecord]", run: Run
-) -> None:
+def _reproduce(experiment: "Experiment", settings: "Settings", asked: Run) -> None:
     from linprobe.experiments.seeds import run_over_seeds
+    from linprobe.experiments.session import run
     from linprobe.report.terminal import make_console, print_seeds, print_summary, show_progress
     from linprobe.runtime.memory import tune_allocator
 
     tune_allocator()
-    out = config.settings.out
-    with cpu_threads(run.threads), show_progress(make_console(stderr=True)) as on_event:
-        if run.seeds > 1:
-            records = run_over_seeds(config, experiment, run.seeds, on_event)
+    with cpu_threads(asked.threads), show_progress(make_console(stderr=True)) as on_event:
+        if asked.seeds > 1:
+            records = run_over_seeds(experiment, settings, asked.seeds, on_event)
         else:
-            records = (experiment(config, on_event),)
-    if run.seeds > 1:
-        print_seeds(make_console(), records, out)
+            records = (run(experiment, settings, on_event),)
+    if asked.seeds > 1:
+        print_seeds(make_console(), records, settings.out)
     else:
-        print_summary(make_console(), records[0], out)
+        print_summary(make_console(), records[0], settings.out)
