@@ -1,14 +1,16 @@
 """``linprobe compare`` from the command line."""
 
 import csv
+from typing import get_args
 
 import pytest
 
 from linprobe.cli import compare
 from linprobe.cli import main as cli
 from linprobe.records.published import READINGS
+from linprobe.records.store import save
 from linprobe.report.plots import FORMATS
-from tests.records.test_distances import deep
+from tests.records.comparison.test_distances import deep
 from tests.support.records import checkpoint_record, run_record
 
 
@@ -17,13 +19,13 @@ def runs(tmp_path, monkeypatch):
     """Folders a and b of runs; many, of three seeds, one unfinished; deep; fig5; late."""
     monkeypatch.chdir(tmp_path)
     first = checkpoint_record([0.1, 0.2, 0.3, 0.4])
-    run_record(first).save(tmp_path / "a")
-    run_record(checkpoint_record([0.1, 0.25, 0.3, 0.4]), protocol="sgd").save(tmp_path / "b")
+    save(run_record(first), tmp_path / "a")
+    save(run_record(checkpoint_record([0.1, 0.25, 0.3, 0.4]), protocol="sgd"), tmp_path / "b")
     for seed in range(3):
         run = run_record(first, seed=seed, complete=seed < 2)
-        run.save(tmp_path / "many" / f"seed{seed}")
-    run_record(first, experiment="fig5").save(tmp_path / "fig5")
-    run_record(checkpoint_record([0.1], "late", 9), complete=False).save(tmp_path / "late")
+        save(run, tmp_path / "many" / f"seed{seed}")
+    save(run_record(first, experiment="fig5"), tmp_path / "fig5")
+    save(run_record(checkpoint_record([0.1], "late", 9), complete=False), tmp_path / "late")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "results.json").write_text("{")
     return tmp_path
@@ -56,7 +58,7 @@ def test_figure_table_and_csv(runs, capsys):
 
 def test_published_numbers_set_the_split(runs, capsys):
     for run in deep(0.0).runs:
-        run.save(runs / "deep")
+        save(run, runs / "deep")
     code, captured = run_command("deep --published --reading input --format pdf --out x", capsys)
     assert code == 0
     assert captured.out.startswith("train error")
@@ -72,7 +74,7 @@ def test_published_numbers_set_the_split(runs, capsys):
 
 
 def test_doubtful_runs_are_named(runs, capsys):
-    run_record(checkpoint_record([0.1]), quick=True, complete=False).save(runs / "quick")
+    save(run_record(checkpoint_record([0.1]), quick=True, complete=False), runs / "quick")
     code, captured = run_command("a quick --format png", capsys)
     assert code == 0
     assert "QUICK RUN among them: not a result." in captured.out
@@ -92,7 +94,7 @@ def test_doubtful_runs_are_named(runs, capsys):
         ("a late", "no checkpoint in common (a: untrained; late: late)"),
         ("a b --checkpoint late", "certified has no checkpoint 'late'; it has: untrained"),
         ("a --published", "128 layers, but a run has None; leave --published out"),
-        ("a b --split validation", "--split: invalid choice: 'validation'"),
+        ("a b --split validation", 'invalid value "validation" for --split. Choose from: '),
         ("a b --out a/results.json", "can't write to a/results.json"),
     ],
 )
@@ -114,5 +116,5 @@ def test_commands_for_one_run_name_the_seeds(command, runs, capsys):
 
 
 def test_choices_are_those_of_the_modules():
-    assert compare._FORMATS == FORMATS
-    assert compare._READINGS == READINGS
+    assert get_args(compare.Format) == FORMATS
+    assert get_args(compare.Reading) == READINGS

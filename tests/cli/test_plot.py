@@ -1,9 +1,12 @@
 """``linprobe plot`` from the command line."""
 
+from typing import get_args
+
 import pytest
 
 from linprobe.cli import main as cli
 from linprobe.cli import plot
+from linprobe.records.store import save
 from linprobe.report.plots import FORMATS
 from linprobe.report.style import STYLES
 from tests.support.records import checkpoint_record, run_record
@@ -13,7 +16,7 @@ BEGINNINGS = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}
 
 @pytest.fixture
 def run(tmp_path):
-    run_record(checkpoint_record([0.1, 0.2, 0.3])).save(tmp_path)
+    save(run_record(checkpoint_record([0.1, 0.2, 0.3])), tmp_path)
     return tmp_path
 
 
@@ -39,7 +42,7 @@ def test_file_and_format(arguments, name, kind, run, capsys):
     [
         ("--out x.jpg", "--out x.jpg ends in .jpg; expected pdf, svg, png"),
         ("--out x.png --format pdf", "--out x.png ends in .png, but --format is pdf"),
-        ("--format gif", "--format: invalid choice: 'gif'"),
+        ("--format gif", 'invalid value "gif" for --format. Choose from: '),
         ("--checkpoint trained", "no checkpoint 'trained'; it has: untrained"),
         ("--out results.json/x.pdf", "results.json/x.pdf can't be written"),
     ],
@@ -53,5 +56,5 @@ def test_errors_are_one_line(arguments, message, run, monkeypatch, capsys):
 
 
 def test_choices_are_those_of_the_plots():
-    assert plot._FORMATS == FORMATS
-    assert tuple(STYLES) == plot._STYLES
+    assert get_args(plot.Format) == FORMATS
+    assert get_args(plot.Style) == tuple(STYLES)

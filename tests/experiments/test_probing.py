@@ -5,12 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from linprobe.activations.features import extract_features
-from linprobe.evaluation.controls import ControlConfig
-from linprobe.experiments import probing
-from linprobe.experiments import settings as common
-from linprobe.experiments.networks import ConvNet, DeepMLP
 from linprobe.experiments.probing import (
     LayerWatcher,
     control_task,
@@ -20,6 +15,11 @@ from linprobe.experiments.probing import (
     probe_layers,
     training_cost,
 )
+
+from linprobe.evaluation.controls import ControlConfig
+from linprobe.experiments import probing
+from linprobe.experiments import settings as common
+from linprobe.experiments.networks import ConvNet, DeepMLP
 from linprobe.experiments.settings import Settings, load_samples
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.config import ProbeConfig
@@ -114,7 +114,7 @@ def test_float64_activations_show_what_float32_rounds_away(samples, tmp_path):
         settings = Settings(tmp_path, probe=PROBE, float64=float64)
         result = probe_layers(network, samples, settings, Log().watcher)
         results[float64] = {record.layer: record for record in result.records}
-    majority = samples.as_json()["majority_error_rate"]["train"]
+    majority = samples.dataset_record().majority_error_rate.train
     assert results[False]["layer2"].train_error_rate == pytest.approx(majority)
     assert results[True]["layer2"].train_error_rate < 0.5 * majority
     assert results[True]["layer2"].converged

