@@ -36,7 +36,7 @@ class Loss(Protocol):
 
     @property
     def num_samples(self) -> int:
-        """How many samples there are targets of."""
+        """Number of samples, n."""
         ...
 
     def target_mass(self, sample_weight: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class LinearProblem:
 
     @property
     def num_reads(self) -> float:
-        """How often all features were read so far; two reads are one pass."""
+        """Count the reads of all features so far; two reads are one pass."""
         return self._reads.count
 
     # Reads of the features

@@ -1,4 +1,4 @@
-"""What solvers take and give: points, outcomes and the one method that they share."""
+"""The interface of solvers: points, outcomes and the one method that they share."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +11,7 @@ from linprobe.core.problem import LinearProblem
 
 
 class Status(StrEnum):
-    """How a fit ended."""
+    """The ways in which a fit can end."""
 
     CONVERGED = "converged"
     """The duality gap is at most `tol`."""
@@ -102,7 +102,7 @@ class Solver(Protocol):
 
     @property
     def learned(self) -> NewtonOptions:
-        """What a solver of a like problem may begin with."""
+        """Options that a solver of a like problem may begin with."""
         ...
 
     def solve(

@@ -55,8 +55,8 @@ class FactorisedHessian:
         num_classes, _ = right.shape
         gradient = torch.cat([right.double(), right.new_zeros(num_classes, 1).double()], dim=1)
         scaled = (gradient.view(-1) * self._scale)[:, None]
-        found = torch.cholesky_solve(scaled, self._factor)[:, 0] * self._scale
-        return found.view(num_classes, -1)[:, :-1].to(right.dtype)
+        solution = torch.cholesky_solve(scaled, self._factor)[:, 0] * self._scale
+        return solution.view(num_classes, -1)[:, :-1].to(right.dtype)
 
 
 def _blocks(
@@ -88,9 +88,9 @@ def _cholesky(matrix: Tensor) -> Tensor:
     """Factor of a positive semidefinite matrix of unit diagonal, lifted as little as it needs."""
     lift = 0.0
     while True:
-        found = torch.linalg.cholesky_ex(matrix)
-        if not int(found.info):
-            factor: Tensor = found.L
+        factor: Tensor
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not int(failed):
             return factor
         more = max(10 * lift, 1e-14)
         matrix.diagonal().add_(more - lift)

@@ -1,4 +1,4 @@
-"""What a solver asks of a model of the Hessian, and what it tells it."""
+"""The interface between a solver and its model of the Hessian."""
 
 from typing import Protocol
 
@@ -9,14 +9,14 @@ from linprobe.core.solvers.subspace import Direction
 
 
 class NewtonModel(Protocol):
-    """What gives Newton directions."""
+    """A source of Newton directions."""
 
     def begin(self, predictions: Tensor, l2: float) -> None:
         """Prepare for a new `l2`, from the predictions (n_classes, n_samples) at its start."""
         ...
 
     def backproject(self, residuals: Tensor) -> Tensor:
-        """As `LinearProblem.backproject`; reads all features once."""
+        """Sum residual times feature, as `LinearProblem.backproject`; reads all features once."""
         ...
 
     def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
@@ -34,5 +34,5 @@ class NewtonModel(Protocol):
 
     @property
     def learned(self) -> NewtonOptions:
-        """What a model of a like problem may begin with."""
+        """Options that a model of a like problem may begin with."""
         ...

@@ -88,12 +88,12 @@ class ReferenceNewton:
                 status = Status.MAX_PASSES_REACHED
             if status is None:
                 trusted = decrement <= _ROUNDING * max(1.0, abs(state.objective))
-                found = self._search(state, step, decrement, l2, trusted=trusted)
-                stuck = found is None or (trusted and not decrement < 0.5 * last)
-                if found is None or stuck or not isfinite(found.objective):
+                accepted = self._search(state, step, decrement, l2, trusted=trusted)
+                stuck = accepted is None or (trusted and not decrement < 0.5 * last)
+                if accepted is None or stuck or not isfinite(accepted.objective):
                     status = Status.PRECISION_LIMIT
                 else:
-                    state, last, steps, passes = found, decrement, steps + 1, passes + 2
+                    state, last, steps, passes = accepted, decrement, steps + 1, passes + 2
             if status is not None:
                 return self._solution(state, l2, gap, status, passes, steps)
 
@@ -148,11 +148,11 @@ class ReferenceNewton:
         """The first of the halved steps that Armijo accepts; None if there is none."""
         for halving in range(_MAX_HALVINGS):
             size = 0.5**halving
-            found = self._at(
+            candidate = self._at(
                 state.weight + size * step[:, :-1], state.bias + size * step[:, -1], l2
             )
-            if trusted or found.objective <= state.objective - _ARMIJO * size * decrement:
-                return found
+            if trusted or candidate.objective <= state.objective - _ARMIJO * size * decrement:
+                return candidate
         return None
 
     def _solution(

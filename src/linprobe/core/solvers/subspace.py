@@ -216,7 +216,7 @@ class Balanced:
 
     @property
     def spread(self) -> float:
-        """Of the bias step; up to 1, all predictions stay distributions."""
+        """Range of the bias step; up to 1, all predictions stay distributions."""
         return float(self.bias_step.max() - self.bias_step.min())
 
 
@@ -248,9 +248,9 @@ def _solve_psd(matrix: Tensor, right: Tensor, num_biases: int) -> Tensor:
         equal = 1 / scale
         equal[: len(equal) - num_biases] = 0
         equal /= torch.linalg.vector_norm(equal)
-        found = torch.linalg.cholesky_ex(torch.addr(scaled, equal, equal))
-        if not int(found.info):
-            return scale * torch.cholesky_solve(target[:, None], found.L)[:, 0]
+        factor = torch.linalg.cholesky_ex(torch.addr(scaled, equal, equal))
+        if not int(factor.info):
+            return scale * torch.cholesky_solve(target[:, None], factor.L)[:, 0]
     values, vectors = torch.linalg.eigh(scaled)
     keep = values > values[-1] * 1e-13
     inverse = torch.where(keep, 1 / values.where(keep, values.new_ones(())), 0.0)

@@ -101,10 +101,10 @@ class WhitenedModel:
     def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
         """See `NewtonModel`."""
         whitened = (gradient @ self._transform).to(self._seen.dtype)
-        found = None if self._factorise else self._by_iteration(predictions, whitened)
-        if found is None:
-            found = self._by_factorisation(predictions, whitened)
-        return Direction(found.double() @ self._transform.T, self._seen.logits(found))
+        step = None if self._factorise else self._by_iteration(predictions, whitened)
+        if step is None:
+            step = self._by_factorisation(predictions, whitened)
+        return Direction(step.double() @ self._transform.T, self._seen.logits(step))
 
     def improve(self) -> None:
         """See `NewtonModel`."""
@@ -128,18 +128,18 @@ class WhitenedModel:
         rows = seen.rows(sample.index).to(self._dtypes[self._level])
         p = predictions[:, sample.index]
         hessian = SampledHessian(rows, seen.loss, p, sample.weight, self._penalty.to(p.dtype))
-        found, solved = conjugate_gradients(hessian, gradient, precondition=_same, options=_CG)
+        step, solved = conjugate_gradients(hessian, gradient, precondition=_same, options=_CG)
         self._factorise = not solved and self._may_factorise
-        return None if self._factorise else found
+        return None if self._factorise else step
 
     def _by_factorisation(self, predictions: Tensor, gradient: Tensor) -> Tensor:
         if self._inverse is not None:
-            found = self._inverse(gradient)
-            decrement = float((found * gradient).sum())
+            step = self._inverse(gradient)
+            decrement = float((step * gradient).sum())
             renew = decrement > _RENEW * self._decrement
             self._decrement = decrement
             if not renew:
-                return -found
+                return -step
         self._inverse = FactorisedHessian(
             self._seen,
             predictions,
@@ -148,9 +148,9 @@ class WhitenedModel:
             _PAIR_ROWS * gradient.shape[1],
             self._generator,
         )
-        found = self._inverse(gradient)
-        self._decrement = float((found * gradient).sum())
-        return -found
+        step = self._inverse(gradient)
+        self._decrement = float((step * gradient).sum())
+        return -step
 
 
 def _same(gradient: Tensor) -> Tensor:
