@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from linprobe.activations.options import ExtractionOptions
 from linprobe.cli.flags import cpu_threads, flag, names
@@ -64,32 +64,15 @@ def probe(
                 layers=layers and list(layers),
                 groups=found.groups,
                 seed=network.seed,
+                method=method,
+                extraction=replace(extraction, device=network.device),
+                evaluation=evaluation,
                 progress=on_event,
-                **_keywords(replace(extraction, device=network.device), method, evaluation),
             )
     _describe(report, factory, network, images, found, digest)
     report.save(out, overwrite=overwrite)
     print(report)
     print(f"Written to {out}")
-
-
-def _keywords(
-    extraction: ExtractionOptions, method: ProbeConfig, evaluation: EvaluationOptions
-) -> dict[str, Any]:
-    """Return the options as `linprobe.probe` takes them."""
-    from linprobe.evaluation.controls import ControlConfig
-
-    return {
-        "reduce": extraction.reduce,
-        "tokens": extraction.tokens,
-        "device": extraction.device,
-        "batch_size": extraction.batch_size,
-        "memory_bytes": extraction.memory_bytes,
-        "l2": method.l2_path,
-        "tol": method.tol,
-        "controls": ControlConfig(tuple(evaluation.controls), evaluation.repeats),
-        "mdl": evaluation.mdl,
-    }
 
 
 def _describe(
