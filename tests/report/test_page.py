@@ -116,7 +116,7 @@ def test_a_run_of_trained_probes_says_so_once():
     (banner,) = re.findall(
         r'<p class="banner">(.*?)</p>', re.sub("<noscript>.*?</noscript>", "", text, flags=re.S)
     )
-    assert banner.startswith("PROTOCOL SGD: these probes are as the usual optimiser left them")
+    assert banner.startswith("PROTOCOL SGD: these probes were trained by SGD, for comparison")
     assert "<h1>Linear probes: fig8, mnist, protocol sgd</h1>" in text
     assert "1 of 2 probes have no value" in report_html(trained_run("early_stop", "diverged"))
 

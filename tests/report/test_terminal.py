@@ -131,8 +131,9 @@ def test_doubts_are_said():
     lines = list(summary_lines(run, "x"))
     assert lines[0].startswith("1 of 2 probes converged")
     assert lines[1] == "NOT converged: 1 probes (max_passes_reached); marked *."
-    assert "end of the path for 1 probes" in lines[2]
-    assert lines[3].startswith("At 1 probes the activations vary little beyond their own rounding")
+    assert lines[2].startswith("1 of 2 probes chose the smallest or largest penalty of the l2 path")
+    assert lines[2].endswith("give a wider path.")
+    assert lines[3].startswith("1 probe: the activations are constant up to their own rounding")
     assert "not a result" in output
 
 
@@ -142,7 +143,7 @@ def test_trained_probes_are_no_alarm():
     assert "*" not in output
     assert "epochs" in output
     lines = list(summary_lines(run, "x"))
-    assert lines[0].startswith("Protocol sgd: 3 probes, trained as is usual")
+    assert lines[0].startswith("Protocol sgd: 3 probes trained by SGD")
     assert lines[1] == "Ends: early_stop 2, epoch_limit 1."
     assert lines[2].startswith("Time")
 

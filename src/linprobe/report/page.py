@@ -30,7 +30,7 @@ from linprobe.runtime.files import atomic_write
 
 HTML_NAME = "report.html"
 
-_SCRIPTS = ("format.js", "chart.js", "detail.js", "table.js", "page.js")
+_SCRIPTS = ("base.js", "chart.js", "detail.js", "table.js", "page.js")
 
 
 def write_report(run: RunRecord, folder: Path) -> Path:
@@ -59,13 +59,15 @@ def write_report(run: RunRecord, folder: Path) -> Path:
 
 
 def report_html(run: RunRecord) -> str:
-    """The page as text; the same record gives the same page."""
+    """Render the page; the same record gives the same page."""
     from plotly.offline import get_plotlyjs
 
     code = "\n".join(_asset(name) for name in _SCRIPTS)
     own = f'(() => {{\n"use strict";\n{code}}})();\n'
     library = get_plotlyjs()
-    data = json.dumps(payload(run), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    content = payload(run)
+    key = content.pop("key")
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Template(_asset("report.html")).substitute(
         policy=_policy(library, own),
         title=escape(wording.title(run)),
@@ -74,7 +76,14 @@ def report_html(run: RunRecord) -> str:
         subtitle=escape(_subtitle(run)),
         banners="".join(f'<p class="banner">{escape(text)}</p>' for text in _banners(run)),
         summary=escape(wording.summary(run)),
-        notes="".join(f'<li class="note">{escape(text)}</li>' for text in wording.notes(run)),
+        notes="".join(
+            f'<li class="note">{escape(text)}</li>'
+            for text in (*wording.notes(run), *wording.doubts(run))
+        ),
+        key="".join(
+            f'<li data-toggle="{item["toggle"]}">{item["swatch"]}{escape(item["label"])}</li>'
+            for item in key
+        ),
         reading="".join(f"<li>{escape(text)}</li>" for text in wording.how_to_read(run)),
         provenance="".join(_provenance(run)),
         # "<" could end the script element, or open a comment in it; JSON has an escape for it.
@@ -101,7 +110,7 @@ def _policy(*scripts: str) -> str:
 
 
 def _palettes() -> str:
-    """Both palettes of `style` as CSS variables; paper is light."""
+    """Write both palettes of `style` as CSS variables; paper is light."""
     light = "".join(f"--{name}:{colour};" for name, colour in LIGHT.items())
     dark = "".join(f"--{name}:{colour};" for name, colour in DARK.items())
     return (
@@ -122,17 +131,14 @@ def _subtitle(run: RunRecord) -> str:
 
 
 def _banners(run: RunRecord) -> Iterator[str]:
-    """What a reader must know before anything else."""
+    """Say what a reader must know before anything else."""
     if run.quick:
-        yield "QUICK RUN: few samples and training steps, to see that all works. Not a result."
+        yield "QUICK RUN on few samples and training steps: a smoke test, not a result."
     if not run.complete:
         yield "UNFINISHED RUN: checkpoints are missing."
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
     if run.protocol == "sgd":
-        yield (
-            "PROTOCOL SGD: these probes are as the usual optimiser left them, for comparison; "
-            "they were not solved to optima."
-        )
+        yield "PROTOCOL SGD: these probes were trained by SGD, for comparison, not to optima."
     unsolved = sum(probe.standing == "failed" for probe in probes)
     if unsolved and run.protocol == "sgd":
         yield f"{unsolved} of {len(probes)} probes have no value; the table says why."
@@ -144,7 +150,7 @@ def _banners(run: RunRecord) -> Iterator[str]:
 
 
 def _provenance(run: RunRecord) -> Iterator[str]:
-    """Where the numbers come from, as rows of a description list."""
+    """Say where the numbers come from, in rows of a description list."""
     rows: dict[str, Any] = {
         "experiment": run.experiment,
         "seed": run.seed,
@@ -161,7 +167,7 @@ def _provenance(run: RunRecord) -> Iterator[str]:
 
 
 def _tree(value: Any) -> str:
-    """JSON types as nested lists."""
+    """Write JSON types as nested lists."""
     if isinstance(value, dict) and value:
         items = (f"<li><b>{escape(key)}</b> {_tree(item)}</li>" for key, item in value.items())
         return f"<ul>{''.join(items)}</ul>"
@@ -171,5 +177,5 @@ def _tree(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A number without digits that nobody reads; all else as Python writes it."""
+    """Write a number without digits that nobody reads, and all else as Python does."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

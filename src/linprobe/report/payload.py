@@ -1,105 +1,73 @@
 """What the report's page needs of a record, as JSON types: the page computes nothing.
 
-Text stays as it is here. The page sets it as text, never as markup.
+Text stays as it is here, but in the traces of `linprobe.report.interactive`. The page sets it as
+text, never as markup.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from linprobe.records.codec import to_json
 from linprobe.records.evidence import Evaluation
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
-from linprobe.report import wording
-from linprobe.report.references import Reference, optimum_is_close, references
-from linprobe.report.style import OPTIMUM_LABEL, PROBE_LOOKS
+from linprobe.report import interactive, wording
+from linprobe.report.building import build_chart, probe_note
+from linprobe.report.chart import Chart, Role, fitting_scale
+from linprobe.report.measures import Measure, measures
+from linprobe.report.style import OPTIMUM, OTHERS, SOLID, Look
+from linprobe.report.wording import plain, scientific, span, whole
 
 _MAX_CELLS = 100_000  # of all confusion matrices, so that the page stays below its size
 _MOST_CONFUSED = 5
 _DIGITS = 6  # significant ones, more than the page ever shows
+_KEY_ORDER: tuple[Role, ...] = ("probes", "lost", "curve", "optimum", "reference")
+_TOGGLES = {OPTIMUM: "optimum", OTHERS: "others"}  # of the page, which hide entries of the key
 
-_SPLITS = ("test", "train")  # of the first two measures
-
-_Read = Callable[[ProbeRecord], float | None]
-
-
-def _of_evaluation(read: Callable[[Evaluation], float | None]) -> _Read:
-    return lambda probe: read(probe.evaluation) if probe.evaluation else None
+Json = dict[str, Any]
 
 
-# What can be drawn: where it is found, its name, its axis.
-_MEASURES: tuple[tuple[_Read, str, str], ...] = (
-    (lambda probe: probe.test_error_rate, "test error", "test prediction error"),
-    (lambda probe: probe.train_error_rate, "training error", "training prediction error"),
-    (
-        lambda probe: probe.test_cross_entropy,
-        "test cross-entropy",
-        "test cross-entropy (nats)",
-    ),
-    (
-        _of_evaluation(lambda found: found.v_information_bits),
-        "V-information",
-        "V-information (bits)",
-    ),
-    (
-        _of_evaluation(lambda found: found.mdl.compression if found.mdl else None),
-        "compression by MDL",
-        "compression of the labels (uniform code / MDL)",
-    ),
-    (
-        _of_evaluation(lambda found: found.ece),
-        "calibration error",
-        "expected calibration error",
-    ),
-)
-
-_FACTS: dict[str, Callable[[Evaluation], float | None]] = {
-    "samples that the certificate leaves open": lambda found: found.num_undecided,
-    "V-information, bits": lambda found: found.v_information_bits,
-    "label entropy, bits": lambda found: found.prior_entropy_bits,
-    "MDL, bits": lambda found: found.mdl.bits if found.mdl else None,
-    "Brier score": lambda found: found.brier,
-    "calibration error (ECE)": lambda found: found.ece,
-    "top-2 error": lambda found: found.top_k_error_rate.get("2"),
-    "top-3 error": lambda found: found.top_k_error_rate.get("3"),
-    "top-5 error": lambda found: found.top_k_error_rate.get("5"),
-    "area under the ROC curve": lambda found: found.auroc,
-}
-
-
-def payload(run: RunRecord) -> dict[str, Any]:
-    """Everything that the page shows of checkpoints and probes.
+def payload(run: RunRecord) -> Json:
+    """Everything that the page shows of checkpoints and probes; "key" is for the page's HTML.
 
     Probe points are numbered over all checkpoints, so a layer keeps its place on the axis.
     """
-    layers: dict[str, int] = {}
-    for checkpoint in run.checkpoints:
-        for probe in checkpoint.probes:
-            layers.setdefault(probe.layer, len(layers))
-    cells = sum(
-        len(probe.evaluation.confusion) ** 2
-        for checkpoint in run.checkpoints
-        for probe in checkpoint.probes
-        if probe.evaluation
-    )
-    skip, classes = run.config.get("skip_layer"), run.dataset.get("classes")
+    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
+    layers = list(dict.fromkeys(probe.layer for probe in probes))
+    cells = sum(len(p.evaluation.confusion) ** 2 for p in probes if p.evaluation)
+    drawn = [
+        [build_chart(run, checkpoint, measure, layers) for checkpoint in run.checkpoints]
+        for measure in measures(run)
+    ]
+    key = _key([chart for charts in drawn for chart in charts], several=len(run.checkpoints) > 1)
     content = {
-        "layers": list(layers),
-        "short": wording.short_names(list(layers), 22),
-        "mark": "QUICK RUN" if run.quick else None,
-        "optimum": {"label": OPTIMUM_LABEL, "shown": optimum_is_close(run.checkpoints)},
-        "classes": [str(name) for name in classes] if isinstance(classes, list) else None,
-        "skip": layers.get(skip) if isinstance(skip, str) else None,
+        "layers": layers,
+        "classes": wording.class_names(run),
+        "frame": _frame(run, drawn[0]) if layers else None,
+        "optimum": any(chart.optimum_is_close for chart in drawn[0]),
+        "best": layers.index(best.layer) if (best := wording.best_probe(run)) else None,
         "measures": [
-            {"label": label, "axis": axis, "floor": floor}
-            for _, label, axis, floor in _measures(run)
+            _measure(run, measure, charts)
+            for measure, charts in zip(measures(run), drawn, strict=True)
         ],
-        "facts": list(_FACTS),
-        "looks": {standing: asdict(look) for standing, look in PROBE_LOOKS.items()},
-        "passes": wording.passes(run),
+        "columns": _columns(run),
+        "facts": [name.replace("passes", wording.passes(run)) for name in _FACTS],
         "checkpoints": [
-            _checkpoint(run, checkpoint, layers, matrices=cells <= _MAX_CELLS)
-            for checkpoint in run.checkpoints
+            {
+                "label": wording.state(checkpoint),
+                "steps": wording.steps_summary(checkpoint.steps),
+                "beside": [series.look.label for series in drawn[0][i].of("reference")],
+                "figures": [_figure(charts[i], key) for charts in drawn],
+                "probes": [
+                    _probe(run, checkpoint, probe, drawn[0][i], matrices=cells <= _MAX_CELLS)
+                    for probe in checkpoint.probes
+                ],
+            }
+            for i, checkpoint in enumerate(run.checkpoints)
+        ],
+        "key": [
+            {"label": label, "swatch": interactive.swatch(look), "toggle": _TOGGLES.get(look, "")}
+            for label, look in key.items()
         ],
     }
     result = _rounded(to_json(content))
@@ -113,101 +81,193 @@ def _rounded(value: Any) -> Any:
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_rounded(item) for item in value]
-    return float(f"{value:.{_DIGITS - 1}e}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else float(f"{value:.{_DIGITS - 1}e}")
+    return value
 
 
-def _measures(run: RunRecord) -> Iterator[tuple[_Read, str, str, float]]:
-    """Those that the run has, with the least value that a logarithmic scale can show."""
-    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
-    for number, (read, label, axis) in enumerate(_MEASURES):
-        if number == 0 or any(read(probe) is not None for probe in probes):
-            floor = wording.least_rate(run, _SPLITS[number]) if number < 2 else 1e-5
-            yield read, label, axis, floor
-
-
-def _checkpoint(
-    run: RunRecord, checkpoint: CheckpointRecord, layers: dict[str, int], *, matrices: bool
-) -> dict[str, Any]:
-    tol = wording.tolerance(run)
-    reads = [read for read, *_ in _measures(run)]
-    steps = {item.to_layer: item for item in checkpoint.steps}
-    probes = []
-    for probe in checkpoint.probes:
-        step = steps.get(probe.layer)
-        words = {
-            "certificate": wording.certificate(probe, tol),
-            "verdict": step.verdict if step else None,
-            "step": wording.step(step) if step else None,
-            "after": layers.get(step.from_layer) if step else None,
-            "values": [read(probe) for read in reads],
-        }
-        content = _probe(probe, layers[probe.layer]) | words
-        if probe.evaluation:
-            content["evaluation"] = _evaluation(probe.evaluation, matrices=matrices)
-        probes.append(content)
+def _frame(run: RunRecord, charts: list[Chart]) -> Json:
+    """What all charts share; names of layers for a wide and for a narrow window."""
+    count = len(charts[0].layers)
+    wide, narrow = (18, 5) if count > 12 else (46, 13)
     return {
-        "name": checkpoint.name,
-        "label": wording.state(checkpoint),
-        "steps": wording.steps_summary(checkpoint.steps),
-        "probes": probes,
-        "references": [_reference(found, layers) for found in references(run, checkpoint)],
+        "heads": [interactive.label_head(layer) for layer in charts[0].layers],
+        "layout": interactive.layout(charts[0], mark="QUICK RUN" if run.quick else None),
+        "log": interactive.log_axis(),
+        "selection": interactive.selection(),
+        "ticks": [
+            interactive.layer_ticks(charts[0].layers, wide, turned=count > 5),
+            interactive.layer_ticks(charts[0].layers, narrow, turned=True),
+        ],
     }
 
 
-def _probe(probe: ProbeRecord, place: int) -> dict[str, Any]:
+def _measure(run: RunRecord, measure: Measure, charts: list[Chart]) -> Json:
+    named = zip(charts, run.checkpoints, strict=True)
+    return {
+        "label": measure.label,
+        "axis": measure.axis,
+        "floor": measure.floor(run),
+        "log": fitting_scale(charts) == "log",
+        "others": [interactive.other_curve(chart, item.name) for chart, item in named],
+    }
+
+
+def _key(charts: Sequence[Chart], *, several: bool) -> dict[str, Look]:
+    """Looks of all series that have a name, the probes first, with the points' line."""
+    found: dict[str, Look] = {}
+    for role in _KEY_ORDER:
+        for series in (series for chart in charts for series in chart.of(role)):
+            line = SOLID if role == "probes" else series.look.dash
+            found.setdefault(series.label, replace(series.look, dash=line))
+    if several:
+        found[OTHERS.label] = OTHERS
+    return {label: look for label, look in found.items() if label}
+
+
+def _figure(chart: Chart, key: dict[str, Look]) -> Json:
+    """Traces, and the numbers of their entries in the key."""
+    labels = {series.label for series in chart.series} | {OTHERS.label}
+    numbers = [number for number, label in enumerate(key) if label in labels]
+    return {"traces": interactive.traces(chart), "key": numbers}
+
+
+_COLUMNS = (
+    *(("layer", "layer"), ("test", "test error"), ("interval", "95 % interval")),
+    *(("verdict", "step"), ("measure", ""), ("train", "train error"), ("width", "width")),
+    *(("l2", "l2"), ("gap", "gap, nats"), ("passes", "passes"), ("certificate", "certificate")),
+)
+
+
+def _columns(run: RunRecord) -> list[Json]:
+    """Columns of the table, in the order of `_cells`; the page fills in the first and "measure"."""
+    steps = any(checkpoint.steps for checkpoint in run.checkpoints)
+    left = ("layer", "verdict", "certificate")
+    return [
+        {
+            "key": name,
+            "label": wording.passes(run) if name == "passes" else label,
+            "left": name in left,
+            "hidden": name == "verdict" and not steps,
+        }
+        for name, label in _COLUMNS
+    ]
+
+
+def _probe(
+    run: RunRecord,
+    checkpoint: CheckpointRecord,
+    probe: ProbeRecord,
+    chart: Chart,
+    *,
+    matrices: bool,
+) -> Json:
+    step = next((item for item in checkpoint.steps if item.to_layer == probe.layer), None)
+    place = chart.layers.index(probe.layer)
+    values = [measure.read(probe) for measure in measures(run)]
+    tol = wording.tolerance(run)
     found = probe.evaluation
     return {
         "place": place,
-        "width": probe.num_features,
-        "reducer": probe.reducer,
-        "l2": probe.l2,
-        "edge": probe.l2_at_edge,
-        "standing": probe.standing,
-        "gap": probe.duality_gap,
-        "passes": probe.num_passes,
-        "seconds": probe.seconds,
-        "test": probe.test_error_rate,
-        "interval": probe.test_error_ci95,
-        "optimum": found.optimum_error_interval if found else None,
-        "train": probe.train_error_rate,
+        "failed": probe.standing == "failed",
+        "certificate": wording.certificate(probe, tol),
+        "cells": _cells(probe, step.verdict if step else None, tol),
+        "values": [[value, plain(value)] for value in values],
+        "facts": [read(probe) for read in _FACTS.values()],
+        "note": interactive.broken(probe_note(run, probe)),
+        "step": f"Against {step.from_layer}, the layer before: {wording.step(step)}."
+        if step
+        else None,
+        "beside": list(_beside(chart, place)),
+        **(_confusion(run, found, matrices=matrices) if found else {}),
     }
 
 
-def _evaluation(found: Evaluation, *, matrices: bool) -> dict[str, Any]:
+def _cells(probe: ProbeRecord, verdict: str | None, tol: float | None) -> list[tuple[Any, str]]:
+    """Of each column a value to sort by, and a text."""
+    return [
+        (None, ""),
+        (probe.test_error_rate, plain(probe.test_error_rate)),
+        (probe.test_error_ci95[0], span(probe.test_error_ci95)),
+        (verdict, verdict or ""),
+        (None, ""),
+        (probe.train_error_rate, plain(probe.train_error_rate)),
+        (probe.num_features, whole(probe.num_features)),
+        (probe.l2, scientific(probe.l2, 0) + " (end)" * probe.l2_at_edge),
+        (probe.duality_gap, scientific(probe.duality_gap)),
+        (probe.num_passes, whole(probe.num_passes)),
+        (probe.standing, wording.short_certificate(probe, tol)),
+    ]
+
+
+def _number(
+    read: Callable[[Evaluation], float | None], write: Callable[[float], str] = plain
+) -> Callable[[ProbeRecord], str | None]:
+    def text(probe: ProbeRecord) -> str | None:
+        value = read(probe.evaluation) if probe.evaluation else None
+        return None if value is None else write(value)
+
+    return text
+
+
+def _optimum(probe: ProbeRecord) -> str | None:
+    found = probe.evaluation.optimum_error_interval if probe.evaluation else None
+    return span(found) if found else None
+
+
+def _width(probe: ProbeRecord) -> str:
+    return whole(probe.num_features) + (f", reduced: {probe.reducer}" if probe.reducer else "")
+
+
+_FACTS: dict[str, Callable[[ProbeRecord], str | None]] = {
+    "test error": lambda probe: plain(probe.test_error_rate),
+    "95 % interval": lambda probe: span(probe.test_error_ci95),
+    OPTIMUM.label: _optimum,
+    "training error": lambda probe: plain(probe.train_error_rate),
+    "width": _width,
+    "l2": lambda probe: scientific(probe.l2, 0) + ", end of the path" * probe.l2_at_edge,
+    "passes over the features": lambda probe: whole(probe.num_passes),
+    "samples that the certificate leaves open": _number(lambda found: found.num_undecided, whole),
+    "V-information, bits": _number(lambda found: found.v_information_bits),
+    "label entropy, bits": _number(lambda found: found.prior_entropy_bits),
+    "MDL, bits": _number(lambda found: found.mdl.bits if found.mdl else None, whole),
+    "Brier score": _number(lambda found: found.brier),
+    "calibration error (ECE)": _number(lambda found: found.ece),
+    "top-2 error": _number(lambda found: found.top_k_error_rate.get("2")),
+    "top-3 error": _number(lambda found: found.top_k_error_rate.get("3")),
+    "top-5 error": _number(lambda found: found.top_k_error_rate.get("5")),
+    "area under the ROC curve": _number(lambda found: found.auroc),
+}
+
+
+def _beside(chart: Chart, place: int) -> Iterator[str | None]:
+    """What each reference of the curve has at a layer, for those who can't point at it."""
+    for series in chart.of("reference"):
+        found = [point for point in series.points if point.place == place]
+        if series.value is not None:
+            yield plain(series.value)
+        else:
+            yield ", ".join([plain(found[0].value), *found[0].note]) if found else None
+
+
+def _confusion(run: RunRecord, found: Evaluation, *, matrices: bool) -> Json:
     """Class-wise results; of many large matrices only the most frequent mistakes."""
+    classes = wording.class_names(run) or []
     mistakes = sorted(
-        (
-            (count, true, predicted)
-            for true, row in enumerate(found.confusion)
-            for predicted, count in enumerate(row)
-            if count and true != predicted
-        ),
-        key=lambda item: (-item[0], item[1:]),
+        (-count, true, predicted)
+        for true, row in enumerate(found.confusion)
+        for predicted, count in enumerate(row)
+        if count and true != predicted
     )
+
+    def name(number: int) -> str:
+        return classes[number] if number < len(classes) else str(number)
+
     return {
         "confusion": found.confusion if matrices else None,
-        "mistakes": mistakes[:_MOST_CONFUSED],
-        "classErrors": found.per_class_error_rate if matrices else None,
-        "facts": [read(found) for read in _FACTS.values()],
-    }
-
-
-def _reference(found: Reference, layers: dict[str, int]) -> dict[str, Any]:
-    return {
-        "label": found.look.label,
-        "colour": found.look.colour,
-        "dash": found.look.dash,
-        "marker": found.look.marker,
-        "value": found.value,
-        "points": [
-            {
-                "place": layers[point.layer],
-                "value": point.value,
-                "low": point.low,
-                "high": point.high,
-                "draws": point.draws,
-                "selectivity": point.selectivity,
-            }
-            for point in found.points
+        "classErrors": [plain(rate) for rate in found.per_class_error_rate] if matrices else None,
+        "mistakes": [
+            f"{name(true)} \N{RIGHTWARDS ARROW} {name(predicted)} ({-count:,})"
+            for count, true, predicted in mistakes[:_MOST_CONFUSED]
         ],
     }

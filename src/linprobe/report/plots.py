@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 
 from linprobe.records.schema import CheckpointRecord, RunRecord, Split
 from linprobe.report import wording
-from linprobe.report.bars import draw_bars, draw_majority, mark_skip
+from linprobe.report.bars import draw_bars
+from linprobe.report.building import build_chart
+from linprobe.report.chart import Scale, fitting_scale
 from linprobe.report.curve import draw_curve
-from linprobe.report.references import Scale, fitting_scale
+from linprobe.report.measures import ERRORS
 from linprobe.report.style import (
     COLUMN,
     MUTED,
@@ -42,7 +44,7 @@ _MOST_COLUMNS = 3
 _METADATA: dict[Format, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 
 __all__ = ["FORMATS", "Format", "Split", "draw_run", "figure5", "figure8"]
-__all__ += ["finish", "samples_note", "save_figure", "write_figure"]
+__all__ += ["finish", "save_figure", "write_figure"]
 
 
 def draw_run(
@@ -64,7 +66,8 @@ def draw_run(
     if not names:
         raise LinprobeError("the run has no checkpoints; expected at least one to draw")
     shown = [_with_probes(run, name) for name in names]
-    return _curves(run, shown, fitting_scale(run, shown), style, controls=True)
+    scale = fitting_scale([build_chart(run, item) for item in shown])
+    return _curves(run, shown, scale, style, controls=True)
 
 
 def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None) -> Figure:
@@ -111,11 +114,9 @@ def figure8(run: RunRecord, split: Split = "test", style: StyleName | None = Non
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(1, panels, sharex=True, sharey=True, squeeze=False)[0]
         for axes, checkpoint in zip(grid, run.checkpoints, strict=True):
-            draw_bars(axes, checkpoint.probes, split, inches=0.85 * size[0] / panels)
-            layers = [probe.layer for probe in checkpoint.probes]
-            mark_skip(axes, layers, run.config.get("skip_layer"))
-            draw_majority(axes, run, split)
-            axes.set_title(_state(checkpoint))
+            chart = build_chart(run, checkpoint, ERRORS[split])
+            draw_bars(axes, chart, inches=0.85 * size[0] / panels)
+            axes.set_title(wording.panel_title(checkpoint.name, checkpoint.step))
         grid[0].set_ylim(0, 1.0)
         grid[0].set_ylabel(f"{split} prediction error of the probe")
         _finish(figure, run, grid)
@@ -178,11 +179,9 @@ def _curves(
         every = list(figure.subplots(rows, columns, squeeze=False).flat)
         grid = every[: len(shown)]
         for axes, checkpoint in zip(grid, shown, strict=True):
-            inches = 0.85 * size[0] / columns
-            draw_curve(axes, run, checkpoint, scale, inches=inches, alone=alone, controls=controls)
-            if run.experiment != "probe":
-                recipe = run.config.get("recipe")
-                axes.set_title(_state(checkpoint) + (f", {recipe} recipe" if recipe else ""))
+            chart, inches = build_chart(run, checkpoint), 0.85 * size[0] / columns
+            draw_curve(axes, chart, scale, inches=inches, alone=alone, controls=controls)
+            axes.set_title(wording.curve_title(run, checkpoint))
         for axes in every[len(shown) :]:
             axes.remove()
         if scale == "log":
@@ -210,25 +209,12 @@ def _with_probes(run: RunRecord, name: str) -> CheckpointRecord:
     return checkpoint
 
 
-def _state(checkpoint: CheckpointRecord) -> str:
-    if checkpoint.step == 0:
-        return checkpoint.name
-    return f"after {checkpoint.step:,} minibatches"
-
-
 def _finish(figure: Figure, run: RunRecord, grid: Sequence[Axes], *, grows: bool = False) -> None:
-    """As `finish`, for one run."""
-    note = f"{samples_note(run)}, seed {run.seed}{wording.protocol(run)}"
+    """Finish the figure of one run."""
+    note = f"{wording.samples_note(run)}, seed {run.seed}{wording.protocol(run)}"
     if run.config.get("float64"):
         note += ", activations in float64"
     finish(figure, grid, note, quick=run.quick, grows=grows)
-
-
-def samples_note(run: RunRecord) -> str:
-    """The data set and its size."""
-    data = run.dataset
-    size = f"{data.get('num_train', 0):,} training and {data.get('num_test', 0):,} test samples"
-    return f"{data.get('name')}, {size}"
 
 
 def finish(

@@ -114,24 +114,13 @@ def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
     if unsolved:
         reasons = sorted({probe.status for probe in unsolved})
         yield f"NOT converged: {len(unsolved)} probes ({', '.join(reasons)}); marked *."
-    at_edge = sum(probe.l2_at_edge for probe in probes)
-    if at_edge:
-        yield f"The chosen l2 stands at an end of the path for {at_edge} probes."
-    rounded = sum(probe.rounded for probe in probes)
-    if rounded:
-        yield (
-            f"At {rounded} probes the activations vary little beyond their own rounding: with "
-            "--float64 fig8 probes what lies below it."
-        )
+    yield from wording.doubts(run)
     stages = ", ".join(f"{name} {duration(spent)}" for name, spent in run.stages.items())
     memory = run.peak_rss_bytes / 2**30
     yield f"Time {duration(run.seconds)} ({stages}); peak memory {memory:.1f} GiB."
     if run.quick:
         samples = run.dataset.get("num_train", 0)
-        yield (
-            f"QUICK RUN on {samples:,} training samples: it shows that all works; "
-            "it is not a result."
-        )
+        yield (f"QUICK RUN on {samples:,} training samples: a smoke test, not a result.")
     if folder is not None:
         yield f"Written to {folder}"
 
@@ -154,7 +143,7 @@ def print_seeds(console: Console, runs: Sequence[RunRecord], folder: object) -> 
         line = next(iter(summary_lines(run)))
         console.print(f"seed {run.seed}: {line}", soft_wrap=True)
     if runs[0].quick:
-        console.print("QUICK RUN: it shows that all works; it is not a result.")
+        console.print("QUICK RUN: a smoke test, not a result.")
     console.print(escape(f"Written to {folder}"), soft_wrap=True)
 
 
