@@ -12,6 +12,7 @@ from linprobe.report.style import CONTROL_LOOKS, NETWORK
 from tests.support.records import (
     checkpoint_record,
     control_record,
+    dataset_record,
     evaluation_record,
     probe_record,
     run_record,
@@ -27,7 +28,13 @@ def test_the_network_and_the_majority_class_are_lines():
     assert (network.look, network.value, network.values) == (NETWORK, 0.9, [0.9])
     assert majority.look is CONTROL_LOOKS["majority"]
     assert majority.label == "majority-class baseline, 0.8865"
-    assert of(checkpoint_record([0.1], network_test_error_rate=math.nan), dataset={}) == []
+    assert (
+        of(
+            checkpoint_record([0.1], network_test_error_rate=math.nan),
+            dataset=dataset_record(majority_error_rate=None),
+        )
+        == []
+    )
 
 
 def test_draws_are_put_together_layer_by_layer():
@@ -61,7 +68,7 @@ def test_an_unknown_control_is_drawn_by_its_name():
 def test_scales_fit_what_is_drawn():
     def scale(*rates, **changes):
         checkpoint = checkpoint_record(rates, network_test_error_rate=math.nan)
-        run = run_record(checkpoint, dataset={}, **changes)
+        run = run_record(checkpoint, dataset=dataset_record(majority_error_rate=None), **changes)
         return fitting_scale([build_chart(run, checkpoint)])
 
     assert scale(0.08, 0.006) == "linear"
@@ -113,7 +120,10 @@ def test_layers_of_other_checkpoints_keep_their_place():
 
 def test_a_scale_lifts_zeros_and_leaves_out_what_does_not_fit():
     checkpoint = checkpoint_record([0.08, 0.0], network_test_error_rate=0.9)
-    chart = build_chart(run_record(checkpoint, dataset={"num_test": 100}), checkpoint)
+    chart = build_chart(
+        run_record(checkpoint, dataset=dataset_record(num_test=100, majority_error_rate=None)),
+        checkpoint,
+    )
     assert chart.placed(0.0) == 0
     log, low, high = chart.fitted("log")
     assert log.placed(0.0) == 0.005

@@ -11,8 +11,10 @@ from linprobe.report.style import CONTROL_LOOKS, DARK, LIGHT, NETWORK
 from tests.support.records import (
     checkpoint_record,
     control_record,
+    dataset_record,
     evaluation_record,
     probe_record,
+    run_config,
     run_record,
     step_record,
     trained_run,
@@ -32,7 +34,9 @@ def roles(found, checkpoint=0, measure=0):
 
 
 def test_a_bare_run_has_errors_and_cross_entropy():
-    found = payload(run_record(checkpoint_record([0.1, 0.2, 0.3]), config={"skip_layer": "logits"}))
+    found = payload(
+        run_record(checkpoint_record([0.1, 0.2, 0.3]), config=run_config(skip_layer="logits"))
+    )
     assert found["layers"] == ["input", "layer1", "logits"]
     labels = [item["label"] for item in found["measures"]]
     assert labels == ["test error", "training error", "test cross-entropy"]
@@ -43,7 +47,7 @@ def test_a_bare_run_has_errors_and_cross_entropy():
     assert not first["failed"]
     assert found["frame"]["layout"]["annotations"][0]["text"] == "skip enters logits"
     assert found["classes"] is None
-    named = run_record(checkpoint_record([0.1]), dataset={"classes": ["cat", "dog"]})
+    named = run_record(checkpoint_record([0.1]), dataset=dataset_record(classes=("cat", "dog")))
     assert payload(named)["classes"] == ["cat", "dog"]
 
 
@@ -51,7 +55,9 @@ def test_zero_errors_have_a_place_on_a_logarithmic_scale():
     measures = payload(run_record(checkpoint_record([0.0])))["measures"]
     assert measures[0]["floor"] == 0.5 / 10_000
     assert measures[1]["floor"] == pytest.approx(0.5 / 60_000, rel=1e-5)
-    measures = payload(run_record(checkpoint_record([0.0]), dataset={}))["measures"]
+    measures = payload(run_record(checkpoint_record([0.0]), dataset=dataset_record(num_test=0)))[
+        "measures"
+    ]
     assert measures[0]["floor"] == 1e-5
 
 
@@ -115,7 +121,12 @@ def test_a_layer_is_told_what_stands_beside_it():
         ["0.9000", None, "0.5000", "0.9000"],
     ]
     nothing = checkpoint_record([0.1], network_test_error_rate=math.nan)
-    assert payload(run_record(nothing, dataset={}))["checkpoints"][0]["beside"] == []
+    assert (
+        payload(run_record(nothing, dataset=dataset_record(majority_error_rate=None)))[
+            "checkpoints"
+        ][0]["beside"]
+        == []
+    )
 
 
 def test_the_key_lists_each_look_once_and_figures_number_theirs():

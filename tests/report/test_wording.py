@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 
 from linprobe.report import wording
+from linprobe.report.names import short_names, shorten
 from tests.support.records import (
     checkpoint_record,
     evaluation_record,
     probe_record,
+    run_config,
     run_record,
     step_record,
     trained_run,
@@ -24,17 +26,11 @@ def test_scientific_has_no_padded_exponent():
 
 
 @pytest.mark.parametrize(
-    ("config", "tol"),
-    [
-        ({"probe": {"tol": 1e-4}, "tol": 1.0}, 1e-4),
-        ({"tol": 1e-3}, 1e-3),
-        ({"tol": "x"}, None),
-        ({"tol": True, "probe": 3}, None),
-        ({}, None),
-    ],
+    ("tol", "asked"),
+    [(1e-4, 1e-4), (1e-3, 1e-3), (math.nan, None)],
 )
-def test_tolerance_is_found_in_the_configuration(config, tol):
-    assert wording.tolerance(run_record(config=config)) == tol
+def test_tolerance_is_found_in_the_configuration(tol, asked):
+    assert wording.tolerance(run_record(config=run_config(tol=tol))) == asked
 
 
 def test_certificate_of_a_solved_probe():
@@ -123,8 +119,8 @@ def test_a_certificate_of_rounded_activations_says_so():
 
 
 def test_shorten_keeps_both_ends():
-    assert wording.shorten("layer1", 6) == "layer1"
-    short = wording.shorten("begin" + "x" * 80 + "end", 12)
+    assert shorten("layer1", 6) == "layer1"
+    short = shorten("begin" + "x" * 80 + "end", 12)
     assert len(short) == 12
     assert short.startswith("b")
     assert short.endswith("end")
@@ -144,7 +140,7 @@ BLOCKS = [f"encoder.layers.{i}.attention.output.dense.of.a.long.module.path.x" f
     ],
 )
 def test_short_names_differ_where_names_do(names):
-    short = wording.short_names(names, 22)
+    short = short_names(names, 22)
     assert len(set(short)) == len(names)
     assert all(len(text) <= 22 for text in short)
 

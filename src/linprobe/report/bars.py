@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 
 from linprobe.report.chart import NAME_LENGTH, Chart, named_places
 from linprobe.report.curve import TURNED, draw_lost, draw_series, mark_skip
+from linprobe.report.names import short_names
 from linprobe.report.style import CONTROL_LOOKS, LIGHT
-from linprobe.report.wording import short_names
 
 _MAX_LABELLED = 12
 

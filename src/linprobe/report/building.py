@@ -20,11 +20,9 @@ from linprobe.report.style import (
     Look,
 )
 from linprobe.report.wording import (
-    majority_rate,
     passes,
     plain,
     scientific,
-    skip_layer,
     span,
     whole,
 )
@@ -60,7 +58,7 @@ def build_chart(
         axis=measure.axis,
         series=tuple(series),
         floor=measure.floor(run),
-        skip=places.get(skip_layer(run) or ""),
+        skip=places.get(run.config.experiment.skip_layer or ""),
         optimum_is_close=optimum_is_close(run.checkpoints),
     )
 
@@ -82,8 +80,8 @@ def optimum_is_close(checkpoints: Sequence[CheckpointRecord]) -> bool:
 
 def majority(run: RunRecord, split: Split) -> list[Series]:
     """The error of always predicting the most frequent class, if it is known."""
-    rate = majority_rate(run, split)
-    return [] if rate is None else [Series("reference", CONTROL_LOOKS["majority"], value=rate)]
+    rates, look = run.dataset.majority_error_rate, CONTROL_LOOKS["majority"]
+    return [] if rates is None else [Series("reference", look, value=rates.error_rate(split))]
 
 
 def references(

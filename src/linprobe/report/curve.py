@@ -17,8 +17,9 @@ from linprobe.report.chart import (
     named_places,
     tick_text,
 )
+from linprobe.report.names import short_names
 from linprobe.report.style import INK, LABEL_BOX, LIGHT, LOST, SOLID, Look
-from linprobe.report.wording import plain, short_names
+from linprobe.report.wording import plain
 
 _ROOM = 16  # names of layers below a panel
 

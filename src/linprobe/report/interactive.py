@@ -18,8 +18,9 @@ from linprobe.report.chart import (
     named_places,
     tick_text,
 )
+from linprobe.report.names import short_names
 from linprobe.report.style import LOST, OTHERS, SOLID, Look
-from linprobe.report.wording import plain, short_names
+from linprobe.report.wording import plain
 
 _FONT = "system-ui, Arial, DejaVu Sans, sans-serif"
 _SYMBOLS = {"D": "diamond", "s": "square", "^": "triangle-up", "v": "triangle-down", "o": "circle"}

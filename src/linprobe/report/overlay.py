@@ -8,16 +8,16 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from linprobe.records.curves import Panel, subtract
-from linprobe.records.curves import Point as RunsPoint
-from linprobe.records.distances import Comparison
+from linprobe.records.comparison.curves import Panel, subtract
+from linprobe.records.comparison.curves import Point as RunsPoint
+from linprobe.records.comparison.distances import Comparison
 from linprobe.records.seeds import seed_words
 from linprobe.report.building import majority
 from linprobe.report.chart import CROWDED, Chart, Point, Series, log_limits, needed_scale
 from linprobe.report.curve import draw_series, line_style, make_logarithmic, mark_skip, name_layers
 from linprobe.report.plots import finish
 from linprobe.report.style import INK, LIGHT, LOST, MUTED, PROBE_LOOKS, SOLID, STYLE, Look
-from linprobe.report.wording import least_rate, majority_rate, panel_title, samples_note
+from linprobe.report.wording import least_rate, panel_title, samples_note
 from linprobe.runtime.errors import LinprobeError
 
 # Vermilion marks what isn't certified, in all figures.
@@ -86,7 +86,7 @@ def _chart(comparison: Comparison, panel: Panel) -> Chart:
     if comparison.published is not None and published:
         look = replace(_PUBLISHED, label=f"published, {comparison.published.split} error")
         series.append(_line(look, panel, published))
-    rates = {majority_rate(run, comparison.split) for run in comparison.runs}
+    rates = {run.dataset.majority_error_rate for run in comparison.runs}
     if len(rates) == 1 and comparison.skip_layer is not None:
         series += majority(comparison.first, comparison.split)
     places = {layer: place for place, layer in enumerate(panel.layers)}

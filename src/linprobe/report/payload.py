@@ -42,7 +42,7 @@ def payload(run: RunRecord) -> Json:
     key = _key([chart for charts in drawn for chart in charts], several=len(run.checkpoints) > 1)
     content = {
         "layers": layers,
-        "classes": wording.class_names(run),
+        "classes": run.dataset.classes,
         "frame": _frame(run, drawn[0]) if layers else None,
         "optimum": any(chart.optimum_is_close for chart in drawn[0]),
         "best": layers.index(best.layer) if (best := wording.best_probe(run)) else None,
@@ -252,7 +252,7 @@ def _beside(chart: Chart, place: int) -> Iterator[str | None]:
 
 def _confusion(run: RunRecord, found: Evaluation, *, matrices: bool) -> Json:
     """Class-wise results; of many large matrices only the most frequent mistakes."""
-    classes = wording.class_names(run) or []
+    classes = run.dataset.classes or ()
     mistakes = sorted(
         (-count, true, predicted)
         for true, row in enumerate(found.confusion)

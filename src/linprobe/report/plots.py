@@ -60,7 +60,7 @@ def draw_run(
     Raises:
         LinprobeError: The run has no such checkpoint, or nothing to draw.
     """
-    if run.experiment == "fig8" and checkpoint is None:
+    if run.config.experiment.chart == "bars" and checkpoint is None:
         return figure8(run, style=style)
     names = [item.name for item in run.checkpoints] if checkpoint is None else [checkpoint]
     if not names:
@@ -78,7 +78,7 @@ def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None
     point has its value beside it where there is room.
 
     Args:
-        run: the record; its `config` may hold "recipe".
+        run: the record; its experiment may have a recipe.
         checkpoint_name: which checkpoint to draw.
         style: see `draw_run`.
 
@@ -95,8 +95,7 @@ def figure8(run: RunRecord, split: Split = "test", style: StyleName | None = Non
     train error; both versions come from here.
 
     Args:
-        run: the record; its `config` holds "skip_layer", the name of the layer that receives
-            the skip connection, and its `dataset` may hold "majority_error_rate".
+        run: the record; its experiment names the layer that receives the skip connection.
         split: "test" or "train".
         style: see `draw_run`.
 
@@ -212,7 +211,7 @@ def _with_probes(run: RunRecord, name: str) -> CheckpointRecord:
 def _finish(figure: Figure, run: RunRecord, grid: Sequence[Axes], *, grows: bool = False) -> None:
     """Finish the figure of one run."""
     note = f"{wording.samples_note(run)}, seed {run.seed}{wording.protocol(run)}"
-    if run.config.get("float64"):
+    if run.config.extraction.float64:
         note += ", activations in float64"
     finish(figure, grid, note, quick=run.quick, grows=grows)
 

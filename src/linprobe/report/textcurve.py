@@ -14,7 +14,8 @@ from dataclasses import replace
 from linprobe.records.schema import RunRecord
 from linprobe.report.building import build_chart
 from linprobe.report.chart import Chart, Scale, fitting_scale
-from linprobe.report.wording import shorten, state
+from linprobe.report.names import shorten
+from linprobe.report.wording import state
 
 HEIGHT = 9  # odd: the middle row stands for the middle of the scale
 _LABEL = 7  # letters of the numbers at the axis

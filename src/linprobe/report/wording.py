@@ -5,7 +5,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from linprobe.records.evidence import FALLS, RISES, DepthStep
-from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
+from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord, Split
+from linprobe.report.names import shorten
+from linprobe.runtime.text import counted
 
 _REASONS = {
     "max_passes_reached": "the budget of passes ran out first",
@@ -22,7 +24,6 @@ _ENDS = {
 
 _MAX_NAMED = 3
 _OPEN = 0.5  # width of an interval of error rates that tells nothing
-_MIDDLE = "\N{HORIZONTAL ELLIPSIS}"
 
 
 def scientific(value: float, digits: int = 1) -> str:
@@ -51,13 +52,9 @@ def whole(value: float) -> str:
 
 
 def tolerance(run: RunRecord) -> float | None:
-    """The duality gap in nats that the run asked for; None: its configuration doesn't say."""
-    probe = run.config.get("probe")
-    for source in (probe if isinstance(probe, dict) else {}, run.config):
-        value = source.get("tol")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    return None
+    """The duality gap in nats that the run asked for; None: unknown."""
+    tol = run.config.method.tol
+    return tol if math.isfinite(tol) else None
 
 
 def certificate(probe: ProbeRecord, tol: float | None) -> str:
@@ -146,11 +143,6 @@ def steps_summary(steps: Sequence[DepthStep]) -> str:
     )
 
 
-def counted(number: int, noun: str) -> str:
-    """Write a number with its noun, in the plural unless it is one."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def state(checkpoint: CheckpointRecord) -> str:
     """Name a checkpoint, with how long the network had been trained."""
     if checkpoint.step == 0:
@@ -165,11 +157,10 @@ def panel_title(name: str, step: int | None) -> str:
 
 def curve_title(run: RunRecord, checkpoint: CheckpointRecord) -> str:
     """Title a curve with its checkpoint, and with the recipe of the network's training."""
-    if run.experiment == "probe":
+    if not run.is_experiment:
         return ""
-    recipe = run.config.get("recipe")
-    words = f", {recipe} recipe" if recipe else ""
-    return panel_title(checkpoint.name, checkpoint.step) + words
+    recipe = run.config.experiment.recipe
+    return panel_title(checkpoint.name, checkpoint.step) + (f", {recipe} recipe" if recipe else "")
 
 
 def protocol(run: RunRecord) -> str:
@@ -184,16 +175,9 @@ def passes(run: RunRecord) -> str:
 
 def title(run: RunRecord) -> str:
     """Say what was probed."""
-    if run.experiment == "probe":
-        return f"Linear probes of {run.config.get('network') or 'the layers'}"
-    name = run.dataset.get("name", "unnamed data")
-    return f"Linear probes: {run.experiment}, {name}{protocol(run)}"
-
-
-def notes(run: RunRecord) -> tuple[str, ...]:
-    """List what the run itself found unusual, a sentence each."""
-    found = run.config.get("notes")
-    return tuple(str(item) for item in found) if isinstance(found, list) else ()
+    if not run.is_experiment:
+        return f"Linear probes of {run.config.extraction.network or 'the layers'}"
+    return f"Linear probes: {run.experiment}, {run.dataset.name}{protocol(run)}"
 
 
 def doubts(run: RunRecord) -> Iterator[str]:
@@ -215,38 +199,10 @@ def doubts(run: RunRecord) -> Iterator[str]:
         )
 
 
-def least_rate(run: RunRecord, split: str = "test") -> float:
+def least_rate(run: RunRecord, split: Split = "test") -> float:
     """Half a sample: less than the least error rate that is not zero; for logarithmic scales."""
-    samples = run.dataset.get(f"num_{split}")
-    return 0.5 / samples if isinstance(samples, int) and samples > 0 else 1e-5
-
-
-def shorten(text: str, length: int) -> str:
-    """Cut to at most `length` characters, with both ends kept: layers differ in either."""
-    if len(text) <= length:
-        return text
-    tail = (length - 1) * 3 // 5
-    return text[: length - 1 - tail] + _MIDDLE + text[-tail:]
-
-
-def short_names(names: Sequence[str], length: int) -> list[str]:
-    """Names of at most `length` characters, different ones where the names are.
-
-    Long names that would look alike are cut around the first place where they differ.
-    """
-    short = [shorten(name, length) for name in names]
-    for place, name in enumerate(names):
-        alike = [other for other in names if shorten(other, length) == shorten(name, length)]
-        letters = zip(*alike, strict=False)
-        common = next((i for i, found in enumerate(letters) if len(set(found)) > 1), 0)
-        if common:
-            begin = max(0, common - length // 3)
-            end = begin + length - 2
-            short[place] = _MIDDLE + name[begin:end] + (_MIDDLE if end < len(name) else "")
-    return [
-        f"{text[: length - 6]} #{place}" if short.count(text) > 1 else text
-        for place, text in enumerate(short)
-    ]
+    samples = run.dataset.num_test if split == "test" else run.dataset.num_train
+    return 0.5 / samples if samples > 0 else 1e-5
 
 
 def summary(run: RunRecord) -> str:
@@ -319,30 +275,7 @@ def best_probe(run: RunRecord) -> ProbeRecord | None:
     return min(known, key=lambda probe: probe.test_error_rate, default=None)
 
 
-def class_names(run: RunRecord) -> list[str] | None:
-    """Names of the classes; None: they are numbers."""
-    found = run.dataset.get("classes")
-    return [str(name) for name in found] if isinstance(found, list) else None
-
-
-# What the configuration and the data set say.
-
-
-def skip_layer(run: RunRecord) -> str | None:
-    """Name the layer that receives the skip connection; None: there is none."""
-    found = run.config.get("skip_layer")
-    return found if isinstance(found, str) else None
-
-
-def majority_rate(run: RunRecord, split: str) -> float | None:
-    """The error rate of always predicting the most frequent class; None: unknown."""
-    rates = run.dataset.get("majority_error_rate")
-    found = rates.get(split) if isinstance(rates, dict) else None
-    return found if isinstance(found, int | float) else None
-
-
 def samples_note(run: RunRecord) -> str:
     """Name the data set and its size."""
     data = run.dataset
-    size = f"{data.get('num_train', 0):,} training and {data.get('num_test', 0):,} test samples"
-    return f"{data.get('name')}, {size}"
+    return f"{data.name}, {data.num_train:,} training and {data.num_test:,} test samples"
