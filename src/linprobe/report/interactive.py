@@ -100,8 +100,8 @@ def _targets(chart: Chart) -> list[Json]:
     return found
 
 
-def other_curve(chart: Chart, name: str) -> Json:
-    """Draw a checkpoint that is not in view: a pale line with its name at the right end."""
+def other_curve(chart: Chart, name: str, *, above: bool) -> Json:
+    """Draw a checkpoint that is not in view: a pale line with its name at its right end."""
     values = chart.values()
     known = [place for place, value in enumerate(values) if math.isfinite(value)]
     labels = [escape(name, quote=False) if place == max(known) else "" for place in known]
@@ -112,7 +112,7 @@ def other_curve(chart: Chart, name: str) -> Json:
         "lines+text",
         line={"color": f"@{OTHERS.colour}/0.55", "width": 1.2},
         text=labels,
-        textposition="top left",
+        textposition="top left" if above else "bottom left",
         textfont={"size": 11, "color": f"@{OTHERS.colour}"},
     )
 

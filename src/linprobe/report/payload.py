@@ -103,13 +103,15 @@ def _frame(run: RunRecord, charts: list[Chart]) -> Json:
 
 
 def _measure(run: RunRecord, measure: Measure, charts: list[Chart]) -> Json:
-    named = zip(charts, run.checkpoints, strict=True)
     return {
         "label": measure.label,
         "axis": measure.axis,
         "floor": measure.floor(run),
         "log": fitting_scale(charts) == "log",
-        "others": [interactive.other_curve(chart, item.name) for chart, item in named],
+        "others": [
+            interactive.other_curve(chart, checkpoint.name, above=i % 2 == 0)
+            for i, (chart, checkpoint) in enumerate(zip(charts, run.checkpoints, strict=True))
+        ],
     }
 
 

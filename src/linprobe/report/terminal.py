@@ -1,10 +1,10 @@
-"""What the command line shows: progress while a run goes on, and its tables at the end."""
+"""Show progress while a run goes on, and its tables at the end, in a terminal."""
 
 import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -16,11 +16,12 @@ from linprobe.records.comparison.curves import Curve, Point
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.records.seeds import seed_words
 from linprobe.report import wording
-from linprobe.runtime.progress import Event, OnEvent
+from linprobe.runtime.progress import Event, OnEvent, ignore
 from linprobe.runtime.text import duration, time_left
 
 _WIDTH = 110  # where the output is a file, which has none
 _MAX_DETAILED = 20
+_DELAY = 2.0  # seconds
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -30,15 +31,57 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 @contextlib.contextmanager
-def show_progress(console: Console) -> Iterator[OnEvent]:
-    """Show events until the block ends: a live bar in a terminal, else a line a milestone.
+def auto_progress(
+    console: Console | None = None,
+    *,
+    delay: float = _DELAY,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[OnEvent]:
+    """Show events in a terminal or a notebook, once the block has taken longer than `delay`.
+
+    Args:
+        console: where to; None: standard error.
+        delay: seconds without a display, so that short calls leave no trace.
+        clock: tells the time in seconds.
 
     Yields:
         The receiver of events.
     """
-    started = time.perf_counter()
+    console = make_console(stderr=True) if console is None else console
+    if not (console.is_terminal or console.is_jupyter):
+        yield ignore
+        return
+    started, shown = clock(), list[OnEvent]()
+    with contextlib.ExitStack() as stack:
+
+        def on_event(event: Event) -> None:
+            if not shown and clock() - started > delay:
+                shown.append(stack.enter_context(show_progress(console, started, clock)))
+            for show in shown:
+                show(event)
+
+        yield on_event
+
+
+@contextlib.contextmanager
+def show_progress(
+    console: Console,
+    started: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[OnEvent]:
+    """Show events until the block ends: a live bar in a terminal, else a line a milestone.
+
+    Args:
+        console: where to.
+        started: when the work began, by the clock; None: now.
+        clock: tells the time in seconds.
+
+    Yields:
+        The receiver of events.
+    """
+    begun = clock() if started is None else started
     if not console.is_terminal:
-        yield lambda event: _print_milestone(console, event, started)
+        yield lambda event: _print_milestone(console, event, clock() - begun)
         return
     columns = (
         BarColumn(bar_width=12),
@@ -56,7 +99,7 @@ def show_progress(console: Console) -> Iterator[OnEvent]:
                 task,
                 completed=event.fraction,
                 description=escape(_headline(event)),
-                left=time_left(event.fraction, time.perf_counter() - started),
+                left=time_left(event.fraction, clock() - begun),
             )
 
         yield on_event
@@ -137,9 +180,9 @@ def _mean_and_range(point: Point | None) -> tuple[str, str]:
     return f"{error.mean:.4f}{sure}", f"{error.low:.4f}-{error.high:.4f}"
 
 
-def _print_milestone(console: Console, event: Event, started: float) -> None:
+def _print_milestone(console: Console, event: Event, elapsed: float) -> None:
     if event.milestone:
-        left = time_left(event.fraction, time.perf_counter() - started)
+        left = time_left(event.fraction, elapsed)
         line = f"[{event.fraction:4.0%}] {_headline(event)}" + (f" ({left})" if left else "")
         console.print(escape(line), soft_wrap=True)
 

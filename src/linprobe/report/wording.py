@@ -80,9 +80,10 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
 
 
 def short_certificate(probe: ProbeRecord, tol: float | None) -> str:
-    """Say it in one word where all is as it was asked for."""
-    plainly = probe.converged and math.isfinite(probe.duality_gap) and not probe.rounded
-    return "certified" if plainly else certificate(probe, tol)
+    """Say it in few words where all is as it was asked for."""
+    if probe.converged and math.isfinite(probe.duality_gap) and not probe.rounded:
+        return "certified"
+    return "trained by SGD" if probe.standing == "trained" else certificate(probe, tol)
 
 
 def _as_trained(probe: ProbeRecord) -> str:
