@@ -65,6 +65,10 @@ def test_certificate_says_why_there_is_none():
     text = wording.certificate(lost, 1e-4)
     assert text.startswith("No certificate: the features hold NaN or infinity")
     assert "says nothing about the layer" in text
+    explained = replace(lost, reason="layer 'x' holds 3 NaN in row 7.")
+    assert "No certificate: layer 'x' holds 3 NaN in row 7. This" in wording.certificate(
+        explained, None
+    )
     assert "status odd" in wording.certificate(probe_record(status="odd"), None)
 
 

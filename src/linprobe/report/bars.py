@@ -1,13 +1,10 @@
 """Errors of many probes as bars, a panel a checkpoint, as in the paper's Figure 8."""
 
-from collections.abc import Sequence
-
 import matplotlib
 from matplotlib.axes import Axes
 
-from linprobe.report.chart import NAME_LENGTH, Chart, named_places
+from linprobe.report.chart import Chart, named_places
 from linprobe.report.curve import TURNED, draw_lost, draw_series, mark_skip
-from linprobe.report.names import short_names
 from linprobe.report.style import CONTROL_LOOKS, LIGHT
 
 _MAX_LABELLED = 12
@@ -35,20 +32,19 @@ def draw_bars(axes: Axes, chart: Chart, *, inches: float) -> None:
             label=series.look.label,
         )
     draw_lost(axes, [point.place for series in chart.of("lost") for point in series.points])
-    if chart.skip is not None:
-        mark_skip(axes, chart.skip, chart.layers[chart.skip])
+    mark_skip(axes, chart)
     for series in chart.of("reference"):
         if series.look is CONTROL_LOOKS["majority"]:
             draw_series(axes, chart, series, label=series.look.label, zorder=2)
-    _name_bars(axes, chart.layers, inches)
+    _name_bars(axes, chart, inches)
 
 
-def _name_bars(axes: Axes, layers: Sequence[str], inches: float) -> None:
+def _name_bars(axes: Axes, chart: Chart, inches: float) -> None:
     """Name all layers where they fit; else the first, the last, and numbers between them."""
-    last = len(layers) - 1
+    layers, last = chart.layers, len(chart.layers) - 1
     axes.set_xlim(-1, last + 1)
     if last < _MAX_LABELLED:
-        axes.set_xticks(range(last + 1), short_names(layers, NAME_LENGTH), **TURNED)
+        axes.set_xticks(range(last + 1), chart.names, **TURNED)
         axes.set_xlabel("probe point")
         return
     room = 72 * inches / (3.2 * matplotlib.rcParams["font.size"]) - 0.7

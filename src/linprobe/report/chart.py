@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from linprobe.report.names import short_names
 from linprobe.report.style import Look
 
 Scale = Literal["linear", "log"]
 
 CROWDED = 40  # more layers have small marks without caps
-NAME_LENGTH = 22  # letters of a layer's name on an axis
+_NAME_LENGTH = 22  # letters of a layer's name on an axis
 LOG_TICKS = [digit * 10.0**power for power in range(-6, 3) for digit in (1, 2, 5)]
 _SPREAD = 20  # values that differ by more than this factor need a logarithmic scale
 _LOG_MARGINS = (1.3, 1.35)  # below and above, as factors
@@ -103,6 +104,11 @@ class Chart:
     def crowded(self) -> bool:
         """Whether there are so many layers that marks are small."""
         return len(self.layers) > CROWDED
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the layers for an axis."""
+        return short_names(self.layers, _NAME_LENGTH)
 
     def of(self, *roles: Role) -> list[Series]:
         """The series of these roles."""

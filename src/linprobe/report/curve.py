@@ -7,17 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 
-from linprobe.report.chart import (
-    LOG_TICKS,
-    NAME_LENGTH,
-    Chart,
-    Point,
-    Scale,
-    Series,
-    named_places,
-    tick_text,
-)
-from linprobe.report.names import short_names
+from linprobe.report.chart import LOG_TICKS, Chart, Point, Scale, Series, named_places, tick_text
 from linprobe.report.style import INK, LABEL_BOX, LIGHT, LOST, SOLID, Look
 from linprobe.report.wording import plain
 
@@ -46,7 +36,7 @@ def draw_curve(
         draw_series(axes, chart, series, label=label, zorder=1.5 + 0.1 * order)
     if inches / len(chart.layers) > 0.045 * matplotlib.rcParams["font.size"]:
         _write_values(axes, chart)
-    name_layers(axes, chart.layers)
+    name_layers(axes, chart)
 
 
 def draw_series(axes: Axes, chart: Chart, series: Series, *, label: str, zorder: float) -> None:
@@ -150,22 +140,22 @@ def make_logarithmic(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-def name_layers(axes: Axes, layers: Sequence[str]) -> None:
+def name_layers(axes: Axes, chart: Chart) -> None:
     """Name the layers below the axis: all where they fit, else some at round distances."""
-    names, places = short_names(layers, NAME_LENGTH), named_places(len(layers), _ROOM)
-    axes.set_xticks(places, [names[i] for i in places], **TURNED)
-    axes.set_xlim(-0.5, len(layers) - 0.5)
+    places = named_places(len(chart.layers), _ROOM)
+    axes.set_xticks(places, [chart.names[place] for place in places], **TURNED)
+    axes.set_xlim(-0.5, len(chart.layers) - 0.5)
 
 
 TURNED: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
 """How names of layers stand below an axis."""
 
 
-def mark_skip(axes: Axes, place: int | None, name: str) -> None:
-    """Mark the layer that receives the skip connection; None: there is none."""
-    if place is not None:
+def mark_skip(axes: Axes, chart: Chart) -> None:
+    """Mark the layer that receives the skip connection, if there is one."""
+    if (place := chart.skip) is not None:
         axes.annotate(
-            f"skip enters\n{name}",
+            f"skip enters\n{chart.layers[place]}",
             (place, 0.005),
             xycoords=("data", "axes fraction"),
             xytext=(place, 0.955),

@@ -4,34 +4,28 @@ A colour is "@name" or "@name/opacity", a name of both palettes in `linprobe.rep
 other text is data, which plotly shows with a few tags read; it is escaped here.
 """
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from importlib.resources import files
 from typing import Any
 
-from linprobe.report.chart import (
-    LOG_TICKS,
-    NAME_LENGTH,
-    Chart,
-    Point,
-    Series,
-    named_places,
-    tick_text,
-)
-from linprobe.report.names import short_names
-from linprobe.report.style import LOST, OTHERS, SOLID, Look
+from linprobe.report.chart import GAP, LOG_TICKS, Chart, Point, Series, named_places, tick_text
+from linprobe.report.style import OTHERS, SOLID, Look
 from linprobe.report.wording import plain
 
-_FONT = "system-ui, Arial, DejaVu Sans, sans-serif"
 _SYMBOLS = {"D": "diamond", "s": "square", "^": "triangle-up", "v": "triangle-down", "o": "circle"}
-_POLYGONS = {
-    "D": "17,0 23,6 17,12 11,6",
-    "s": "13.5,2.5 20.5,2.5 20.5,9.5 13.5,9.5",
-    "^": "17,2 21,9.5 13,9.5",
-    "v": "17,10 21,2.5 13,2.5",
+_SHAPES = {
+    "o": '<circle cx="17" cy="6" r="4.5"/>',
+    "D": '<polygon stroke="none" points="17,0 23,6 17,12 11,6"/>',
+    "s": '<polygon stroke="none" points="13.5,2.5 20.5,2.5 20.5,9.5 13.5,9.5"/>',
+    "^": '<polygon stroke="none" points="17,2 21,9.5 13,9.5"/>',
+    "v": '<polygon stroke="none" points="17,10 21,2.5 13,2.5"/>',
+    "x": '<path d="M13 2L21 10M21 2L13 10"/>',
+    "bar": '<rect stroke="none" x="12" width="10" height="12" opacity=".45"/>',
 }
 _BREAK = "\n"  # shorter in the page's data than plotly's tag
-_CLEAR = "rgba(0,0,0,0)"
 
 Json = dict[str, Any]
 
@@ -42,21 +36,18 @@ def traces(chart: Chart) -> list[Json]:
 
 
 def _traces(chart: Chart, series: Series) -> Iterator[Json]:
-    look, points, role = series.look, series.points, series.role
-    colour = f"@{look.colour}"
+    look, points, colour = series.look, series.points, f"@{series.look.colour}"
     if series.value is not None:
-        ends = [-0.5, len(chart.layers) - 0.5]
-        yield _trace(role, ends, [series.value] * 2, "lines", line=_line(look, 1.5))
-    elif role == "optimum":
+        ends = [Point(place, series.value) for place in (-0.5, len(chart.layers) - 0.5)]
+        yield _trace(series.role, ends, "lines", line=_line(look, 1.5))
+    elif series.role == "optimum":
         line = {"color": f"{colour}/0.45", "width": 4 if chart.crowded else 10}
-        yield _ranges(role, points, line)
-    elif role == "lost":
+        yield _trace("optimum", _uprights(points), "lines", line=line)
+    elif series.role == "lost":
         marker = {"symbol": "x-thin", "size": 12, "line": {"width": 3, "color": colour}}
-        feet = [0.02] * len(points)
-        yield _trace(role, _places(points), feet, "markers", marker=marker, yaxis="y2")
-    elif role == "curve":
-        values = [point.value for point in points]
-        yield _trace(role, _places(points), values, "lines", line=_line(look, 2.2))
+        yield _trace("lost", points, "markers", marker=marker, **_feet(points))
+    elif series.role == "curve":
+        yield _trace("curve", points, "lines", line=_line(look, 2.2))
     else:
         yield from _marked(chart, series, colour)
 
@@ -65,81 +56,73 @@ def _marked(chart: Chart, series: Series, colour: str) -> Iterator[Json]:
     """Probes, or a control of each layer: markers with their intervals."""
     look, points, beside = series.look, series.points, series.role == "reference"
     if any(math.isfinite(point.low) for point in points):
-        caps = {} if beside or chart.crowded else {"mode": "lines+markers", "marker": _caps(colour)}
-        yield _ranges("interval", points, {"color": f"{colour}/0.75", "width": 1.3}) | caps
-    size = 3 if beside and chart.crowded else 5 if chart.crowded else 6 if beside else 9
+        line = {"color": f"{colour}/0.75", "width": 1.3}
+        plainly = beside or chart.crowded
+        caps = {} if plainly else {"marker": {"symbol": "line-ew", "size": 8, "line": line}}
+        mode = "lines" if plainly else "lines+markers"
+        yield _trace("interval", _uprights(points), mode, line=line, **caps)
     marker = {
         "symbol": _SYMBOLS.get(look.marker, "circle"),
-        "size": size,
+        "size": 5 if chart.crowded else 6 if beside else 9,
         "opacity": 1,
         "color": colour if look.filled else "@surface",
         "line": {"width": 0 if look.filled else 2, "color": colour},
     }
-    values = [point.value for point in points]
-    mode = "lines" if beside and chart.crowded else "lines+markers" if look.dash else "markers"
-    more = _told(points, look.label) if beside else {}
-    line = _line(look, 1.5) if look.dash else {}
-    yield _trace(series.role, _places(points), values, mode, marker=marker, line=line, **more)
+    mode = "markers" if not look.dash else "lines" if chart.crowded else "lines+markers"
+    more = _told(points, look.label) | {"line": _line(look, 1.5)} if beside else {}
+    yield _trace(series.role, points, mode, marker=marker, **more)
 
 
 def _targets(chart: Chart) -> list[Json]:
     """Invisible points that answer a pointer: where points overlap, the last trace is hit."""
-    found = []
-    for role, axis in (("probes", "y"), ("lost", "y2")):
-        points = [p for series in chart.series if series.role == role for p in series.points]
+    found, marker = [], {"size": 1, "opacity": 0}
+    for role, feet in (("probes", False), ("lost", True)):
+        points = [point for item in chart.series if item.role == role for point in item.points]
+        points.sort(key=lambda point: point.place)
+        more = _told(points) | (_feet(points) if feet else {})
         if points:
-            points.sort(key=lambda point: point.place)
-            values = [0.02 if role == "lost" else point.value for point in points]
-            marker = {"size": 1, "opacity": 0}
-            told = _told(points)
-            found.append(
-                _trace(
-                    "targets", _places(points), values, "markers", marker=marker, yaxis=axis, **told
-                )
-            )
+            found.append(_trace("targets", points, "markers", marker=marker, **more))
     return found
 
 
 def other_curve(chart: Chart, name: str, *, above: bool) -> Json:
     """Draw a checkpoint that is not in view: a pale line with its name at its right end."""
-    values = chart.values()
-    known = [place for place, value in enumerate(values) if math.isfinite(value)]
-    labels = [escape(name, quote=False) if place == max(known) else "" for place in known]
+    known = [Point(i, value) for i, value in enumerate(chart.values()) if math.isfinite(value)]
     return _trace(
         "others",
         known,
-        [values[place] for place in known],
         "lines+text",
         line={"color": f"@{OTHERS.colour}/0.55", "width": 1.2},
-        text=labels,
+        text=[*[""] * (len(known) - 1), escape(name, quote=False)],
         textposition="top left" if above else "bottom left",
         textfont={"size": 11, "color": f"@{OTHERS.colour}"},
     )
 
 
-def _trace(role: str, x: Sequence[float], y: Sequence[float], mode: str, **more: Any) -> Json:
+def _trace(role: str, points: Sequence[Point], mode: str, **more: Any) -> Json:
+    x, y = [point.place for point in points], [point.value for point in points]
     found = {"type": "scatter", "meta": role, "mode": mode, "x": x, "y": y, "hoverinfo": "skip"}
-    return found | {key: value for key, value in more.items() if value != {}}
+    return found | more
 
 
 def _line(look: Look, width: float) -> Json:
-    dash = {} if look.dash == SOLID else {"dash": ",".join(f"{2 * part:g}px" for part in look.dash)}
+    dash = {} if look.dash == SOLID else {"dash": _dash(look, "px", ",")}
     return {"color": f"@{look.colour}", "width": width} | dash
 
 
-def _caps(colour: str) -> Json:
-    return {"symbol": "line-ew", "size": 8, "line": {"width": 1.3, "color": f"{colour}/0.75"}}
+def _dash(look: Look, unit: str, between: str) -> str:
+    return between.join(f"{2 * part:g}{unit}" for part in look.dash)
 
 
-def _places(points: Sequence[Point]) -> list[float]:
-    return [point.place for point in points]
+def _uprights(points: Sequence[Point]) -> list[Point]:
+    """The two ends of each point's interval, for a vertical line."""
+    ends = ((Point(p.place, p.low), Point(p.place, p.high), GAP) for p in points)
+    return [point for line in ends for point in line]
 
 
-def _ranges(role: str, points: Sequence[Point], line: Json) -> Json:
-    """Vertical lines between the two ends of each point."""
-    x = [place for point in points for place in (point.place, point.place, math.nan)]
-    y = [end for point in points for end in (point.low, point.high, math.nan)]
-    return _trace(role, x, y, "lines", line=line)
+def _feet(points: Sequence[Point]) -> Json:
+    """Heights of points without a value, at the foot of the chart."""
+    return {"y": [0.02] * len(points), "yaxis": "y2"}
 
 
 def _told(points: Sequence[Point], label: str = "") -> Json:
@@ -162,51 +145,37 @@ def broken(lines: Iterable[str]) -> str:
 
 def layout(chart: Chart, *, mark: str | None) -> Json:
     """The frame of all charts of a run; `mark` is written across it."""
-    axis: Json = {
-        **{"color": "@ink", "gridcolor": "@line", "linecolor": "@muted"},
-        **{"zeroline": False, "tickfont": {"size": 12}, "automargin": True},
-    }
-    annotations: list[Json] = []
-    shapes: list[Json] = []
-    paper: Json = {"yref": "paper", "showarrow": False}
+    found: Json = json.loads(asset("layout.json"))
+    found["xaxis"]["range"] = [-0.5, len(chart.layers) - 0.5]
+    found |= {"annotations": [], "shapes": []}
+    paper = {"yref": "paper", "showarrow": False}
     if mark:
-        font = {"size": 40, "color": "@vermilion"}
         place = {"x": 0.5, "y": 0.5, "xref": "paper", "textangle": -15, "opacity": 0.3}
-        annotations.append(paper | place | {"text": mark, "font": font})
+        font = {"size": 40, "color": "@vermilion"}
+        found["annotations"].append({"text": mark, "font": font, **paper, **place})
     if chart.skip is not None:
-        name = escape(short_names(chart.layers, NAME_LENGTH)[chart.skip], quote=False)
+        text = f"skip enters {escape(chart.names[chart.skip], quote=False)}"
         place = {"x": chart.skip, "y": 1, "yanchor": "bottom", "font": {"size": 11}}
-        annotations.append(paper | place | {"text": f"skip enters {name}"})
+        found["annotations"].append({"text": text, **paper, **place})
         line = {"color": "@ink", "width": 1, "dash": "dot"}
-        shapes.append(_upright(chart.skip, chart.skip) | {"line": line})
-    text = {"family": _FONT, "size": 13, "color": "@ink"}
-    ends = [-0.5, len(chart.layers) - 0.5]
-    hover = {"bgcolor": "@raised", "bordercolor": "@muted", "align": "left", "font": text}
-    return {
-        **{"paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "showlegend": False, "font": text},
-        "margin": {"l": 8, "r": 12, "t": 10 if chart.skip is None else 24, "b": 8},
-        **{"hovermode": "closest", "hoverdistance": 30, "hoverlabel": hover, "dragmode": "zoom"},
-        "modebar": {"bgcolor": _CLEAR, "color": "@muted", "activecolor": "@ink"},
-        "xaxis": axis | {"showgrid": False, "ticks": "outside", "range": ends, "uirevision": "x"},
-        "yaxis": axis | {"rangemode": "tozero"},
-        "yaxis2": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
-        **{"annotations": annotations, "shapes": shapes},
-    }
+        found["shapes"].append(_UPRIGHT | {"x0": chart.skip, "x1": chart.skip, "line": line})
+    return found
 
 
-def _upright(left: float, right: float) -> Json:
-    return {"type": "rect", "x0": left, "x1": right, "y0": 0, "y1": 1, "yref": "paper"}
+_UPRIGHT: Json = {"type": "rect", "y0": 0, "y1": 1, "yref": "paper"}
+SELECTION = _UPRIGHT | {"layer": "below", "line": {"width": 0}, "fillcolor": "@blue/0.13"}
+"""A pale band behind the selected layer; the page gives its place."""
 
 
-def selection() -> Json:
-    """A pale band behind the selected layer; the page gives its place."""
-    return _upright(0, 0) | {"layer": "below", "line": {"width": 0}, "fillcolor": "@blue/0.13"}
+def asset(name: str) -> str:
+    """Read a file of the page."""
+    return (files("linprobe.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def layer_ticks(layers: Sequence[str], room: int, *, turned: bool) -> Json:
+def layer_ticks(chart: Chart, room: int, *, turned: bool) -> Json:
     """Names below the chart, for a width with room for so many of them."""
-    names, places = short_names(layers, NAME_LENGTH), named_places(len(layers), room)
-    texts = [escape(names[place], quote=False) for place in places]
+    places = named_places(len(chart.layers), room)
+    texts = [escape(chart.names[place], quote=False) for place in places]
     return {"tickvals": places, "ticktext": texts, "tickangle": -40 if turned else 0}
 
 
@@ -218,20 +187,9 @@ def log_axis() -> Json:
 
 def swatch(look: Look) -> str:
     """Draw a look as SVG, for the key."""
-    colour, shapes = f"var(--{look.colour})", ""
-    if look.dash:
-        dash = " ".join(f"{2 * part:g}" for part in look.dash) if look.dash != SOLID else "none"
-        shapes += f'<line x2="34" y1="6" y2="6" stroke-dasharray="{dash}"/>'
-    if look.marker == "bar":
-        shapes += (
-            f'<rect x="12" width="10" height="12" fill="{colour}" stroke="none" opacity=".45"/>'
-        )
-    if look.marker == LOST.marker:
-        shapes += '<path d="M13 2L21 10M21 2L13 10"/>'
+    dash = _dash(look, "", " ") if look.dash != SOLID else "none"
+    line = f'<line x2="34" y1="6" y2="6" stroke-dasharray="{dash}"/>' if look.dash else ""
+    colour, shape = f"var(--{look.colour})", _SHAPES.get(look.marker, "")
     fill = colour if look.filled else "var(--surface)"
-    if look.marker == "o":
-        shapes += f'<circle cx="17" cy="6" r="4.5" fill="{fill}"/>'
-    if look.marker in _POLYGONS:
-        shapes += f'<polygon points="{_POLYGONS[look.marker]}" fill="{fill}" stroke="none"/>'
-    frame = f'<svg width="34" height="12" aria-hidden="true" stroke="{colour}" stroke-width="2">'
-    return f"{frame}{shapes}</svg>"
+    frame = f'<svg width="34" height="12" aria-hidden="true" stroke="{colour}" fill="{fill}"'
+    return f'{frame} stroke-width="2">{line}{shape}</svg>'

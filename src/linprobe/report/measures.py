@@ -7,6 +7,13 @@ from linprobe.records.evidence import Evaluation
 from linprobe.records.schema import ProbeRecord, RunRecord, Split
 from linprobe.report.wording import least_rate
 
+Read = Callable[[ProbeRecord], float | None]
+
+
+def evaluated(read: Callable[[Evaluation], float | None]) -> Read:
+    """Read a number of the evaluation; None where there is no evaluation."""
+    return lambda probe: read(probe.evaluation) if probe.evaluation else None
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -21,7 +28,7 @@ class Measure:
 
     label: str
     axis: str
-    read: Callable[[ProbeRecord], float | None]
+    read: Read
     split: Split | None = None
 
     def floor(self, run: RunRecord) -> float:
@@ -29,51 +36,32 @@ class Measure:
         return least_rate(run, self.split) if self.split else 1e-5
 
 
-def _of_evaluation(read: Callable[[Evaluation], float | None]) -> Callable[..., float | None]:
-    return lambda probe: read(probe.evaluation) if probe.evaluation else None
-
-
-TEST_ERROR = Measure(
-    "test error", "test prediction error", lambda probe: probe.test_error_rate, "test"
-)
-TRAIN_ERROR = Measure(
-    "training error", "training prediction error", lambda probe: probe.train_error_rate, "train"
+ERRORS: dict[Split, Measure] = {
+    "test": Measure("test error", "test prediction error", lambda p: p.test_error_rate, "test"),
+    "train": Measure(
+        "training error", "training prediction error", lambda p: p.train_error_rate, "train"
+    ),
+}
+TEST_ERROR, TRAIN_ERROR = ERRORS["test"], ERRORS["train"]
+CROSS_ENTROPY = Measure(
+    "test cross-entropy", "test cross-entropy (nats)", lambda p: p.test_cross_entropy
 )
 V_INFORMATION = Measure(
-    "V-information",
-    "V-information (bits)",
-    _of_evaluation(lambda found: found.v_information_bits),
+    "V-information", "V-information (bits)", evaluated(lambda found: found.v_information_bits)
 )
-MEASURES = (
-    TEST_ERROR,
-    TRAIN_ERROR,
-    Measure(
-        "test cross-entropy",
-        "test cross-entropy (nats)",
-        lambda probe: probe.test_cross_entropy,
-    ),
-    V_INFORMATION,
-    Measure(
-        "compression by MDL",
-        "compression of the labels (uniform code / MDL)",
-        _of_evaluation(lambda found: found.mdl.compression if found.mdl else None),
-    ),
-    Measure(
-        "calibration error",
-        "expected calibration error",
-        _of_evaluation(lambda found: found.ece),
-    ),
+COMPRESSION = Measure(
+    "compression by MDL",
+    "compression of the labels (uniform code / MDL)",
+    evaluated(lambda found: found.mdl.compression if found.mdl else None),
 )
-
-
-ERRORS: dict[Split, Measure] = {"test": TEST_ERROR, "train": TRAIN_ERROR}
+CALIBRATION = Measure(
+    "calibration error", "expected calibration error", evaluated(lambda found: found.ece)
+)
+MEASURES = (TEST_ERROR, TRAIN_ERROR, CROSS_ENTROPY, V_INFORMATION, COMPRESSION, CALIBRATION)
 
 
 def measures(run: RunRecord) -> list[Measure]:
     """List the measures that some probe of the run has; the test error is always there."""
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
-    return [
-        item
-        for item in MEASURES
-        if item is TEST_ERROR or any(item.read(probe) is not None for probe in probes)
-    ]
+    known = (any(item.read(probe) is not None for probe in probes) for item in MEASURES)
+    return [i for i, has in zip(MEASURES, known, strict=True) if has or i is TEST_ERROR]

@@ -47,7 +47,7 @@ def _rows(run: RunRecord) -> Iterator[str]:
                 scientific(probe.l2, 0),
                 scientific(probe.duality_gap),
                 whole(probe.num_features),
-                wording.short_certificate(probe, wording.tolerance(run)),
+                wording.short_certificate(probe),
             )
             yield f"<tr>{_cells('td', cells)}</tr>"
 

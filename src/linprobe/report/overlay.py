@@ -68,7 +68,7 @@ def draw_comparison(comparison: Comparison) -> Figure:
             rows[0][place].set_title(panel_title(panel.name, panel.step))
             if differ:
                 _draw_differences(rows[1][place], comparison, panel, chart)
-            name_layers(rows[-1][place], panel.layers)
+            name_layers(rows[-1][place], chart)
         rows[0][0].set_ylabel(chart.axis)
         if differ:
             rows[1][0].set_ylabel(f"error minus that of\n{comparison.curves[0].label}")
@@ -139,8 +139,7 @@ def _draw_errors(axes: Axes, chart: Chart, *, deep: bool) -> None:
     for series in chart.of("reference", "probes", "lost"):
         draw_series(axes, chart, series, label=series.look.label, zorder=3.5)
     if deep:
-        if chart.skip is not None:
-            mark_skip(axes, chart.skip, chart.layers[chart.skip])
+        mark_skip(axes, chart)
         axes.set_ylim(0, 1.0)
     elif chart.scale == "log":
         make_logarithmic(axes)

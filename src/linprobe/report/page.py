@@ -15,7 +15,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from linprobe.records.codec import to_json
 from linprobe.records.schema import RunRecord
 from linprobe.report import wording
+from linprobe.report.interactive import asset
 from linprobe.report.payload import payload
 from linprobe.report.style import DARK, LIGHT
 from linprobe.runtime.errors import LinprobeError
@@ -62,18 +62,18 @@ def report_html(run: RunRecord) -> str:
     """Render the page; the same record gives the same page."""
     from plotly.offline import get_plotlyjs
 
-    code = "\n".join(_asset(name) for name in _SCRIPTS)
+    code = "\n".join(asset(name) for name in _SCRIPTS)
     own = f'(() => {{\n"use strict";\n{code}}})();\n'
     library = get_plotlyjs()
     content = payload(run)
     key = content.pop("key")
     data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Template(_asset("report.html")).substitute(
+    return Template(asset("report.html")).substitute(
         policy=_policy(library, own),
         title=escape(wording.title(run)),
-        style=_palettes() + _asset("report.css"),
+        style=_palettes() + asset("report.css"),
         heading=escape(wording.title(run)),
-        subtitle=escape(_subtitle(run)),
+        subtitle=escape(f"{wording.samples_note(run)}, seed {run.seed}, {run.protocol} protocol"),
         banners="".join(f'<p class="banner">{escape(text)}</p>' for text in _banners(run)),
         summary=escape(wording.summary(run)),
         notes="".join(
@@ -91,10 +91,6 @@ def report_html(run: RunRecord) -> str:
         library=library,
         script=own,
     )
-
-
-def _asset(name: str) -> str:
-    return (files("linprobe.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _policy(*scripts: str) -> str:
@@ -117,13 +113,6 @@ def _palettes() -> str:
         f":root{{color-scheme:light dark;{light}}}\n"
         f"@media screen and (prefers-color-scheme:dark){{:root:not(.printing){{{dark}}}}}\n"
     )
-
-
-def _subtitle(run: RunRecord) -> str:
-    data = run.dataset
-    sizes = f"{data.num_train:,} training samples, {data.num_test:,} test samples"
-    name = "" if run.is_experiment else f"{data.name}, "
-    return f"{name}{sizes}, seed {run.seed}, {run.protocol} protocol"
 
 
 def _banners(run: RunRecord) -> Iterator[str]:

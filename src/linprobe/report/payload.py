@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from linprobe.records.codec import to_json
-from linprobe.records.evidence import Evaluation
+from linprobe.records.evidence import DepthStep, Evaluation
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.report import interactive, wording
 from linprobe.report.building import build_chart, probe_note
 from linprobe.report.chart import Chart, Role, fitting_scale
-from linprobe.report.measures import Measure, measures
+from linprobe.report.measures import Measure, evaluated, measures
 from linprobe.report.style import OPTIMUM, OTHERS, SOLID, Look
 from linprobe.report.wording import plain, scientific, span, whole
 
@@ -53,17 +53,8 @@ def payload(run: RunRecord) -> Json:
         "columns": _columns(run),
         "facts": [name.replace("passes", wording.passes(run)) for name in _FACTS],
         "checkpoints": [
-            {
-                "label": wording.state(checkpoint),
-                "steps": wording.steps_summary(checkpoint.steps),
-                "beside": [series.look.label for series in drawn[0][i].of("reference")],
-                "figures": [_figure(charts[i], key) for charts in drawn],
-                "probes": [
-                    _probe(run, checkpoint, probe, drawn[0][i], matrices=cells <= _MAX_CELLS)
-                    for probe in checkpoint.probes
-                ],
-            }
-            for i, checkpoint in enumerate(run.checkpoints)
+            _checkpoint(run, checkpoint, charts, key, matrices=cells <= _MAX_CELLS)
+            for checkpoint, charts in zip(run.checkpoints, zip(*drawn, strict=True), strict=True)
         ],
         "key": [
             {"label": label, "swatch": interactive.swatch(look), "toggle": _TOGGLES.get(look, "")}
@@ -94,10 +85,10 @@ def _frame(run: RunRecord, charts: list[Chart]) -> Json:
         "heads": [interactive.label_head(layer) for layer in charts[0].layers],
         "layout": interactive.layout(charts[0], mark="QUICK RUN" if run.quick else None),
         "log": interactive.log_axis(),
-        "selection": interactive.selection(),
+        "selection": interactive.SELECTION,
         "ticks": [
-            interactive.layer_ticks(charts[0].layers, wide, turned=count > 5),
-            interactive.layer_ticks(charts[0].layers, narrow, turned=True),
+            interactive.layer_ticks(charts[0], wide, turned=count > 5),
+            interactive.layer_ticks(charts[0], narrow, turned=True),
         ],
     }
 
@@ -111,6 +102,27 @@ def _measure(run: RunRecord, measure: Measure, charts: list[Chart]) -> Json:
         "others": [
             interactive.other_curve(chart, checkpoint.name, above=i % 2 == 0)
             for i, (chart, checkpoint) in enumerate(zip(charts, run.checkpoints, strict=True))
+        ],
+    }
+
+
+def _checkpoint(
+    run: RunRecord,
+    checkpoint: CheckpointRecord,
+    charts: Sequence[Chart],
+    key: dict[str, Look],
+    *,
+    matrices: bool,
+) -> Json:
+    steps = {step.to_layer: step for step in checkpoint.steps}
+    return {
+        "label": wording.state(checkpoint),
+        "steps": wording.steps_summary(checkpoint.steps),
+        "beside": [series.look.label for series in charts[0].of("reference")],
+        "figures": [_figure(chart, key) for chart in charts],
+        "probes": [
+            _probe(run, probe, steps.get(probe.layer), charts[0], matrices=matrices)
+            for probe in checkpoint.probes
         ],
     }
 
@@ -134,82 +146,65 @@ def _figure(chart: Chart, key: dict[str, Look]) -> Json:
     return {"traces": interactive.traces(chart), "key": numbers}
 
 
-_COLUMNS = (
-    *(("layer", "layer"), ("test", "test error"), ("interval", "95 % interval")),
-    *(("verdict", "step"), ("measure", ""), ("train", "train error"), ("width", "width")),
-    *(("l2", "l2"), ("gap", "gap, nats"), ("passes", "passes"), ("certificate", "certificate")),
-)
+# Of each column a value to sort by and a text; the page fills in the first and "measure".
+_Cell = Callable[[ProbeRecord], tuple[float | str | None, str]]
+_COLUMNS: dict[str, tuple[str, _Cell]] = {
+    "layer": ("layer", lambda p: (None, "")),
+    "test": ("test error", lambda p: (p.test_error_rate, plain(p.test_error_rate))),
+    "interval": ("95 % interval", lambda p: (p.test_error_ci95[0], span(p.test_error_ci95))),
+    "verdict": ("step", lambda p: (None, "")),
+    "measure": ("", lambda p: (None, "")),
+    "train": ("train error", lambda p: (p.train_error_rate, plain(p.train_error_rate))),
+    "width": ("width", lambda p: (p.num_features, whole(p.num_features))),
+    "l2": ("l2", lambda p: (p.l2, scientific(p.l2, 0) + " (end)" * p.l2_at_edge)),
+    "gap": ("gap, nats", lambda p: (p.duality_gap, scientific(p.duality_gap))),
+    "passes": ("passes", lambda p: (p.num_passes, whole(p.num_passes))),
+    "certificate": ("certificate", lambda p: (p.standing, wording.short_certificate(p))),
+}
 
 
 def _columns(run: RunRecord) -> list[Json]:
-    """Columns of the table, in the order of `_cells`; the page fills in the first and "measure"."""
     steps = any(checkpoint.steps for checkpoint in run.checkpoints)
-    left = ("layer", "verdict", "certificate")
     return [
         {
-            "key": name,
-            "label": wording.passes(run) if name == "passes" else label,
-            "left": name in left,
-            "hidden": name == "verdict" and not steps,
+            "key": key,
+            "label": wording.passes(run) if key == "passes" else label,
+            "left": key in ("layer", "verdict", "certificate"),
+            "hidden": key == "verdict" and not steps,
         }
-        for name, label in _COLUMNS
+        for key, (label, _) in _COLUMNS.items()
     ]
 
 
 def _probe(
-    run: RunRecord,
-    checkpoint: CheckpointRecord,
-    probe: ProbeRecord,
-    chart: Chart,
-    *,
-    matrices: bool,
+    run: RunRecord, probe: ProbeRecord, step: DepthStep | None, chart: Chart, *, matrices: bool
 ) -> Json:
-    step = next((item for item in checkpoint.steps if item.to_layer == probe.layer), None)
-    place = chart.layers.index(probe.layer)
+    place, found = chart.layers.index(probe.layer), probe.evaluation
     values = [measure.read(probe) for measure in measures(run)]
-    tol = wording.tolerance(run)
-    found = probe.evaluation
-    return {
+    cells = {key: cell(probe) for key, (_, cell) in _COLUMNS.items()}
+    content = {
         "place": place,
         "failed": probe.standing == "failed",
-        "certificate": wording.certificate(probe, tol),
-        "cells": _cells(probe, step.verdict if step else None, tol),
+        "certificate": wording.certificate(probe, wording.tolerance(run)),
         "values": [[value, plain(value)] for value in values],
         "facts": [read(probe) for read in _FACTS.values()],
         "note": interactive.broken(probe_note(run, probe)),
-        "step": f"Against {step.from_layer}, the layer before: {wording.step(step)}."
-        if step
-        else None,
         "beside": list(_beside(chart, place)),
-        **(_confusion(run, found, matrices=matrices) if found else {}),
     }
+    if step:
+        cells["verdict"] = (step.verdict, step.verdict)
+        words = f"Against {step.from_layer}, the layer before: {wording.step(step)}."
+        content["step"] = words
+    if found:
+        content |= _confusion(run, found, matrices=matrices)
+    return content | {"cells": list(cells.values())}
 
 
-def _cells(probe: ProbeRecord, verdict: str | None, tol: float | None) -> list[tuple[Any, str]]:
-    """Of each column a value to sort by, and a text."""
-    return [
-        (None, ""),
-        (probe.test_error_rate, plain(probe.test_error_rate)),
-        (probe.test_error_ci95[0], span(probe.test_error_ci95)),
-        (verdict, verdict or ""),
-        (None, ""),
-        (probe.train_error_rate, plain(probe.train_error_rate)),
-        (probe.num_features, whole(probe.num_features)),
-        (probe.l2, scientific(probe.l2, 0) + " (end)" * probe.l2_at_edge),
-        (probe.duality_gap, scientific(probe.duality_gap)),
-        (probe.num_passes, whole(probe.num_passes)),
-        (probe.standing, wording.short_certificate(probe, tol)),
-    ]
-
-
-def _number(
+def _written(
     read: Callable[[Evaluation], float | None], write: Callable[[float], str] = plain
 ) -> Callable[[ProbeRecord], str | None]:
-    def text(probe: ProbeRecord) -> str | None:
-        value = read(probe.evaluation) if probe.evaluation else None
-        return None if value is None else write(value)
-
-    return text
+    number = evaluated(read)
+    return lambda probe: None if (value := number(probe)) is None else write(value)
 
 
 def _optimum(probe: ProbeRecord) -> str | None:
@@ -229,16 +224,16 @@ _FACTS: dict[str, Callable[[ProbeRecord], str | None]] = {
     "width": _width,
     "l2": lambda probe: scientific(probe.l2, 0) + ", end of the path" * probe.l2_at_edge,
     "passes over the features": lambda probe: whole(probe.num_passes),
-    "samples that the certificate leaves open": _number(lambda found: found.num_undecided, whole),
-    "V-information, bits": _number(lambda found: found.v_information_bits),
-    "label entropy, bits": _number(lambda found: found.prior_entropy_bits),
-    "MDL, bits": _number(lambda found: found.mdl.bits if found.mdl else None, whole),
-    "Brier score": _number(lambda found: found.brier),
-    "calibration error (ECE)": _number(lambda found: found.ece),
-    "top-2 error": _number(lambda found: found.top_k_error_rate.get("2")),
-    "top-3 error": _number(lambda found: found.top_k_error_rate.get("3")),
-    "top-5 error": _number(lambda found: found.top_k_error_rate.get("5")),
-    "area under the ROC curve": _number(lambda found: found.auroc),
+    "samples that the certificate leaves open": _written(lambda e: e.num_undecided, whole),
+    "V-information, bits": _written(lambda e: e.v_information_bits),
+    "label entropy, bits": _written(lambda e: e.prior_entropy_bits),
+    "MDL, bits": _written(lambda e: e.mdl.bits if e.mdl else None, whole),
+    "Brier score": _written(lambda e: e.brier),
+    "calibration error (ECE)": _written(lambda e: e.ece),
+    "top-2 error": _written(lambda e: e.top_k_error_rate.get("2")),
+    "top-3 error": _written(lambda e: e.top_k_error_rate.get("3")),
+    "top-5 error": _written(lambda e: e.top_k_error_rate.get("5")),
+    "area under the ROC curve": _written(lambda e: e.auroc),
 }
 
 

@@ -69,9 +69,9 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
         )
     if probe.standing == "trained":
         return _as_trained(probe)
-    reason = _REASONS.get(probe.status, f"status {probe.status}")
+    reason = probe.reason or _REASONS.get(probe.status, f"status {probe.status}")
     if not math.isfinite(gap):
-        return f"No certificate: {reason}. This value says nothing about the layer."
+        return f"No certificate: {reason.rstrip('.')}. This value says nothing about the layer."
     asked = f" ({scientific(tol, 0)} was asked for)" if tol is not None else ""
     return (
         f"Not certified as asked: {reason}. Its regularised loss is within {scientific(gap)} "
@@ -79,11 +79,11 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
     )
 
 
-def short_certificate(probe: ProbeRecord, tol: float | None) -> str:
-    """Say it in few words where all is as it was asked for."""
+def short_certificate(probe: ProbeRecord) -> str:
+    """Say it in few words where all is as it was asked for; else what is wrong."""
     if probe.converged and math.isfinite(probe.duality_gap) and not probe.rounded:
         return "certified"
-    return "trained by SGD" if probe.standing == "trained" else certificate(probe, tol)
+    return "trained by SGD" if probe.standing == "trained" else certificate(probe, None)
 
 
 def _as_trained(probe: ProbeRecord) -> str:
