@@ -79,7 +79,7 @@ def optimum_is_close(checkpoints: Sequence[CheckpointRecord]) -> bool:
 
 
 def majority(run: RunRecord, split: Split) -> list[Series]:
-    """The error of always predicting the most frequent class, if it is known."""
+    """List the majority-class baseline, if it is known."""
     rates, look = run.dataset.majority_error_rate, CONTROL_LOOKS["majority"]
     return [] if rates is None else [Series("reference", look, value=rates.error_rate(split))]
 
@@ -87,7 +87,7 @@ def majority(run: RunRecord, split: Split) -> list[Series]:
 def references(
     run: RunRecord, checkpoint: CheckpointRecord, measure: Measure, places: Places
 ) -> Iterator[Series]:
-    """What a measure has to be compared with, in the order of drawing."""
+    """Yield what a measure has to be compared with, in the order of drawing."""
     if measure is TRAIN_ERROR:
         yield from majority(run, "train")
     if measure is V_INFORMATION:
@@ -106,7 +106,7 @@ def references(
 
 
 def _control(checkpoint: CheckpointRecord, name: str, places: Places) -> Iterator[Series]:
-    """Its draws put together: one value for all layers, or one for each layer, or both."""
+    """Put its draws together: one value for all layers, or one for each layer, or both."""
     look = CONTROL_LOOKS.get(name, Look(name, "muted", (2, 2), "o"))
     draws: dict[str | None, list[ControlRecord]] = {}
     for item in checkpoint.controls:
@@ -136,7 +136,7 @@ def _control_point(place: int, draws: Sequence[ControlRecord]) -> Point:
 
 
 def _optimum(probes: Sequence[ProbeRecord], places: Places) -> list[Series]:
-    """Where the test error of the exact optimum must lie."""
+    """Bound the test error of the exact optimum."""
     points = [
         Point(places[probe.layer], math.nan, *probe.evaluation.optimum_error_interval)
         for probe in probes
@@ -146,7 +146,7 @@ def _optimum(probes: Sequence[ProbeRecord], places: Places) -> list[Series]:
 
 
 def _curve(checkpoint: CheckpointRecord, measure: Measure, places: Places) -> list[Series]:
-    """Solid from layer to layer where the paired test finds a change, dotted where it doesn't."""
+    """Join layers by a solid line where the paired test finds a change, else by a dotted one."""
     tested = checkpoint.steps if measure is TEST_ERROR else ()
     same = {step.to_layer for step in tested if step.verdict == UNDECIDED}
     points = [Point(places[p.layer], _value(measure, p)) for p in checkpoint.probes]
@@ -162,7 +162,7 @@ def _value(measure: Measure, probe: ProbeRecord) -> float:
 
 
 def _probes(probes: Sequence[ProbeRecord], measure: Measure, places: Places) -> Iterator[Series]:
-    """Points by standing, the failed ones hollow, and crosses where there is no value."""
+    """Group points by standing, the failed ones hollow, with crosses where there is no value."""
     groups: dict[Look, list[Point]] = {look: [] for look in PROBE_LOOKS.values()}
     groups[LOST] = []
     for probe in probes:

@@ -67,13 +67,13 @@ class Series:
 
     @property
     def values(self) -> list[float]:
-        """Every value that is known, without ends of intervals."""
+        """List the values that are known, without ends of intervals."""
         found = [point.value for point in self.points] if self.value is None else [self.value]
         return [value for value in found if math.isfinite(value)]
 
     @property
     def label(self) -> str:
-        """Its name, with its value if there is but one."""
+        """Name it, with its value if there is but one."""
         name = self.look.label
         return name if self.value is None else f"{name}, {self.value:.4f}"
 
@@ -102,24 +102,24 @@ class Chart:
 
     @property
     def crowded(self) -> bool:
-        """Whether there are so many layers that marks are small."""
+        """Tell whether there are so many layers that marks are small."""
         return len(self.layers) > CROWDED
 
     @property
     def names(self) -> list[str]:
-        """Names of the layers for an axis."""
+        """Shorten the names of the layers for an axis."""
         return short_names(self.layers, _NAME_LENGTH)
 
     def of(self, *roles: Role) -> list[Series]:
-        """The series of these roles."""
+        """List the series of these roles."""
         return [item for item in self.series if item.role in roles]
 
     def placed(self, value: float) -> float:
-        """Where a value is drawn: a logarithmic scale has no zero."""
+        """Lift a value onto the scale: a logarithmic one has no zero."""
         return max(value, self.floor) if self.scale == "log" else value
 
     def values(self) -> list[float]:
-        """Values of the probes by place; NaN where there is none."""
+        """List the values of the probes by place; NaN where there is none."""
         found = dict.fromkeys(range(len(self.layers)), math.nan)
         points = (point for item in self.of("probes") for point in item.points)
         return list((found | {int(point.place): point.value for point in points}).values())
@@ -153,7 +153,7 @@ class Chart:
 
 
 def log_limits(values: Iterable[float], floor: float) -> tuple[float, float]:
-    """Ends of a logarithmic scale around all values that are known."""
+    """Find the ends of a logarithmic scale around all values that are known."""
     found = [max(value, floor) for value in values if math.isfinite(value)] or [0.1, 1.0]
     return min(found) / _LOG_MARGINS[0], max(found) * _LOG_MARGINS[1]
 
@@ -176,7 +176,7 @@ def tick_text(tick: float) -> str:
 
 
 def named_places(count: int, room: int) -> list[int]:
-    """Places of the layers that an axis names: all where they fit, else at round distances.
+    """Choose the layers that an axis names: all where they fit, else at round distances.
 
     The first and the last are always among them.
 

@@ -71,7 +71,7 @@ def _draw_ranges(axes: Axes, chart: Chart, points: Sequence[Point], **kind: Any)
 
 
 def _draw_points(axes: Axes, chart: Chart, series: Series, kind: dict[str, Any]) -> None:
-    """Markers, joined if the look has a dash, with their intervals."""
+    """Draw markers, joined if the look has a dash, with their intervals."""
     look, points, size = series.look, series.points, matplotlib.rcParams["lines.markersize"]
     beside = series.role == "reference"
     kind |= {
@@ -97,7 +97,7 @@ def _draw_points(axes: Axes, chart: Chart, series: Series, kind: dict[str, Any])
 
 
 def line_style(look: Look) -> Any:
-    """Matplotlib's name or pattern of a look's line."""
+    """Give matplotlib's name or pattern of a look's line."""
     return (0, look.dash) if look.dash not in ((), SOLID) else "-" if look.dash else "none"
 
 

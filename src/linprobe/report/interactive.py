@@ -53,7 +53,7 @@ def _traces(chart: Chart, series: Series) -> Iterator[Json]:
 
 
 def _marked(chart: Chart, series: Series, colour: str) -> Iterator[Json]:
-    """Probes, or a control of each layer: markers with their intervals."""
+    """Draw probes, or a control of each layer: markers with their intervals."""
     look, points, beside = series.look, series.points, series.role == "reference"
     if any(math.isfinite(point.low) for point in points):
         line = {"color": f"{colour}/0.75", "width": 1.3}
@@ -74,7 +74,7 @@ def _marked(chart: Chart, series: Series, colour: str) -> Iterator[Json]:
 
 
 def _targets(chart: Chart) -> list[Json]:
-    """Invisible points that answer a pointer: where points overlap, the last trace is hit."""
+    """Draw invisible points that answer a pointer: of overlapping traces the last is hit."""
     found, marker = [], {"size": 1, "opacity": 0}
     for role, feet in (("probes", False), ("lost", True)):
         points = [point for item in chart.series if item.role == role for point in item.points]
@@ -115,36 +115,36 @@ def _dash(look: Look, unit: str, between: str) -> str:
 
 
 def _uprights(points: Sequence[Point]) -> list[Point]:
-    """The two ends of each point's interval, for a vertical line."""
+    """Join the two ends of each point's interval by a vertical line."""
     ends = ((Point(p.place, p.low), Point(p.place, p.high), GAP) for p in points)
     return [point for line in ends for point in line]
 
 
 def _feet(points: Sequence[Point]) -> Json:
-    """Heights of points without a value, at the foot of the chart."""
+    """Put points without a value at the foot of the chart."""
     return {"y": [0.02] * len(points), "yaxis": "y2"}
 
 
 def _told(points: Sequence[Point], label: str = "") -> Json:
-    """Labels that a pointer brings up, below the layer's name."""
+    """Write the labels that a pointer brings up, below the layer's name."""
     values = ([f"{label} {plain(point.value)}"] if label else [] for point in points)
     texts = [broken([*value, *p.note]) for value, p in zip(values, points, strict=True)]
     return {"text": texts, "hoverinfo": "text"}
 
 
 def label_head(layer: str) -> str:
-    """The first lines of a label: a layer's name, a long one broken into lines."""
+    """Write the first lines of a label: a layer's name, a long one broken into lines."""
     parts = (layer[i : i + 38] for i in range(0, len(layer), 38))
     return f"<b>{broken(parts).removeprefix(_BREAK)}</b>"
 
 
 def broken(lines: Iterable[str]) -> str:
-    """Lines below others; the page writes plotly's tag for each newline."""
+    """Write lines below others; the page puts plotly's tag for each newline."""
     return "".join(_BREAK + escape(line, quote=False) for line in lines)
 
 
 def layout(chart: Chart, *, mark: str | None) -> Json:
-    """The frame of all charts of a run; `mark` is written across it."""
+    """Frame all charts of a run, with `mark` across it."""
     found: Json = json.loads(asset("layout.json"))
     found["xaxis"]["range"] = [-0.5, len(chart.layers) - 0.5]
     found |= {"annotations": [], "shapes": []}
@@ -173,14 +173,14 @@ def asset(name: str) -> str:
 
 
 def layer_ticks(chart: Chart, room: int, *, turned: bool) -> Json:
-    """Names below the chart, for a width with room for so many of them."""
+    """Name layers below the chart, for a width with room for so many of them."""
     places = named_places(len(chart.layers), room)
     texts = [escape(chart.names[place], quote=False) for place in places]
     return {"tickvals": places, "ticktext": texts, "tickangle": -40 if turned else 0}
 
 
 def log_axis() -> Json:
-    """What a logarithmic scale has in place of the linear one's."""
+    """Set what a logarithmic scale has in place of the linear one's."""
     texts = [tick_text(tick) for tick in LOG_TICKS]
     return {"type": "log", "rangemode": "normal", "tickvals": LOG_TICKS, "ticktext": texts}
 

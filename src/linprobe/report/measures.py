@@ -32,7 +32,7 @@ class Measure:
     split: Split | None = None
 
     def floor(self, run: RunRecord) -> float:
-        """The least value that a logarithmic scale shows."""
+        """Give the least value that a logarithmic scale shows."""
         return least_rate(run, self.split) if self.split else 1e-5
 
 

@@ -14,7 +14,7 @@ def shorten(text: str, length: int) -> str:
 
 
 def short_names(names: Sequence[str], length: int) -> list[str]:
-    """Names of at most `length` characters, different ones where the names are.
+    """Cut names to at most `length` characters, different ones where the names are.
 
     Long names that would look alike are cut around the first place where they differ.
     """

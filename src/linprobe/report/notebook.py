@@ -57,7 +57,7 @@ def _cells(tag: str, texts: tuple[str, ...]) -> str:
 
 
 def _picture(run: RunRecord) -> str:
-    """The run's figure as an image that the page holds itself."""
+    """Draw the run's figure into an image that the page holds itself."""
     buffer = io.BytesIO()
     draw_run(run).savefig(buffer, format="png", dpi=_DPI)
     data = base64.b64encode(buffer.getvalue()).decode()

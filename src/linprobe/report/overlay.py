@@ -100,7 +100,7 @@ def _chart(comparison: Comparison, panel: Panel) -> Chart:
 
 
 def _curve(look: Look, points: Sequence[RunsPoint]) -> Iterator[Series]:
-    """A line with its spread, hollow where no optimum was asked for or found."""
+    """Make a line with its spread, hollow where no optimum was asked for or found."""
     hollow = _hollow(points)
     drawn = [Point(place, point.error.mean, *_ends(point)) for place, point in enumerate(points)]
     yield Series("curve", replace(look, filled=not hollow), tuple(drawn))
@@ -149,7 +149,7 @@ def _draw_errors(axes: Axes, chart: Chart, *, deep: bool) -> None:
 
 
 def _draw_line(axes: Axes, chart: Chart, series: Series, order: int) -> None:
-    """A line in its band; where markers are few, they stand apart from other lines'."""
+    """Draw a line in its band; where markers are few, they stand apart from other lines'."""
     look, points = series.look, series.points
     places = [point.place for point in points]
     if any(math.isfinite(point.low) for point in points):

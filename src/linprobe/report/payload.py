@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 
 def payload(run: RunRecord) -> Json:
-    """Everything that the page shows of checkpoints and probes; "key" is for the page's HTML.
+    """Collect what the page shows of checkpoints and probes; "key" is for the page's HTML.
 
     Probe points are numbered over all checkpoints, so a layer keeps its place on the axis.
     """
@@ -67,7 +67,7 @@ def payload(run: RunRecord) -> Json:
 
 
 def _rounded(value: Any) -> Any:
-    """The same without digits that nobody sees, which would be most of the page's own size."""
+    """Drop digits that nobody sees, which would be most of the page's own size."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -78,7 +78,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _frame(run: RunRecord, charts: list[Chart]) -> Json:
-    """What all charts share; names of layers for a wide and for a narrow window."""
+    """Frame all charts, with names of layers for a wide and for a narrow window."""
     count = len(charts[0].layers)
     wide, narrow = (18, 5) if count > 12 else (46, 13)
     return {
@@ -128,7 +128,7 @@ def _checkpoint(
 
 
 def _key(charts: Sequence[Chart], *, several: bool) -> dict[str, Look]:
-    """Looks of all series that have a name, the probes first, with the points' line."""
+    """List the looks of all series that have a name, the probes first, with their line."""
     found: dict[str, Look] = {}
     for role in _KEY_ORDER:
         for series in (series for chart in charts for series in chart.of(role)):
@@ -140,7 +140,7 @@ def _key(charts: Sequence[Chart], *, several: bool) -> dict[str, Look]:
 
 
 def _figure(chart: Chart, key: dict[str, Look]) -> Json:
-    """Traces, and the numbers of their entries in the key."""
+    """Draw the traces, and number their entries in the key."""
     labels = {series.label for series in chart.series} | {OTHERS.label}
     numbers = [number for number, label in enumerate(key) if label in labels]
     return {"traces": interactive.traces(chart), "key": numbers}
@@ -238,7 +238,7 @@ _FACTS: dict[str, Callable[[ProbeRecord], str | None]] = {
 
 
 def _beside(chart: Chart, place: int) -> Iterator[str | None]:
-    """What each reference of the curve has at a layer, for those who can't point at it."""
+    """Tell what each reference has at a layer, for those who can't point at it."""
     for series in chart.of("reference"):
         found = [point for point in series.points if point.place == place]
         if series.value is not None:
@@ -248,7 +248,7 @@ def _beside(chart: Chart, place: int) -> Iterator[str | None]:
 
 
 def _confusion(run: RunRecord, found: Evaluation, *, matrices: bool) -> Json:
-    """Class-wise results; of many large matrices only the most frequent mistakes."""
+    """Collect class-wise results; of many large matrices only the most frequent mistakes."""
     classes = run.dataset.classes or ()
     mistakes = sorted(
         (-count, true, predicted)

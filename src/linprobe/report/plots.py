@@ -50,7 +50,7 @@ __all__ += ["finish", "save_figure", "write_figure"]
 def draw_run(
     run: RunRecord, checkpoint: str | None = None, style: StyleName | None = None
 ) -> Figure:
-    """The figure that suits a run: bars for the paper's Figure 8, else curves as in the report.
+    """Draw the figure that suits a run: bars for the paper's Figure 8, else curves.
 
     Args:
         run: the record.
@@ -71,7 +71,7 @@ def draw_run(
 
 
 def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None) -> Figure:
-    """Test error of a probe at each probe point, for one checkpoint (Figure 5a or 5b).
+    """Draw the test error at each probe point of one checkpoint (Figure 5a or 5b).
 
     Each panel has its own linear scale, from 0: the error of an untrained network's logits would
     press a trained network's curve flat; so would controls, of which it shows those that fit. Each
@@ -89,7 +89,7 @@ def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None
 
 
 def figure8(run: RunRecord, split: Split = "test", style: StyleName | None = None) -> Figure:
-    """Error of a probe at each layer of the deep network, a panel a checkpoint (Figure 8a-c).
+    """Draw the error at each layer of the deep network, a panel a checkpoint (Figure 8a-c).
 
     Bars stand for the input, layer 1 to L, and the logits, in this order. The paper's axis says
     train error; both versions come from here.
@@ -168,7 +168,7 @@ def _curves(
     *,
     controls: bool,
 ) -> Figure:
-    """A panel a checkpoint; on a linear scale each has its own, on a logarithmic one all share."""
+    """Draw a panel a checkpoint; a logarithmic scale is shared, a linear one each has its own."""
     columns = min(len(shown), _MOST_COLUMNS)
     rows = math.ceil(len(shown) / columns)
     size = _size(columns, rows, style)
@@ -252,7 +252,7 @@ def finish(
 
 
 def _key(grid: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
-    """Each label once, whichever panel it stands in; the probes first."""
+    """List each label once, whichever panel it stands in; the probes first."""
     found: dict[str, Artist] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -133,7 +133,7 @@ _EVERYWHERE: Any = {
 
 
 def _scaled(font: float, line: float) -> Any:
-    """Settings with everything in proportion to the text (points) and to a curve (points)."""
+    """Scale all settings in proportion to the text (points) and to a curve (points)."""
     return _EVERYWHERE | {
         "font.size": font,
         "axes.titlesize": 1.1 * font,

@@ -25,7 +25,7 @@ _DELAY = 2.0  # seconds
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that doesn't squeeze tables into 80 columns when writing to a file."""
+    """Make a console that doesn't squeeze tables into 80 columns when writing to a file."""
     console = Console(stderr=stderr, highlight=False)
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDTH)
 
@@ -126,7 +126,7 @@ def print_sentence(console: Console, text: str) -> None:
 
 
 def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
-    """The sentences below the tables."""
+    """Yield the sentences below the tables."""
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
     unsolved = [probe for probe in probes if probe.standing == "failed"]
     gaps = [p.duality_gap for p in probes if math.isfinite(p.duality_gap)]
@@ -232,7 +232,7 @@ def _overview(run: RunRecord) -> Table:
 
 
 def plain_table(title: str, first: str = "layer") -> Table:
-    """An empty table that is narrow enough for 80 columns, with its first column."""
+    """Make an empty table that is narrow enough for 80 columns, with its first column."""
     table = Table(
         title=title,
         title_justify="left",

@@ -54,7 +54,7 @@ def text_curves(run: RunRecord, *, width: int, braille: bool = True) -> list[str
 
 
 def _ends(rates: Sequence[float], chart: Chart, scale: Scale) -> tuple[float, float]:
-    """Ends of the scale; the upper one of a linear scale is the next rate of few digits."""
+    """Find the ends of the scale; a linear one ends at the next rate of few digits."""
     high = max(*rates, chart.floor)
     if scale == "log":
         return min(map(chart.placed, rates)), high
@@ -63,7 +63,7 @@ def _ends(rates: Sequence[float], chart: Chart, scale: Scale) -> tuple[float, fl
 
 
 def _height(chart: Chart, rate: float, ends: tuple[float, float]) -> float:
-    """From 0 at the foot of the scale to 1 at its top; NaN without a rate."""
+    """Measure from 0 at the foot of the scale to 1 at its top; NaN without a rate."""
     if chart.scale == "linear":
         return (rate - ends[0]) / (ends[1] - ends[0])
     return math.log(chart.placed(rate) / ends[0]) / math.log(ends[1] / ends[0])
@@ -88,7 +88,7 @@ def _curve(chart: Chart, ends: tuple[float, float], width: int, *, braille: bool
 
 
 def _letters(heights: Sequence[float], width: int, *, braille: bool) -> list[list[str]]:
-    """Rows of letters that a line through all heights passes."""
+    """Set rows of letters that a line through all heights passes."""
     across, down = (2, 4) if braille else (1, 1)
     columns, rows = width * across, HEIGHT * down
     bits = [[0] * width for _ in range(HEIGHT)]
@@ -110,7 +110,7 @@ def _letters(heights: Sequence[float], width: int, *, braille: bool) -> list[lis
 
 
 def _between(heights: Sequence[float], place: float) -> float:
-    """Height of the line at a place between probes; NaN beside a missing value."""
+    """Interpolate the line at a place between probes; NaN beside a missing value."""
     left = min(int(place), len(heights) - 1)
     share = place - left
     right = min(left + 1, len(heights) - 1) if share > 0 else left
@@ -118,7 +118,7 @@ def _between(heights: Sequence[float], place: float) -> float:
 
 
 def _names(layers: Sequence[str], width: int) -> str:
-    """Names of the first and the last layer, at the two ends of the axis."""
+    """Name the first and the last layer, at the two ends of the axis."""
     names = [shorten(layer, (width - 1) // 2) for layer in layers]
     if len(names) < 2:
         return names[0] if names else ""

@@ -52,7 +52,7 @@ def whole(value: float) -> str:
 
 
 def tolerance(run: RunRecord) -> float | None:
-    """The duality gap in nats that the run asked for; None: unknown."""
+    """Read the duality gap in nats that the run asked for; None: unknown."""
     tol = run.config.method.tol
     return tol if math.isfinite(tol) else None
 
@@ -201,7 +201,7 @@ def doubts(run: RunRecord) -> Iterator[str]:
 
 
 def least_rate(run: RunRecord, split: Split = "test") -> float:
-    """Half a sample: less than the least error rate that is not zero; for logarithmic scales."""
+    """Halve a sample: less than the least error rate that is not zero; for logarithmic scales."""
     samples = run.dataset.num_test if split == "test" else run.dataset.num_train
     return 0.5 / samples if samples > 0 else 1e-5
 
@@ -270,7 +270,7 @@ def how_to_read(run: RunRecord) -> tuple[str, str, str, str, str]:
 
 
 def best_probe(run: RunRecord) -> ProbeRecord | None:
-    """The probe of the lowest test error at the last checkpoint; None: no error is known."""
+    """Find the probe of the lowest test error at the last checkpoint; None: none is known."""
     probes = run.checkpoints[-1].probes if run.checkpoints else ()
     known = [probe for probe in probes if math.isfinite(probe.test_error_rate)]
     return min(known, key=lambda probe: probe.test_error_rate, default=None)
