@@ -153,6 +153,16 @@ def curve(browser):
     )
 
 
+def position(browser, x, y):
+    """Where a point of the curve is on the screen."""
+    return drawn(
+        browser,
+        "const b = chart.getBoundingClientRect(), l = chart._fullLayout;"
+        f"return [b.x + l.xaxis._offset + l.xaxis.d2p({x}), "
+        f"b.y + l.yaxis._offset + l.yaxis.d2p({y})]",
+    )
+
+
 def test_a_missing_browser_is_skipped_at_home_and_fails_in_ci():
     with pytest.raises(pytest.skip.Exception, match="chromium-driver"):
         find_browser({"chromium": "/there"}.get, {})
@@ -222,6 +232,41 @@ def test_slider_moves_with_the_keyboard(page):
     assert "end" in one(page, "#checkpoint-name").text
 
 
+def test_the_best_layer_of_the_last_checkpoint_is_selected_at_first(page):
+    assert texts(page, "#detail-body h3")[0].startswith("logits")
+    assert one(page, "#selected").text == "logits: test error 0.0500; more below."
+    band = drawn(page, "return chart.layout.shapes[0]")
+    assert (band["x0"], band["x1"]) == (2.75, 3.25)
+
+
+def test_zoom_stays_until_another_scale_is_chosen(page):
+    drawn(page, "return Plotly.relayout(chart, {dragmode: 'zoom'})")  # as with a mouse
+    moves = ActionChains(page)
+    pointer = moves.w3c_actions.pointer_action
+    pointer.move_to_location(*map(round, position(page, 1, 0.2)))
+    pointer.pointer_down()
+    pointer.move_to_location(*map(round, position(page, 3, 0.05)))
+    pointer.pointer_up()
+    moves.perform()
+    zoomed = "return [chart._fullLayout.xaxis.range, chart._fullLayout.yaxis.range]"
+    x, y = drawn(page, zoomed)
+    assert x == [pytest.approx(1, abs=0.05), pytest.approx(3, abs=0.05)]
+    assert y == [pytest.approx(0.05, abs=0.01), pytest.approx(0.2, abs=0.01)]
+    one(page, "#slider").send_keys(Keys.ARROW_LEFT)
+    one(page, "#table tbody th button").click()
+    assert drawn(page, zoomed) == [x, y]
+    one(page, "#log").click()
+    assert drawn(page, zoomed)[1] != y
+
+
+def test_other_checkpoints_are_named_at_their_end(page):
+    (other,) = drawn(page, "return chart.data.filter((t) => t.meta === 'others')")
+    assert other["text"] == ["", "", "", "start"]
+    one(page, "#slider").send_keys(Keys.ARROW_LEFT)
+    (other,) = drawn(page, "return chart.data.filter((t) => t.meta === 'others')")
+    assert other["text"][-1] == "end"
+
+
 def test_play_goes_from_first_to_last_and_stops(page):
     one(page, "#play").click()
     assert "start" in one(page, "#checkpoint-name").text
@@ -244,14 +289,7 @@ def test_hover_finds_the_probe_below_a_control_and_the_control_elsewhere(browser
     run = run_record(checkpoint_record([0.3, 0.1], controls=controls))
     open_page(browser, write_report(run, tmp_path).as_uri())
     for rate, found in ((0.3, "l2 1e-6"), (0.5, "same layer, untrained network 0.5000")):
-        place = drawn(
-            browser,
-            "const b = chart.getBoundingClientRect(), l = chart._fullLayout;"
-            f"const x = {int(rate == 0.5)}, y = {rate};"
-            "return [b.x + l.xaxis._offset + l.xaxis.d2p(x), b.y + l.yaxis._offset + "
-            "l.yaxis.d2p(y)]",
-        )
-        move_to(browser, place)
+        move_to(browser, position(browser, int(rate == 0.5), rate))
         WebDriverWait(browser, 5).until(
             lambda _, found=found: any(
                 found in text for text in texts(browser, "#chart .hoverlayer .hovertext")
@@ -260,12 +298,7 @@ def test_hover_finds_the_probe_below_a_control_and_the_control_elsewhere(browser
 
 
 def test_hover_tells_what_a_point_is(page):
-    place = drawn(
-        page,
-        "const b = chart.getBoundingClientRect(), l = chart._fullLayout;"
-        "return [b.x + l.xaxis._offset + l.xaxis.d2p(3), b.y + l.yaxis._offset + l.yaxis.d2p(.05)]",
-    )
-    move_to(page, place)
+    move_to(page, position(page, 3, 0.05))
     WebDriverWait(page, 5).until(lambda _: texts(page, "#chart .hoverlayer .hovertext"))
     (label,) = texts(page, "#chart .hoverlayer .hovertext")
     for part in ("logits", "0.0500", "l2 1e-6", "3.0e-5 nats", "22 passes", "width 128"):

@@ -201,7 +201,7 @@ def doubts(run: RunRecord) -> Iterator[str]:
 
 
 def least_rate(run: RunRecord, split: Split = "test") -> float:
-    """Halve a sample: less than the least error rate that is not zero; for logarithmic scales."""
+    """Give half a sample: less than any rate but zero, for logarithmic scales."""
     samples = run.dataset.num_test if split == "test" else run.dataset.num_train
     return 0.5 / samples if samples > 0 else 1e-5
 
