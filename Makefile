@@ -24,6 +24,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 reproduce: $(STAMP)
 	$(BIN)/linprobe reproduce fig5 --out runs/fig5 --overwrite
