@@ -25,8 +25,8 @@ _INTRO = """# Performance
 
 Written by `make bench` from [benchmarks.json](performance/benchmarks.json); do not edit.
 
-All solvers minimise the same P(W, b) = mean CE + l2/2 ||W||^2 (scikit-learn's C = 1 / (n l2)) on the
-same standardised float32 features of the paper's two networks. A solver is done when
+All solvers minimise the same P(W, b) = mean CE + l2/2 ||W||^2 (scikit-learn's C = 1 / (n l2)) on
+the same standardised float32 features of the paper's two networks. A solver is done when
 `linprobe.certify` proves a duality gap of at most 1e-4 nats. Computing certificates is not timed.
 The tolerances of scikit-learn and probekit are tightened until the gap is reached, and only the
 last, sufficient fit from a cold start is timed; where float32 does not suffice, scikit-learn
@@ -42,11 +42,11 @@ possible time of those passes over the time taken. `peak GB` is the memory of th
 included.
 """
 
-_PASS = """A pass is one product for the logits and one for the gradient, each with a side of ten columns. At
-this shape the limits of memory and of arithmetic are about equally near, and PyTorch's products
-reach neither: their time alone bounds every roofline share below. `as one product`: without
-linprobe's blocks of rows. The rest of a solver's time goes into its model of the Hessian, on a
-sample of rows.
+_PASS = """A pass is one product for the logits and one for the gradient, each with a side of ten
+columns. At this shape the limits of memory and of arithmetic are about equally near, and PyTorch's
+products reach neither: their time alone bounds every roofline share below. `as one product`:
+without linprobe's blocks of rows. The rest of a solver's time goes into its model of the Hessian,
+on a sample of rows.
 """
 
 

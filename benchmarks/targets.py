@@ -32,7 +32,9 @@ def target_rows(measured: Measured) -> list[Row]:
     wide_paths = {p: s for p, s in paths.items() if p.num_features >= _WIDE}
     rows += _roofline_rows(wide | wide_paths, measured)
     rows += _speed_rows(wide, f"one penalty from a cold start, D ≥ {_WIDE:,}", _COLD_WIDE)
-    rows += _speed_rows(narrow, f"one penalty from a cold start, D = {_NARROW} .. 784", _COLD_NARROW)
+    rows += _speed_rows(
+        narrow, f"one penalty from a cold start, D = {_NARROW} .. 784", _COLD_NARROW
+    )
     return rows + _speed_rows(paths, "a path of 8 penalties", _PATH)
 
 
