@@ -1,8 +1,8 @@
-"""Probe a network that linprobe has never seen: a ResNet of Hugging Face's transformers.
+"""Probe the stages of a ResNet of Hugging Face's transformers; linprobe needs no adapter for it.
 
-README's first example. The network's weights are random, the images Fashion-MNIST's.
+The network has random weights, the images are those of Fashion-MNIST.
 
-    python examples/stranger.py [--quick]
+    python examples/huggingface_resnet.py [--quick]
 """
 
 import sys
