@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import runpy
 from dataclasses import fields
 from pathlib import Path
 
@@ -91,6 +92,21 @@ def test_evidence(run, capsys):
 def test_runs(run, tmp_path):
     names = run("runs.md", 1)
     assert names["again"].keys() == {"features"} and (tmp_path / "my-run" / "report.html").exists()
+
+
+def test_architecture_names_files_that_are_there(run):
+    run("architecture.md", 1)
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+/[\w/]+\.py)`", text)
+    assert len(set(named)) > 15
+    for path in named:
+        inside = ROOT / "src" / "linprobe" / path
+        assert "NAME" in path or inside.exists() or (ROOT / path).exists(), path
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_the_contract():
+    names = runpy.run_path(str(DOCS / "draw_rooms.py"))
+    assert names["draw"]() == (DOCS / "rooms.svg").read_text(encoding="utf-8")
 
 
 def test_evidence_names_each_field_of_the_record():
