@@ -1,72 +1,31 @@
 """Linear classifier probes whose every point is a certified optimum."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+import importlib
+import sys
 
-from linprobe.runtime.errors import LinprobeError
+import lazy_loader
 
-if TYPE_CHECKING:
-    from linprobe.activations.features import extract_features
-    from linprobe.activations.layers import LayerRow, LayerTable, layers
-    from linprobe.activations.taps import Taps
-    from linprobe.core.certificate import Certificate, certify
-    from linprobe.core.problem import SoftmaxRegression, Standardisation
-    from linprobe.pipeline.fit import fit_probes
-    from linprobe.pipeline.probe import probe
-    from linprobe.pipeline.report import Probe, ProbeReport, load_report
-    from linprobe.probes.holdout import holdout_order, holdout_order_by_group
-    from linprobe.probes.protocol import FittedProbe, ProbeConfig, fit_probe
+from linprobe.runtime.moved import MovedModules, warn_of_move
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Certificate",
-    "FittedProbe",
-    "LayerRow",
-    "LayerTable",
-    "LinprobeError",
-    "Probe",
-    "ProbeConfig",
-    "ProbeReport",
-    "SoftmaxRegression",
-    "Standardisation",
-    "Taps",
-    "certify",
-    "extract_features",
-    "fit_probe",
-    "fit_probes",
-    "holdout_order",
-    "holdout_order_by_group",
-    "layers",
-    "load_report",
-    "probe",
-]
-
-_HOMES = {
-    "Certificate": "core.certificate",
-    "FittedProbe": "probes.protocol",
-    "LayerRow": "activations.layers",
-    "LayerTable": "activations.layers",
-    "Probe": "pipeline.report",
-    "ProbeConfig": "probes.protocol",
-    "ProbeReport": "pipeline.report",
-    "SoftmaxRegression": "core.problem",
-    "Standardisation": "core.problem",
-    "Taps": "activations.taps",
-    "certify": "core.certificate",
-    "extract_features": "activations.features",
-    "fit_probe": "probes.protocol",
-    "fit_probes": "pipeline.fit",
-    "holdout_order": "probes.holdout",
-    "holdout_order_by_group": "probes.holdout",
-    "layers": "activations.layers",
-    "load_report": "pipeline.report",
-    "probe": "pipeline.probe",
+_MOVED = {
+    "controls": "evaluation.controls",
+    "keras": "integrations.keras",
+    "results": "records.schema",
+    "sklearn": "integrations.sklearn",
 }
+sys.meta_path.append(MovedModules(__name__, _MOVED))
+
+# The public names stand in __init__.pyi. They are imported when they are first used, so that the
+# command line starts without torch.
+_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__.remove("KerasNetwork")  # a star import works without Keras
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used, so that the command line starts without torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'linprobe' has no attribute {name!r}")
-    return getattr(import_module(f"linprobe.{_HOMES[name]}"), name)
+    """Import a public name, or a module by the name that it had."""
+    if name not in _MOVED:
+        return _public(name)
+    warn_of_move(f"{__name__}.{name}", f"{__name__}.{_MOVED[name]}")
+    return importlib.import_module(f"{__name__}.{_MOVED[name]}")

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from linprobe import LinprobeError
-from linprobe.activations.pooling import FLATTEN, Reducer, choose_reducer, random_columns, size_text
+from linprobe.activations.pooling import FLATTEN, Reducer, choose_reducer, random_columns
 
 X = torch.randn(3, 4, 6, 5, generator=torch.Generator().manual_seed(0))
 
@@ -84,10 +84,4 @@ def test_a_reducer_that_keeps_everything_is_not_stated(reduce):
     whole = (120, 1, 1) if reduce in ("mean", "max") else (4, 6, 5)
     assert choose_reducer(reduce, "fc", whole, 10, 1e9) == FLATTEN
     assert choose_reducer(reduce, "fc", (240, 7, 7), 10, 1e9) == Reducer.parse(reduce)
-
-
-def test_sizes_for_people():
-    assert [size_text(n) for n in (12, 2048, 3 * 2**20, 2**31)] == [
-        "12 bytes", "2 KiB", "3 MiB", "2 GiB",
-    ]  # fmt: skip
     assert FLATTEN == Reducer.parse("flatten")

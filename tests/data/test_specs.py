@@ -147,7 +147,7 @@ def test_image_options_are_for_images(tmp_path):
     save(tmp_path / "a.npz")
     with pytest.raises(LinprobeError, match=r"x is float64 \(6, 3\); .* expected uint8"):
         read_data(f"npz:{tmp_path / 'a.npz'}", Preparation())
-    with pytest.raises(LinprobeError, match="comes as it is; --channels, --image-size"):
+    with pytest.raises(LinprobeError, match="comes as it is; `channels`, `image_size`"):
         read_data(f"{__file__}:PAIR", Preparation())
 
 

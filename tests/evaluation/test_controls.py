@@ -3,8 +3,9 @@
 import pytest
 import torch
 from scipy.stats import chisquare
+from threadpoolctl import threadpool_limits
 
-from linprobe.evaluation.controls import ControlConfig, Controls, Task, of_records
+from linprobe.evaluation.controls import ControlConfig, Controls, Task, input_types, of_records
 from linprobe.probes.holdout import holdout_order, num_held_out
 from linprobe.probes.protocol import ProbeConfig, fit_probe
 from linprobe.runtime.errors import LinprobeError
@@ -190,3 +191,39 @@ def test_refuses_what_it_cannot_do():
         with pytest.raises(LinprobeError, match="start from the network's inputs"):
             controls(name, inputs=None)
     controls("shuffled_labels", inputs=None)
+
+
+def blobs(n, spread=0.05):
+    generator = torch.Generator().manual_seed(2)
+    centres = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]])
+    own = torch.arange(n) % 4
+    return centres[own] + spread * torch.randn(n, 2, generator=generator), own
+
+
+def test_types_are_separate_groups_in_both_splits():
+    (train, own), (test, test_own) = blobs(200), blobs(80)
+    found, test_found = input_types(train, test, 4, 0)
+    name = found[:4]
+    assert sorted(name.tolist()) == [0, 1, 2, 3]
+    assert torch.equal(found, name[own])
+    assert torch.equal(test_found, name[test_own])
+
+
+def test_seed_decides_on_the_types():
+    x = torch.rand(300, 5, generator=torch.Generator().manual_seed(1))
+    one, again, other = (input_types(x, x, 9, s)[0] for s in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_fewer_different_inputs_than_types():
+    x = torch.ones(6, 2)
+    found, _ = input_types(x, x, 3, 0)
+    assert len(found.unique()) == 1
+
+
+def test_types_do_not_depend_on_the_number_of_threads():
+    x = torch.rand(3000, 20, generator=torch.Generator().manual_seed(1))
+    one = input_types(x, x, 30, 0)[0]
+    with threadpool_limits(4):
+        assert torch.equal(input_types(x, x, 30, 0)[0], one)

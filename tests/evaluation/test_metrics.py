@@ -34,9 +34,14 @@ def test_agrees_with_scikit_learn(num_classes):
     p, y = logits.softmax(0).T.numpy(), labels.numpy()
     assert found.num_test == 300
     assert [list(row) for row in found.confusion] == confusion_matrix(y, p.argmax(1)).tolist()
+    counted = np.zeros((num_classes, num_classes), dtype=int)
+    np.add.at(counted, (y, p.argmax(1)), 1)
+    assert [list(row) for row in found.confusion] == counted.tolist()
     every = list(range(num_classes))
     expected = brier_score_loss(y, p, labels=every, scale_by_half=False)
     assert found.brier == pytest.approx(expected)
+    by_hand = ((p - np.eye(num_classes)[y]) ** 2).sum(1).mean()
+    assert found.brier == pytest.approx(by_hand, rel=1e-12)
     assert set(found.top_k_error_rate) == {str(k) for k in (2, 3, 5) if k < num_classes}
     for k, rate in found.top_k_error_rate.items():
         expected = 1 - top_k_accuracy_score(y, p, k=int(k), labels=every)
@@ -56,6 +61,12 @@ def test_auroc_counts_ties_half():
     assert auroc(scores, torch.zeros(6, dtype=torch.bool)) is None
 
 
+def test_auroc_of_infinite_and_of_large_scores_is_that_of_their_order():
+    positive = torch.tensor([False, True, False, True])
+    assert auroc(torch.tensor([-torch.inf, 0.0, 1.0, torch.inf]), positive) == 0.75
+    assert auroc(torch.tensor([1e6, 1e6 + 1, 1e6 + 2, 1e6 + 3]).double(), positive) == 0.75
+
+
 def test_per_class_errors_leave_out_classes_without_samples():
     labels = torch.tensor([0, 0, 0, 0, 2])
     logits = torch.eye(3).double()[:, [0, 0, 1, 0, 2]]
@@ -71,6 +82,12 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error(p, labels) == pytest.approx((0.8 + 0.8) / 4)
     # In one bin the surplus and the lack of confidence cancel.
     assert expected_calibration_error(p, labels, num_bins=1) == pytest.approx(abs(3.0 - 3.0) / 4)
+
+
+def test_certain_predictions_share_the_last_bin():
+    # .95 and 1 are one bin: right with .975 on average, where one of the two is right.
+    p = torch.tensor([[0.95, 1.0], [0.05, 0.0]]).double()
+    assert expected_calibration_error(p, torch.tensor([1, 0])) == pytest.approx(0.975 - 0.5)
 
 
 def test_calibration_error_agrees_with_scikit_learns_curve():

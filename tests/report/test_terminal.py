@@ -7,13 +7,11 @@ import pytest
 from rich.console import Console
 
 from linprobe.report.terminal import (
-    duration,
     make_console,
     print_sentence,
     print_summary,
     show_progress,
     summary_lines,
-    time_left,
 )
 from linprobe.runtime.progress import Event
 from tests.support.records import checkpoint_record, run_record, trained_run
@@ -78,22 +76,6 @@ def test_progress_ends_when_the_run_fails(terminal):
         raise KeyboardInterrupt
     if terminal:
         assert "\x1b[?25h" in target.file.getvalue(), "the cursor must come back"
-
-
-@pytest.mark.parametrize(
-    ("fraction", "expected"),
-    [(0.0, ""), (0.005, ""), (0.25, "about 3 min 0 s left"), (1.0, "")],
-)
-def test_time_left(fraction, expected):
-    assert time_left(fraction, 60.0) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(0.2, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3900, "1 h 5 min")],
-)
-def test_duration(seconds, expected):
-    assert duration(seconds) == expected
 
 
 def test_small_networks_get_a_full_table_a_checkpoint():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from linprobe.activations.layers import Forward, run_network, sample_dimension
-from linprobe.activations.pooling import choose_reducer, random_columns, size_text
+from linprobe.activations.pooling import choose_reducer, random_columns
 from linprobe.activations.rules import Point, Reduction
 from linprobe.activations.taps import Consume, Select, Taps
 from linprobe.activations.tokens import Tokens
@@ -17,6 +17,7 @@ from linprobe.data.splits import Split
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
 from linprobe.runtime.randomness import seeded
+from linprobe.runtime.text import size_text
 
 OnRows = Callable[[int, int], None]
 """Called as ``on_rows(done, total)`` after each batch; both count rows."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import generator
+from linprobe.runtime.text import size_text
 
 Kind = Literal["flatten", "mean", "max", "pool", "random"]
 
@@ -141,14 +142,6 @@ def choose_reducer(
         if fits(reducer):
             return reducer
     raise LinprobeError(_too_large(layer, FLATTEN, shape, num_rows, budget_bytes))
-
-
-def size_text(num_bytes: float) -> str:
-    """Bytes for people."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.3g} {unit}"
-    return f"{num_bytes:.0f} bytes"
 
 
 def _too_large(

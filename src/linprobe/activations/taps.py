@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.text import counted
 
 Consume = Callable[[str, Tensor], None]
 """Called as ``consume(tap, tensor)`` while the forward pass stands at the tap.
@@ -294,7 +295,7 @@ def _plain_path(path: str) -> str:
 
 
 def _times(calls: int) -> str:
-    return "never called" if calls == 0 else f"called {calls} time{'s' if calls > 1 else ''}"
+    return "never called" if calls == 0 else f"called {counted(calls, 'time')}"
 
 
 def modules_by_path(network: nn.Module) -> dict[str, nn.Module]:

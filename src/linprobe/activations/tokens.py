@@ -3,30 +3,14 @@
 import torch
 from torch import Tensor
 
+from linprobe.data.tokens import IGNORED, Tokens, check_tokens, kept_tokens
 from linprobe.runtime.errors import LinprobeError
 
-Tokens = str | int | None
-
-IGNORED = -100  # label of a token that is no sample; PyTorch's cross-entropy ignores it too
-_NAMES = ("last", "first", "mean", "all")
-
-
-def check_tokens(tokens: Tokens) -> None:
-    """Refuse what `pick_tokens` doesn't know.
-
-    Raises:
-        LinprobeError: Neither a known name, nor an index, nor None.
-    """
-    if tokens is None or tokens in _NAMES or (type(tokens) is int):
-        return
-    known = ", ".join(map(repr, _NAMES))
-    raise LinprobeError(
-        f"tokens is {tokens!r}; expected {known}, the index of a token, or None (no tokens)"
-    )
+__all__ = ["IGNORED", "Tokens", "check_tokens", "kept_tokens", "pick_tokens"]
 
 
 def pick_tokens(values: Tensor, mask: Tensor | None, tokens: Tokens) -> Tensor:
-    """One row a sequence.
+    """Take one row from each sequence.
 
     Args:
         values: (n_sequences, n_tokens, n_features).
@@ -60,26 +44,3 @@ def pick_tokens(values: Tensor, mask: Tensor | None, tokens: Tokens) -> Tensor:
     # The column where the running count first exceeds the rank.
     column = (mask.cumsum(1) > rank[:, None]).int().argmax(1)
     return values[torch.arange(len(values), device=values.device), column]
-
-
-def kept_tokens(labels: Tensor, mask: Tensor | None) -> Tensor:
-    """Tokens that are samples under ``tokens="all"``: labelled, and kept by the mask.
-
-    Args:
-        labels: (n_sequences, n_tokens), `IGNORED` where a token is no sample.
-        mask: as in `pick_tokens`.
-
-    Returns:
-        (n_sequences, n_tokens) bool.
-
-    Raises:
-        LinprobeError: Shapes that don't fit.
-    """
-    if labels.ndim != 2 or (mask is not None and mask.shape != labels.shape):
-        masked = "" if mask is None else f" and the attention mask {tuple(mask.shape)}"
-        raise LinprobeError(
-            f"tokens='all' meets labels of shape {tuple(labels.shape)}{masked}; expected a label "
-            f"for each token, (n_sequences, n_tokens), {IGNORED} where there is none"
-        )
-    kept = labels != IGNORED
-    return kept if mask is None else kept & (mask.to(labels.device) != 0)

@@ -10,7 +10,7 @@ from linprobe.data.registry import REGISTRY, DataFile
 from linprobe.data.sources import cache_folder, read_files
 from linprobe.runtime.errors import LinprobeError
 
-__all__ = ["ImageDataset", "cache_folder", "load"]
+__all__ = ["ImageDataset", "cache_folder", "load", "load_dataset"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class ImageDataset:
     num_classes: int = 10
 
 
-def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> ImageDataset:
+def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> ImageDataset:
     """Load a published data set; fetch it, once, if this machine does not have it.
 
     Looked for, in this order: the explicit folder (`data_dir`, else the environment variable
@@ -75,3 +75,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> ImageData
         sha256={file.name: file.sha256 for file in published.files},
         source=source,
     )
+
+
+load = load_dataset
+"""The name of `load_dataset` within this package."""

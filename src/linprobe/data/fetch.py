@@ -3,6 +3,9 @@
 Each ``from_...`` function yields (file, raw bytes) one at a time, so that what a source gave before
 it failed is kept, and raises `Unavailable` or `CorruptFileError` at the first file that it cannot
 give: a mirror that does not answer is asked once, not once a file.
+
+pooch is no use here: it compares the hash of what a server sends, not of what was compressed, sets
+a download neither a deadline nor a longest length, and needs a cache that can be written to.
 """
 
 import gzip

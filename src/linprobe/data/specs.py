@@ -83,7 +83,7 @@ def read_data(
         )
     if prepare is not None:
         raise LinprobeError(
-            f"data {spec!r} comes as it is; --channels, --image-size and --normalize are for "
+            f"data {spec!r} comes as it is; `channels`, `image_size` and `normalize` are for "
             f"images: {', '.join(REGISTRY)}, npz:FILE and imagefolder:DIR"
         )
     return _made(spec)
@@ -178,7 +178,7 @@ def _npz_split(
         return ImageBatches(images, torch.from_numpy(labels), prepare or Preparation(), batch_size)
     if prepare is not None:
         raise LinprobeError(
-            f"x is {x.dtype} {x.shape}; --channels, --image-size and --normalize are for images: "
+            f"x is {x.dtype} {x.shape}; `channels`, `image_size` and `normalize` are for images: "
             "expected uint8 (n, height, width) or (n, height, width, channels)"
         )
     return x, labels

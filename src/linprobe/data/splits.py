@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linprobe.activations.tokens import Tokens, kept_tokens
 from linprobe.data.batches import Batch
 from linprobe.data.inputs import Source
+from linprobe.data.tokens import Tokens, kept_tokens
 from linprobe.runtime.errors import LinprobeError
 
 _UNSIGNED = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)

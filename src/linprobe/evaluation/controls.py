@@ -16,13 +16,13 @@ same choice on held-out rows, same certificate.
   commonest class of the training labels, no probe at all.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from linprobe.evaluation.clusters import cluster
 from linprobe.evaluation.statistics import error_rate, wilson_interval
 from linprobe.probes.holdout import num_held_out
 from linprobe.probes.protocol import OnEvent, ProbeConfig, fit_probe
@@ -33,6 +33,7 @@ from linprobe.runtime.randomness import generator
 
 OF_LAYERS = ("shuffled_labels", "control_task", "random_features")
 TYPES_PER_CLASS = 10
+_FIT_ROWS = 10_000
 
 Pair = tuple[Tensor, Tensor]
 
@@ -104,8 +105,7 @@ class Controls:
         self._types = task.types
         if types_missing and task.inputs is not None:
             num_types = min(TYPES_PER_CLASS * task.num_classes, len(task.inputs[0]))
-            draw = generator(config.seed, "types")
-            self._types = cluster(*task.inputs, num_types, draw)
+            self._types = input_types(*task.inputs, num_types, config.seed)
 
     @property
     def fits_per_layer(self) -> int:
@@ -199,6 +199,35 @@ class Controls:
         projection = torch.randn(train.shape[1], width, generator=draw).to(train)
         train, test = (((x - mean) * scale @ projection).relu_() for x in (train, test))
         return train, test
+
+
+def input_types(train: Tensor, test: Tensor, num_types: int, seed: int) -> Pair:
+    """Group the inputs of both splits by k-means on at most 10,000 rows of the first.
+
+    Args:
+        train: (n_train, n_inputs) floating point.
+        test: (n_test, n_inputs).
+        num_types: number of clusters, at most n_train.
+        seed: of the choice of rows and of the first centres.
+
+    Returns:
+        The cluster of each row, (n_train,) and (n_test,) int64, in 0..num_types-1.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    draw = generator(seed, "types")
+    rows = torch.randperm(len(train), generator=draw)[: max(_FIT_ROWS, num_types)]
+    means = KMeans(num_types, n_init=1, random_state=draw.initial_seed() % 2**32)
+    # One thread: several add up their centres in the order in which they happen to finish.
+    with threadpool_limits(1, "openmp"), warnings.catch_warnings():
+        # Fewer different rows than types, of duplicated inputs, are no fault.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        means.fit(train[rows.to(train.device)].float().cpu().numpy())
+        found = [means.predict(part.float().cpu().numpy()) for part in (train, test)]
+    types = [torch.from_numpy(part).to(train.device, torch.int64) for part in found]
+    return types[0], types[1]
 
 
 def of_records(

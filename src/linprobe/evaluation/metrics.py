@@ -1,15 +1,14 @@
-"""What a probe's probabilities on the test split show beyond its error rate.
+"""Metrics of a probe's probabilities on the test split, beyond its error rate.
 
 All of it is arithmetic on the (n_classes, n_test) logits of one probe, which cost no further read
-of the features. Confusion, calibration, top-k errors and the ROC area are torchmetrics'; tests
-compare them with scikit-learn's.
+of the features. scikit-learn is imported when it is used, so that commands start without it.
 """
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional import classification as metrics
 
 from linprobe.records.evidence import Evaluation
 from linprobe.runtime.errors import LinprobeError
@@ -29,6 +28,8 @@ def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation
     Raises:
         LinprobeError: Shapes that don't fit, or logits that are NaN.
     """
+    from sklearn.metrics import brier_score_loss, confusion_matrix
+
     if logits.ndim != 2 or labels.shape != logits.shape[1:] or not len(labels):
         raise LinprobeError(
             f"logits have shape {tuple(logits.shape)}, labels {tuple(labels.shape)}; expected "
@@ -39,9 +40,8 @@ def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation
     logits = logits.double()
     num_classes = len(logits)
     log_p = logits.log_softmax(0)
-    confusion = metrics.multiclass_confusion_matrix(
-        logits.argmax(0), labels, num_classes, validate_args=False
-    )
+    p, y, classes = log_p.exp().T.cpu().numpy(), labels.cpu().numpy(), range(num_classes)
+    confusion = confusion_matrix(y, logits.argmax(0).cpu().numpy(), labels=classes)
     frequencies = class_frequencies(train_labels, num_classes)
     pvi = pointwise_v_information(log_p.gather(0, labels[None])[0], labels, frequencies)
     return Evaluation(
@@ -54,7 +54,7 @@ def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation
             )
         ),
         ece=expected_calibration_error(log_p.exp(), labels),
-        brier=brier_score(log_p.exp(), labels),
+        brier=float(brier_score_loss(y, p, labels=classes, scale_by_half=False)),
         top_k_error_rate={
             str(k): top_k_error_rate(logits, labels, k) for k in TOP_K if k < num_classes
         },
@@ -107,27 +107,20 @@ def expected_calibration_error(
     Args:
         probabilities: (n_classes, n).
         labels: (n,) int64.
-        num_bins: of width ``1 / num_bins``.
+        num_bins: of width ``1 / num_bins``; each holds its upper end.
     """
-    error = metrics.multiclass_calibration_error(
-        probabilities.T, labels, len(probabilities), num_bins, validate_args=False
-    )
-    return float(error)
-
-
-def brier_score(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean of ``sum_k (p_k - [k = y])^2``, 0 to 2 (Brier 1950), of (n_classes, n) and (n,)."""
-    own = probabilities.gather(0, labels[None])[0]
-    return float((probabilities.square().sum(0) - 2 * own + 1).mean())
+    confidence, predicted = probabilities.double().max(0)
+    surplus = confidence - (predicted == labels).double()
+    edges = np.linspace(0, 1, num_bins + 1)
+    bins = np.searchsorted(edges[1:-1], confidence.cpu().numpy())
+    gaps = np.bincount(bins, weights=surplus.cpu().numpy())
+    return float(np.abs(gaps).sum() / len(labels))
 
 
 def top_k_error_rate(logits: Tensor, labels: Tensor, k: int) -> float:
     """Share of samples whose label is not among the `k` largest of (n_classes, n) logits."""
-    accuracy = metrics.multiclass_accuracy(
-        logits.T, labels, len(logits), average="micro", top_k=k, validate_args=False
-    )
-    wrong = round(len(labels) * (1 - float(accuracy)))  # the accuracy is a float32
-    return wrong / len(labels)
+    missed = (logits.T.topk(k).indices != labels[:, None]).all(1)
+    return int(missed.sum()) / len(labels)
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float | None:
@@ -136,14 +129,16 @@ def auroc(scores: Tensor, positive: Tensor) -> float | None:
     It is the area under the ROC curve (Hanley & McNeil 1982).
 
     Args:
-        scores: (n,).
+        scores: (n,); infinite ones are allowed.
         positive: (n,) bool.
 
     Returns:
         None where one of the classes has no sample.
     """
+    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score
+
     if bool(positive.all()) or not bool(positive.any()):
         return None
-    # By rank: torchmetrics would squash scores, and so make ties of large ones.
-    place = scores.unique(return_inverse=True)[1].double()
-    return float(metrics.binary_auroc(place / len(place), positive.long(), validate_args=False))
+    # By rank: scikit-learn refuses the infinite scores of a class without training samples.
+    return float(roc_auc_score(positive.cpu().numpy(), rankdata(scores.cpu().numpy())))

@@ -1,11 +1,21 @@
-"""Numbers that say how good predictions are, and how sure one can be of them."""
+"""Error rates, their intervals, and tests of their differences.
 
-import math
-from statistics import NormalDist
+Intervals of two error rates overlap long before their difference is doubtful, because both probes
+see the same samples. McNemar's test looks only at the samples that one of them gets right and the
+other wrong.
+
+scipy is imported when it is used, so that commands start without it.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 
 from torch import Tensor
 
+from linprobe.records.evidence import FALLS, RISES, UNDECIDED, DepthStep
 from linprobe.runtime.errors import LinprobeError
+
+SIGNIFICANT = 0.05
 
 
 def error_rate(predicted: Tensor, labels: Tensor) -> float:
@@ -44,6 +54,8 @@ def wilson_interval(num_errors: int, n: int, level: float = 0.95) -> tuple[float
     Raises:
         LinprobeError: An argument outside its range.
     """
+    from scipy.stats import binomtest
+
     if n < 1 or not 0 <= num_errors <= n:
         raise LinprobeError(
             f"{num_errors} errors of {n} samples; expected at least one sample and between 0 "
@@ -51,11 +63,92 @@ def wilson_interval(num_errors: int, n: int, level: float = 0.95) -> tuple[float
         )
     if not 0 < level < 1:
         raise LinprobeError(f"level is {level}; expected a coverage between 0 and 1, such as 0.95")
-    z2 = NormalDist().inv_cdf(0.5 + level / 2) ** 2
-    rate = num_errors / n
-    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * (rate * (1 - rate) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    # Exact at both ends, where rounding would leave 1e-19 or 1 - 1e-16.
-    low = 0.0 if num_errors == 0 else centre - half
-    high = 1.0 if num_errors == n else centre + half
-    return low, high
+    interval = binomtest(num_errors, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar_exact(num_fixed: int, num_broken: int) -> float:
+    """Two-sided p-value of McNemar's test by the binomial distribution.
+
+    McNemar, Note on the sampling error of the difference between correlated proportions
+    (Psychometrika 1947): without a difference each discordant sample falls to either side with
+    probability one half, so the smaller count is Binomial(num_fixed + num_broken, 1/2).
+
+    Args:
+        num_fixed: samples that the first classifies wrongly and the second rightly.
+        num_broken: the reverse.
+
+    Raises:
+        LinprobeError: A negative count.
+    """
+    from scipy.stats import binomtest
+
+    if num_fixed < 0 or num_broken < 0:
+        raise LinprobeError(
+            f"discordant counts are {num_fixed} and {num_broken}; expected numbers from 0 on"
+        )
+    smaller, n = min(num_fixed, num_broken), num_fixed + num_broken
+    return float(binomtest(smaller, n).pvalue) if n else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values of a family of tests, so that the family errs at the stated level.
+
+    Holm, A simple sequentially rejective multiple test procedure (Scand. J. Statist. 1979):
+    the i-th smallest of m p-values is multiplied by m - i + 1, and none may fall below one
+    before it.
+
+    Returns:
+        Adjusted p-values in the order given, at most 1.
+
+    Raises:
+        LinprobeError: A value that is no probability.
+    """
+    for p in p_values:
+        if not 0 <= p <= 1:
+            raise LinprobeError(f"p-value is {p}; expected a number between 0 and 1")
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    scaled = [min(1.0, (len(order) - rank) * p_values[i]) for rank, i in enumerate(order)]
+    adjusted = [0.0] * len(order)
+    for i, p in zip(order, accumulate(scaled, max), strict=True):
+        adjusted[i] = p
+    return adjusted
+
+
+def depth_steps(
+    predicted: Mapping[str, Tensor], labels: Tensor, level: float = SIGNIFICANT
+) -> tuple[DepthStep, ...]:
+    """Say for each layer and the next whether the test error falls, rises, or can't be told.
+
+    Args:
+        predicted: layer to predicted classes (n_test,), in the order of the depth.
+        labels: (n_test,).
+        level: adjusted p-value up to which a difference is stated. All steps are one family.
+
+    Raises:
+        LinprobeError: A layer has another number of predictions than there are labels.
+    """
+    right = {}
+    for layer, classes in predicted.items():
+        if classes.shape != labels.shape:
+            raise LinprobeError(
+                f"layer {layer!r} has predictions of shape {tuple(classes.shape)} for "
+                f"{len(labels)} test samples; expected one class number a sample"
+            )
+        right[layer] = classes.to(labels.device) == labels
+    counts = [
+        (int((~right[a] & right[b]).sum()), int((right[a] & ~right[b]).sum()))
+        for a, b in pairwise(right)
+    ]
+    p_values = [mcnemar_exact(*pair) for pair in counts]
+    steps = zip(pairwise(right), counts, p_values, holm(p_values), strict=True)
+    return tuple(
+        DepthStep(a, b, *pair, p, adjusted, _verdict(*pair, adjusted <= level))
+        for (a, b), pair, p, adjusted in steps
+    )
+
+
+def _verdict(num_fixed: int, num_broken: int, significant: bool) -> str:
+    if not significant:
+        return UNDECIDED
+    return FALLS if num_fixed > num_broken else RISES

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from linprobe.evaluation.controls import of_records
-from linprobe.evaluation.paired import depth_steps
+from linprobe.evaluation.statistics import depth_steps
 from linprobe.experiments.probing import (
     LayerWatcher,
     Network,

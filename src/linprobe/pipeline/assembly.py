@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from linprobe.evaluation.paired import depth_steps
+from linprobe.evaluation.statistics import depth_steps
 from linprobe.pipeline.fitting import Task, layer_notes
 from linprobe.pipeline.report import CHECKPOINT, EXPERIMENT, Probe, ProbeReport
 from linprobe.records.codec import to_json

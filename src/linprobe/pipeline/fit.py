@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linprobe.activations.pooling import size_text
 from linprobe.data.batches import label_tensor
 from linprobe.data.splits import integer_labels, read_groups
 from linprobe.evaluation.plan import Wanted, control_config
@@ -20,9 +19,11 @@ from linprobe.pipeline.assembly import Meter, Progress, make_report, shown, thre
 from linprobe.pipeline.comparison import OF_NETWORKS, controls_of_task, with_extras
 from linprobe.pipeline.fitting import Penalty, Task, fit_layer, make_task
 from linprobe.pipeline.report import Probe, ProbeReport
+from linprobe.runtime.devices import find_device, free_bytes
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.memory import FEATURE_SHARE, find_device, free_bytes
+from linprobe.runtime.memory import FEATURE_SHARE
 from linprobe.runtime.progress import OnEvent
+from linprobe.runtime.text import size_text
 from linprobe.runtime.threads import NARROW, map_layers
 
 Array = Tensor | np.ndarray

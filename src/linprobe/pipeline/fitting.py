@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from linprobe.activations.pooling import size_text
 from linprobe.activations.rules import Reduction
 from linprobe.core.solvers.base import Status
 from linprobe.data.splits import check_labels
@@ -20,6 +19,7 @@ from linprobe.probes.protocol import DEFAULT_L2_PATH, OnEvent, ProbeConfig, fit_
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
 from linprobe.runtime.randomness import generator
+from linprobe.runtime.text import size_text
 
 Penalty = float | Sequence[float] | None
 

@@ -27,8 +27,9 @@ from linprobe.pipeline.comparison import controls_of_task, wants_inputs, with_ex
 from linprobe.pipeline.fitting import Penalty, Task, check_seed, fit_layer, make_task
 from linprobe.pipeline.report import Probe, ProbeReport
 from linprobe.records.schema import ProbeRecord
+from linprobe.runtime.devices import find_device, free_bytes
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.memory import FEATURE_SHARE, find_device, free_bytes
+from linprobe.runtime.memory import FEATURE_SHARE
 from linprobe.runtime.progress import OnEvent, ignore
 from linprobe.runtime.randomness import seeded
 from linprobe.runtime.threads import map_layers

@@ -17,10 +17,10 @@ from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.records.seeds import seed_words
 from linprobe.report import wording
 from linprobe.runtime.progress import Event, OnEvent
+from linprobe.runtime.text import duration, time_left
 
 _WIDTH = 110  # where the output is a file, which has none
 _MAX_DETAILED = 20
-_LEAST_FRACTION = 0.01
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -60,23 +60,6 @@ def show_progress(console: Console) -> Iterator[OnEvent]:
             )
 
         yield on_event
-
-
-def time_left(fraction: float, elapsed: float) -> str:
-    """Words for the time that the rest will take at the pace so far; "" while that is a guess."""
-    if fraction < _LEAST_FRACTION or fraction >= 1:
-        return ""
-    return f"about {duration(elapsed * (1 - fraction) / fraction)} left"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: "8 s", "3 min 20 s", "1 h 5 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def print_summary(console: Console, run: RunRecord, folder: object = None) -> None:

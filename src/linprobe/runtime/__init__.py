@@ -1,1 +1,1 @@
-"""What every room may use: errors, files, randomness, memory, threads, progress."""
+"""Errors, files, randomness, memory, devices, threads, progress, text: what every room uses."""

@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
@@ -28,14 +29,13 @@ def load_object(spec: str, role: str) -> object:
         raise LinprobeError(
             f"{role} is {spec!r}; expected package.module:name or path/to/file.py:name"
         )
-    found: object = _module(where, role)
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            raise LinprobeError(
-                f"{role} {spec!r}: {where} has no {name!r}; expected the name of an object in it"
-            ) from error
+    module = _module(where, role)
+    try:
+        found: object = attrgetter(name)(module)
+    except AttributeError as error:
+        raise LinprobeError(
+            f"{role} {spec!r}: {where} has no {name!r}; expected the name of an object in it"
+        ) from error
     return found
 
 

@@ -1,18 +1,12 @@
-"""Memory: how much is free, and settings for a process that is linprobe's own."""
+"""Main memory: how much is free, failed allocations, and settings of the C allocator."""
 
 import ctypes
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from linprobe.runtime.errors import LinprobeError
-
-if TYPE_CHECKING:
-    import torch
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 FEATURE_SHARE = 0.4
-"""Of the memory that is free, what may be features; solving takes as much again."""
+"""Share of the free memory that features may take; solving takes as much again."""
 
 _FALLBACK = 4.0 * 2**30  # where the system does not say
 _KEEP, _MAPPED, _PAD = 2**31 - 1, 2**30, 2**26
@@ -39,13 +33,13 @@ def tune_allocator() -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: PyTorch raises a plain RuntimeError for main memory."""
+    """Tell a failed allocation: PyTorch raises a plain RuntimeError for main memory."""
     said = str(error)
     return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
 
 
 def available_bytes() -> float:
-    """Main memory that a process may still take: the machine's, or its control group's if less."""
+    """Return the main memory that is free: the machine's, or its control group's if less."""
     room = _FALLBACK
     try:
         for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
@@ -61,32 +55,3 @@ def available_bytes() -> float:
     except (OSError, ValueError):  # no control groups, or "max"
         pass
     return max(room, 0.0)
-
-
-def find_device(device: "torch.device | str") -> "torch.device":
-    """The device of that name.
-
-    Raises:
-        LinprobeError: PyTorch can't use it here.
-    """
-    import torch
-
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise LinprobeError(
-            f"device is {str(device)!r}, which can't be used here ({first}); expected 'cpu' or "
-            "a GPU that this PyTorch sees, such as 'cuda'"
-        ) from error
-    return found
-
-
-def free_bytes(device: "torch.device") -> float:
-    """Memory that is free on a device."""
-    import torch
-
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    return available_bytes()
