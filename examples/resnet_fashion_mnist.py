@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import linprobe
-from linprobe.data import load
 
 
 class BasicBlock(nn.Module):
@@ -79,7 +78,7 @@ def train_one_epoch(network: nn.Module, x: Tensor, y: Tensor) -> None:
 def main(num_train: int = 10_000, num_test: int = 5_000, width: int = 16) -> None:
     """Print the probes of the untrained and of the trained network."""
     torch.manual_seed(0)
-    data = load("fashion-mnist")
+    data = linprobe.load_dataset("fashion-mnist")
     x, xt = (images[:, None] / 255 for images in (data.train_images, data.test_images))
     train = x[:num_train], data.train_labels[:num_train]
     test = xt[:num_test], data.test_labels[:num_test]
