@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def describe(threads: int, device: str = "cpu") -> dict[str, Any]:
     torch.set_num_threads(threads)
     packages = ("scikit-learn", "scipy", "numpy", "probekit")
     return {
-        **environment(threads, device),
+        **asdict(environment(threads, device)),
         **{name: version_of(name) for name in packages},
         "gemm_flops": _gemm_flops(device),
         "read_bytes": _read_bytes(device),

@@ -7,8 +7,9 @@ import pytest
 from linprobe.cli import compare
 from linprobe.cli import main as cli
 from linprobe.records.published import READINGS
+from linprobe.records.store import save
 from linprobe.report.plots import FORMATS
-from tests.records.test_distances import deep
+from tests.records.comparison.test_distances import deep
 from tests.support.records import checkpoint_record, run_record
 
 
@@ -17,13 +18,13 @@ def runs(tmp_path, monkeypatch):
     """Folders a and b of runs; many, of three seeds, one unfinished; deep; fig5; late."""
     monkeypatch.chdir(tmp_path)
     first = checkpoint_record([0.1, 0.2, 0.3, 0.4])
-    run_record(first).save(tmp_path / "a")
-    run_record(checkpoint_record([0.1, 0.25, 0.3, 0.4]), protocol="sgd").save(tmp_path / "b")
+    save(run_record(first), tmp_path / "a")
+    save(run_record(checkpoint_record([0.1, 0.25, 0.3, 0.4]), protocol="sgd"), tmp_path / "b")
     for seed in range(3):
         run = run_record(first, seed=seed, complete=seed < 2)
-        run.save(tmp_path / "many" / f"seed{seed}")
-    run_record(first, experiment="fig5").save(tmp_path / "fig5")
-    run_record(checkpoint_record([0.1], "late", 9), complete=False).save(tmp_path / "late")
+        save(run, tmp_path / "many" / f"seed{seed}")
+    save(run_record(first, experiment="fig5"), tmp_path / "fig5")
+    save(run_record(checkpoint_record([0.1], "late", 9), complete=False), tmp_path / "late")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "results.json").write_text("{")
     return tmp_path
@@ -56,7 +57,7 @@ def test_figure_table_and_csv(runs, capsys):
 
 def test_published_numbers_set_the_split(runs, capsys):
     for run in deep(0.0).runs:
-        run.save(runs / "deep")
+        save(run, runs / "deep")
     code, captured = run_command("deep --published --reading input --format pdf --out x", capsys)
     assert code == 0
     assert captured.out.startswith("train error")
@@ -72,7 +73,7 @@ def test_published_numbers_set_the_split(runs, capsys):
 
 
 def test_doubtful_runs_are_named(runs, capsys):
-    run_record(checkpoint_record([0.1]), quick=True, complete=False).save(runs / "quick")
+    save(run_record(checkpoint_record([0.1]), quick=True, complete=False), runs / "quick")
     code, captured = run_command("a quick --format png", capsys)
     assert code == 0
     assert "QUICK RUN among them: not a result." in captured.out

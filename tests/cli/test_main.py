@@ -16,7 +16,7 @@ from linprobe.experiments import figure5, figure8
 from linprobe.experiments import settings as common
 from linprobe.experiments.networks import NEGATIVE_SLOPE
 from linprobe.experiments.training import MLPTraining
-from linprobe.records.schema import load_run
+from linprobe.records.store import load_run
 from linprobe.runtime.errors import LinprobeError
 from tests.support.records import checkpoint_record, run_record
 from tests.support.tiny import tiny_dataset
@@ -284,7 +284,7 @@ def test_quick_run_from_arguments_to_files(monkeypatch, tmp_path, capsys):
     assert "12 of 12 probes converged" in captured.out
     assert "step20: minibatch 20 of 20" in captured.err
     record = load_run(tmp_path)
-    assert (record.quick, record.seed, record.environment["threads"]) == (True, 3, 1)
+    assert (record.quick, record.seed, record.environment.threads) == (True, 3, 1)
 
 
 @pytest.mark.slow
@@ -303,7 +303,7 @@ def test_quick_runs_on_mnist_as_a_process(figure, tmp_path):
     probes = [probe for checkpoint in record.checkpoints for probe in checkpoint.probes]
     assert len(probes) == (20 if figure == "fig5" else 36)
     assert all(probe.converged and probe.duality_gap <= 1e-4 for probe in probes)
-    majority = record.dataset["majority_error_rate"]["test"]
+    majority = record.dataset.majority_error_rate.test
     assert probes[0].layer == "input"
     assert probes[0].test_error_rate < majority / 3
     if figure == "fig5":

@@ -4,6 +4,7 @@ import pytest
 
 from linprobe.cli import main as cli
 from linprobe.cli import plot
+from linprobe.records.store import save
 from linprobe.report.plots import FORMATS
 from linprobe.report.style import STYLES
 from tests.support.records import checkpoint_record, run_record
@@ -13,7 +14,7 @@ BEGINNINGS = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}
 
 @pytest.fixture
 def run(tmp_path):
-    run_record(checkpoint_record([0.1, 0.2, 0.3])).save(tmp_path)
+    save(run_record(checkpoint_record([0.1, 0.2, 0.3])), tmp_path)
     return tmp_path
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import linprobe
 from linprobe.cli import main as cli
-from linprobe.records.schema import load_run
+from linprobe.records.store import load_run
 from tests.cli.test_main import error_line
 
 
@@ -124,15 +124,15 @@ def test_probe_writes_what_the_api_finds(npz, tmp_path, capsys):
         torch.testing.assert_close(found[layer].weight, expected[layer].weight)
     run = load_run(out)
     assert run.seed == 3
-    assert run.dataset["name"] == npz
-    assert list(run.dataset["sha256"]) == ["a.npz"]
-    assert (run.dataset["num_train"], run.dataset["num_test"]) == (100, 50)
-    assert run.config["factory"] == own("small")
-    assert run.config["checkpoint"] == "a.pt"
-    assert len(run.config["checkpoint_sha256"]) == 64
-    assert run.config["memory_bytes"] == 2**29
-    assert run.config["batch_size"] == 64
-    assert run.config["kwargs"] == {}
+    assert run.dataset.name == npz
+    assert list(run.dataset.sha256) == ["a.npz"]
+    assert (run.dataset.num_train, run.dataset.num_test) == (100, 50)
+    assert run.config.loading.factory == own("small")
+    assert run.config.loading.checkpoint == "a.pt"
+    assert len(run.config.loading.checkpoint_sha256) == 64
+    assert run.config.extraction.memory_bytes == 2**29
+    assert run.config.extraction.batch_size == 64
+    assert run.config.loading.kwargs == {}
 
 
 def test_reducers_controls_and_seeded_weights(tmp_path, capsys):
@@ -165,11 +165,11 @@ def test_images_of_a_folder(tmp_path, capsys):
     arguments += " --channels 1 --image-size 3x4 --normalize 0.5/0.2 --l2 1e-3 --layers 0"
     assert cli.main(arguments.split()) == 0
     run = load_run(tmp_path / "out")
-    assert run.dataset["classes"] == ["dark", "light", "medium"]
+    assert run.dataset.classes == ("dark", "light", "medium")
     assert run.checkpoints[0].probes[0].test_error_rate == 0
-    assert run.config["image_size"] == [3, 4]
-    assert run.config["normalize"] == [[0.5], [0.2]]
-    assert run.config["channels"] == 1
+    assert run.config.loading.image_size == (3, 4)
+    assert run.config.loading.normalize == ((0.5,), (0.2,))
+    assert run.config.loading.channels == 1
     assert "Written to" in capsys.readouterr().out
 
 
@@ -189,7 +189,7 @@ def test_tokens_by_keyword_arguments(tokens, rows, tmp_path, capsys):
     run = load_run(tmp_path / "out")
     (probe,) = run.checkpoints[0].probes
     assert (probe.test_error_rate == 0) == (tokens != "mean")
-    assert run.config["tokens"] == (-1 if tokens == "-1" else tokens)
+    assert run.config.extraction.tokens == (-1 if tokens == "-1" else tokens)
     assert len(linprobe.load_report(tmp_path / "out")["embed"].predictions.predicted) == rows // 2
     capsys.readouterr()
 

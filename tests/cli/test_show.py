@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from linprobe.cli import main as cli
+from linprobe.records.store import save
 from tests.support.records import checkpoint_record, probe_record, run_record, step_record
 
 LONG = "encoder." + "block." * 11 + "output"
@@ -14,7 +15,7 @@ LONG = "encoder." + "block." * 11 + "output"
 
 def test_table_curve_and_sentences(tmp_path, capsys):
     checkpoint = checkpoint_record([0.3, 0.2, 0.1], steps=(step_record(),))
-    run_record(checkpoint, quick=True, dataset={}).save(tmp_path)
+    save(run_record(checkpoint, quick=True), tmp_path)
     assert cli.main(["show", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     for part in (
@@ -33,7 +34,7 @@ def test_deep_runs_whose_checkpoints_differ(tmp_path, capsys):
     first = checkpoint_record([0.3] * 30)
     extra = probe_record(30, LONG, 0.25, "max_passes_reached")
     second = checkpoint_record([], "later", 7, probes=(*first.probes[5:], extra))
-    run_record(first, second).save(tmp_path)
+    save(run_record(first, second), tmp_path)
     assert cli.main(["show", str(tmp_path / "results.json")]) == 0
     out = capsys.readouterr().out
     assert "0.2500 *" in out
@@ -42,14 +43,14 @@ def test_deep_runs_whose_checkpoints_differ(tmp_path, capsys):
 
 
 def test_a_run_without_checkpoints(tmp_path, capsys):
-    run_record(complete=False).save(tmp_path)
+    save(run_record(complete=False), tmp_path)
     assert cli.main(["show", str(tmp_path)]) == 0
     assert "0 of 0 probes converged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("encoding", "letter"), [("ascii", "*"), ("utf-8", "\u2809")])
 def test_terminals_without_braille(encoding, letter, tmp_path):
-    run_record(checkpoint_record([0.3, 0.3])).save(tmp_path)
+    save(run_record(checkpoint_record([0.3, 0.3])), tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "linprobe", "show", str(tmp_path)],
         capture_output=True,

@@ -104,9 +104,12 @@ def test_architecture_names_files_that_are_there(run):
         assert "NAME" in path or inside.exists() or (ROOT / path).exists(), path
 
 
-def test_the_picture_of_the_rooms_is_drawn_from_the_contract():
-    names = runpy.run_path(str(DOCS / "draw_rooms.py"))
-    assert names["draw"]() == (DOCS / "rooms.svg").read_text(encoding="utf-8")
+def test_the_picture_of_the_rooms_shows_every_floor_of_the_contract():
+    floors = runpy.run_path(str(DOCS / "draw_rooms.py"))["floors"]()
+    drawn = re.findall(r">(\w+)/</text>", (DOCS / "rooms.svg").read_text(encoding="utf-8"))
+    assert drawn == [room for floor in floors for room in floor]
+    packages = (path.parent.name for path in (ROOT / "src" / "linprobe").glob("*/__init__.py"))
+    assert sorted(drawn) == sorted(packages)
 
 
 def test_evidence_names_each_field_of_the_record():

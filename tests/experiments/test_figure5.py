@@ -11,7 +11,7 @@ from linprobe.experiments.networks import ConvNet
 from linprobe.experiments.settings import Settings
 from linprobe.experiments.training import network_error_rate
 from linprobe.probes.protocol import ProbeConfig
-from linprobe.records.schema import load_run
+from linprobe.records.store import load_run
 from linprobe.runtime.errors import LinprobeError
 from tests.support.tiny import tiny_dataset
 
@@ -51,8 +51,8 @@ def test_files(finished):
 def test_record(finished):
     _, record = finished
     assert (record.experiment, record.complete, record.quick) == ("fig5", True, True)
-    assert record.config["recipe"] == "paper"
-    assert record.config["epochs"] == figure5.QUICK_EPOCHS
+    assert record.config.experiment.recipe == "paper"
+    assert record.config.experiment.epochs == figure5.QUICK_EPOCHS
     assert [(c.name, c.step) for c in record.checkpoints] == [("untrained", 0), ("trained", 1)]
     for checkpoint in record.checkpoints:
         assert [probe.layer for probe in checkpoint.probes] == list(ConvNet.probe_points)
@@ -98,7 +98,7 @@ def test_probes_can_be_trained_as_is_usual(tmp_path, monkeypatch):
     record = figure5.run(Figure5Config(settings, recipe="course"))
     assert load_run(tmp_path) == record
     assert (record.protocol, record.complete) == ("sgd", True)
-    assert record.config["sgd"]["max_epochs"] == 2
+    assert record.config.minibatch.max_epochs == 2
     first, second = (list(c.probes) for c in record.checkpoints)
     assert [probe.layer for probe in first] == list(ConvNet.probe_points)
     assert {probe.status for probe in first + second} == {"epoch_limit"}

@@ -10,7 +10,7 @@ from linprobe.experiments.figure8 import Figure8Config
 from linprobe.experiments.settings import Settings
 from linprobe.experiments.training import MLPTraining
 from linprobe.probes.protocol import ProbeConfig
-from linprobe.records.schema import load_run
+from linprobe.records.store import load_run
 from linprobe.runtime.errors import LinprobeError
 from tests.support.tiny import tiny_dataset
 
@@ -46,9 +46,9 @@ def test_run_and_files(tiny, tmp_path):
     assert [c.name for c in record.checkpoints] == checkpoints
     assert [c.step for c in record.checkpoints] == [0, 20, 60]
     assert record.complete
-    assert record.config["depth"] == 4
-    assert record.config["skip_layer"] == "layer3"
-    assert record.config["training"]["optimizer"] == MLPTraining().optimizer
+    assert record.config.experiment.depth == 4
+    assert record.config.experiment.skip_layer == "layer3"
+    assert record.config.experiment.training.optimizer == MLPTraining().optimizer
     for checkpoint in record.checkpoints:
         layers = [probe.layer for probe in checkpoint.probes]
         assert layers == ["input", "layer1", "layer2", "layer3", "layer4", "logits"]
@@ -99,7 +99,7 @@ def test_probes_can_be_trained_as_is_usual(short, tmp_path):
     record = figure8.run(Figure8Config(settings, depth=2))
     assert load_run(tmp_path) == record
     assert (record.protocol, record.complete) == ("sgd", True)
-    assert record.config["sgd"]["max_epochs"] == common.QUICK_PROBE_EPOCHS
+    assert record.config.minibatch.max_epochs == common.QUICK_PROBE_EPOCHS
     inputs = [checkpoint.probes[0] for checkpoint in record.checkpoints]
     assert len({probe.objective for probe in inputs}) == 1
     assert not any(probe.standing == "failed" for c in record.checkpoints for probe in c.probes)
@@ -119,9 +119,9 @@ def test_network_can_be_trained_otherwise(short, tmp_path):
         settings = Settings(folder, quick=True, probe=PROBE)
         training = MLPTraining(optimizer, 0.01, batch_size=16)
         record = figure8.run(Figure8Config(settings, 2, training, 0.3))
-        assert record.config["training"]["optimizer"] == optimizer
-        assert record.config["training"]["batch_size"] == 16
-        assert record.config["negative_slope"] == 0.3
+        assert record.config.experiment.training.optimizer == optimizer
+        assert record.config.experiment.training.batch_size == 16
+        assert record.config.experiment.negative_slope == 0.3
         weights.append(load_file(folder / "networks" / "step2.safetensors")["logits.weight"])
     assert not torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])

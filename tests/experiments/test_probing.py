@@ -114,7 +114,7 @@ def test_float64_activations_show_what_float32_rounds_away(samples, tmp_path):
         settings = Settings(tmp_path, probe=PROBE, float64=float64)
         result = probe_layers(network, samples, settings, Log().watcher)
         results[float64] = {record.layer: record for record in result.records}
-    majority = samples.as_json()["majority_error_rate"]["train"]
+    majority = samples.dataset_record().majority_error_rate.train
     assert results[False]["layer2"].train_error_rate == pytest.approx(majority)
     assert results[True]["layer2"].train_error_rate < 0.5 * majority
     assert results[True]["layer2"].converged

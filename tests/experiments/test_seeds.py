@@ -12,7 +12,7 @@ from linprobe.experiments import seeds as over_seeds
 from linprobe.experiments.figure8 import Figure8Config
 from linprobe.experiments.seeds import run_over_seeds
 from linprobe.experiments.settings import Settings
-from linprobe.records.schema import load_run
+from linprobe.records.store import load_run, save
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.progress import Event
 from tests.support.records import checkpoint_record, run_record
@@ -30,10 +30,10 @@ def runner(monkeypatch):
         on_event(Event(0.5, "untrained", "solve", "half"))
         if settings.seed == run.fails_at:
             record = run_record(seed=settings.seed, complete=False)
-            record.save(settings.out)
+            save(record, settings.out)
             raise LinprobeError("no luck")
         record = run_record(checkpoint_record([0.1, 0.2 + 0.1 * settings.seed]), seed=settings.seed)
-        record.save(settings.out)
+        save(record, settings.out)
         return record
 
     run.seeds, run.fails_at = [], None
@@ -134,7 +134,7 @@ def test_other_depths_and_unknown_settings(runner, tmp_path):
 
 
 def test_a_folder_that_is_a_run_itself(runner, tmp_path):
-    run_record().save(tmp_path)
+    save(run_record(), tmp_path)
     with pytest.raises(LinprobeError, match="already holds a run"):
         run_over_seeds(config(tmp_path), runner, 2)
     run_over_seeds(config(tmp_path, overwrite=True), runner, 2)
@@ -149,7 +149,7 @@ def test_from_the_command_line(monkeypatch, tmp_path, capsys):
             quick=True,
         )
         on_event(Event(0.5, "untrained", "solve", "half", milestone=True))
-        record.save(config.settings.out)
+        save(record, config.settings.out)
         return record
 
     monkeypatch.setattr(figure8, "run", run)

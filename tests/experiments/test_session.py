@@ -17,7 +17,8 @@ from linprobe.experiments.settings import Settings, load_samples
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.protocol import ProbeConfig
 from linprobe.records.predictions import load_predictions
-from linprobe.records.schema import load_run
+from linprobe.records.schema import ControlsRecord, ExperimentRecord
+from linprobe.records.store import load_run
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset
 
@@ -33,7 +34,7 @@ def opened(monkeypatch, tmp_path):
     run = Session(
         "test",
         settings,
-        {"depth": 2},
+        ExperimentRecord(depth=2),
         load_samples(settings),
         network,
         (("untrained", 0), ("later", 40)),
@@ -96,8 +97,8 @@ def test_record_says_how_it_was_made(opened, tmp_path):
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["seed"] == 4
     assert content["protocol"] == "certified"
-    assert content["config"]["depth"] == 2
-    assert content["config"]["probe"]["l2_path"] == [0.1, 0.01]
+    assert content["config"]["experiment"]["depth"] == 2
+    assert content["config"]["method"]["l2_path"] == [0.1, 0.01]
     assert content["environment"]["threads"] == torch.get_num_threads()
     assert content["peak_rss_bytes"] > 10**7
     checkpoint = content["checkpoints"][0]
@@ -134,7 +135,13 @@ def test_epochs_of_trained_probes_are_shown(monkeypatch, tmp_path):
     settings = Settings(tmp_path, probe=PROBE, sgd=sgd)
     events = []
     run = Session(
-        *("test", settings, {}, load_samples(settings), DeepMLP(2, generator(4, "network"))),
+        *(
+            "test",
+            settings,
+            ExperimentRecord(),
+            load_samples(settings),
+            DeepMLP(2, generator(4, "network")),
+        ),
         (("untrained", 0),),
         batch_cost=0.5,
         draw=lambda *_: None,
@@ -143,7 +150,7 @@ def test_epochs_of_trained_probes_are_shown(monkeypatch, tmp_path):
     run.probe()
     assert load_run(tmp_path) == run.record
     assert run.record.protocol == "sgd"
-    assert run.record.config["sgd"]["patience"] == 1
+    assert run.record.config.minibatch.patience == 1
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1.0)
@@ -196,7 +203,13 @@ def test_controls_and_codes_are_written_down(monkeypatch, tmp_path):
         tmp_path, probe=PROBE, seed=4, controls=ControlConfig(names, repeats=1), mdl=True
     )
     run = Session(
-        *("test", settings, {}, load_samples(settings), DeepMLP(2, generator(4, "network"))),
+        *(
+            "test",
+            settings,
+            ExperimentRecord(),
+            load_samples(settings),
+            DeepMLP(2, generator(4, "network")),
+        ),
         (("untrained", 0), ("later", 40)),
         batch_cost=0.5,
         draw=lambda *_: None,
@@ -205,8 +218,8 @@ def test_controls_and_codes_are_written_down(monkeypatch, tmp_path):
     run.probe()
     run.probe()
     first, later = load_run(tmp_path).checkpoints
-    assert run.record.config["controls"] == {"names": [*names], "repeats": 1, "seed": 4}
-    assert run.record.config["mdl"] is True
+    assert run.record.config.controls == ControlsRecord(tuple(names), 1, 4)
+    assert run.record.config.mdl is True
     layers = [probe.layer for probe in first.probes]
     assert [(c.name, c.layer) for c in first.controls] == [
         *(("control_task", layer) for layer in layers),

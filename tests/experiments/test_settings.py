@@ -10,6 +10,7 @@ from linprobe.experiments import settings as common
 from linprobe.experiments.settings import Settings, load_samples
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.holdout import num_held_out
+from linprobe.records.schema import ExperimentRecord, MethodRecord
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset
@@ -52,19 +53,20 @@ def test_held_out_rows_are_stratified_and_depend_on_the_seed(data, tmp_path):
 def test_quick_runs_take_fewer_samples(data, tmp_path, monkeypatch):
     monkeypatch.setattr(common, "QUICK_TRAIN", 60)
     monkeypatch.setattr(common, "QUICK_TEST", 20)
-    entry = load_samples(Settings(tmp_path, quick=True)).as_json()
-    assert (entry["num_train"], entry["num_test"]) == (60, 20)
-    entry = load_samples(Settings(tmp_path)).as_json()
-    assert (entry["num_train"], entry["num_test"]) == (120, 50)
+    entry = load_samples(Settings(tmp_path, quick=True)).dataset_record()
+    assert (entry.num_train, entry.num_test) == (60, 20)
+    entry = load_samples(Settings(tmp_path)).dataset_record()
+    assert (entry.num_train, entry.num_test) == (120, 50)
 
 
 def test_dataset_entry_names_the_majority_class_of_the_training_split(data, tmp_path):
     data.train_labels[:5] = 3
     data.test_labels[data.test_labels == 3] = 4
-    entry = load_samples(Settings(tmp_path)).as_json()
+    entry = load_samples(Settings(tmp_path)).dataset_record()
     share = float((data.train_labels == 3).double().mean())
-    assert entry["majority_error_rate"] == pytest.approx({"train": 1 - share, "test": 1.0})
-    assert entry["sha256"] == {"file": "00ff"}
+    majority = entry.majority_error_rate
+    assert (majority.train, majority.test) == pytest.approx((1 - share, 1.0))
+    assert entry.sha256 == {"file": "00ff"}
 
 
 def test_generators_differ_by_seed_and_purpose_and_touch_nothing():
@@ -100,14 +102,14 @@ def test_bad_settings_are_refused(tmp_path, monkeypatch, change, message):
 def test_record_states_the_protocol_that_is_used(tmp_path):
     certified = Settings(tmp_path)
     assert certified.protocol == "certified"
-    assert "sgd" not in certified.as_json()
+    assert certified.run_config(ExperimentRecord()).minibatch is None
     trained = Settings(tmp_path, sgd=SGD)
     assert trained.protocol == "sgd"
-    content = trained.as_json()
-    assert content["probe"] == {"tol": 1e-4, "validation_fraction": 1 / 6}
-    assert content["sgd"]["max_epochs"] == 40
-    assert content["sgd"]["certificate_l2"] == 1e-6
+    content = trained.run_config(ExperimentRecord())
+    assert content.method == MethodRecord(1e-4, 1 / 6)
+    assert content.minibatch.max_epochs == 40
+    assert content.minibatch.certificate_l2 == 1e-6
     quick = Settings(tmp_path, sgd=SGD, quick=True)
-    assert quick.as_json()["sgd"]["max_epochs"] == common.QUICK_PROBE_EPOCHS
+    assert quick.run_config(ExperimentRecord()).minibatch.max_epochs == common.QUICK_PROBE_EPOCHS
     shorter = Settings(tmp_path, sgd=replace(SGD, max_epochs=2), quick=True)
     assert shorter.probe_training.max_epochs == 2

@@ -6,7 +6,7 @@ from torch import nn
 
 import linprobe
 from linprobe.evaluation.controls import ControlConfig
-from linprobe.records.schema import load_run
+from linprobe.records.store import load_run
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import seeded
 
@@ -49,7 +49,7 @@ def test_every_control_is_there(report):
     assert min(shuffled) > 0.4
     assert controls[-2].test_error_rate < 0.3
     assert controls[-1].test_error_rate == pytest.approx(2 / 3, abs=0.1)
-    assert report.run.config["controls"]["names"] == list(ALL)
+    assert report.run.config.controls.names == tuple(ALL)
 
 
 def test_codes_are_there(report):

@@ -43,7 +43,7 @@ def test_constant_features_say_so_and_predict_the_commonest_class():
     report = fitted({"flat": torch.full((150, 4), 7.0)}, {"flat": torch.full((50, 4), 7.0)})
     assert report.notes == ("Layer 'flat' is constant on the training samples.",)
     assert report["flat"].record.converged
-    majority = report.run.dataset["majority_error_rate"]["test"]
+    majority = report.run.dataset.majority_error_rate.test
     assert report["flat"].record.test_error_rate == pytest.approx(majority)
 
 
@@ -82,7 +82,7 @@ def test_tiny_classes_keep_a_sample_to_be_fitted_on():
     labels = torch.arange(11) % 10  # only class 0 has a sample to spare
     report = linprobe.fit_probes({"a": X[:11]}, labels, ({"a": X[:11]}, labels), l2=PATH)
     assert report["a"].record.converged
-    assert report.run.config["probe"]["validation_fraction"] == pytest.approx(1 / 11)
+    assert report.run.config.method.validation_fraction == pytest.approx(1 / 11)
 
 
 def test_labels_that_all_differ_are_refused():

@@ -163,7 +163,7 @@ def test_tokens_with_labels_of_their_own_are_held_out_by_sequence(monkeypatch):
     assert len(held["out"]) + len(held["in"]) == int(mask.sum())
     assert "pooler" not in report, "it has no tokens"
     assert report["embed"].record.test_error_rate < 0.2 and report["embed"].record.num_features == 8
-    assert report.run.dataset["num_test"] == int(mask.sum())
+    assert report.run.dataset.num_test == int(mask.sum())
     assert report["embed"].features(torch.zeros(2, 5, 8)).shape == (10, 8)
 
 
@@ -366,7 +366,7 @@ def test_a_network_on_a_gpu_gets_the_same_errors(network):
     train, test = images(60), images(40, seed=1)
     here = probed(network, train, test, layers=["layer2", "fc"])
     there = probed(network.cuda(), train, test, layers=["layer2", "fc"])
-    assert there.run.environment["device"].startswith("cuda")
+    assert there.run.environment.device.startswith("cuda")
     for layer in here:
         assert here[layer].record.test_error_rate == there[layer].record.test_error_rate
         assert there[layer].weight.device.type == "cpu"
@@ -413,7 +413,7 @@ def test_a_compiled_network_goes_by_its_own_name(network):
     compiled = probed(torch.compile(network, backend="eager"), **data)
     assert list(compiled) == [f"layer{i}.0.relu{call}" for i in (1, 2) for call in ("", "#2")]
     assert same(plain, compiled)
-    assert compiled.run.config["network"] == plain.run.config["network"] == "ResNet"
+    assert compiled.run.config.extraction.network == plain.run.config.extraction.network == "ResNet"
 
 
 def test_a_network_without_values():

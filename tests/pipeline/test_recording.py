@@ -24,11 +24,12 @@ def splits():
 
 def test_record_takes_every_number_from_the_probe(splits):
     fitted = fit_probe(*splits, PROBE)
-    record = probe_record("conv1", 7, fitted, 50, reducer="mean")
+    record = probe_record("conv1", 7, fitted, 50, reducer="mean", dtype="float32")
     assert (record.layer, record.index, record.reducer) == ("conv1", 7, "mean")
     assert type(record.status) is str
+    assert (record.dtype, record.reason) == ("float32", None)
     own = {"layer", "index", "num_features", "reducer", "status", "test_error_ci95"}
-    own.add("evaluation")
+    own |= {"evaluation", "dtype", "reason"}
     for item in fields(ProbeRecord):
         if item.name not in own:
             assert getattr(record, item.name) == getattr(fitted, item.name)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import linprobe
 from linprobe import LinprobeError
 from linprobe.records.predictions import load_predictions
-from linprobe.records.schema import load_run
+from linprobe.records.store import load_run
 from tests.support.cases import make_case
 
 CASE = make_case("plain", 200, 8, 3)

@@ -2,18 +2,18 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pytest
 
-from linprobe.records.codec import FieldError, from_json, to_json
+from linprobe.records.codec import FieldError, Number, from_json, to_json
 
 
 @dataclass(frozen=True)
 class Inner:
-    number: float
-    pair: tuple[float, float]
+    number: Number
+    pair: tuple[Number, Number]
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,12 @@ class Outer:
     flag: bool
     note: str | None
     free: dict[str, Any]
-    table: dict[str, float]
+    table: dict[str, Number]
+
     inners: tuple[Inner, ...]
+    either: str | int | None = None
     late: int = 7
+    kind: Literal["curve", "bars"] = "curve"
 
 
 VALUE = Outer(
@@ -34,7 +37,7 @@ VALUE = Outer(
 
 
 def plain(value=VALUE):
-    return json.loads(json.dumps(to_json(asdict(value)), allow_nan=False))
+    return json.loads(json.dumps(to_json(value), allow_nan=False))
 
 
 def test_round_trip():
@@ -77,10 +80,20 @@ def test_unknown_fields_are_skipped_and_defaults_fill_in():
         ({"inners": {}}, "inners is an object; expected a list"),
         ({"inners": [3]}, r"inners\[0\] is 3; expected an object"),
         ({"inners": [{"number": 1.0}]}, r"inners\[0\]\.pair is missing"),
-        ({"inners": [{"number": 1.0, "pair": [1.0]}]}, r"pair is a list; expected a list of 2"),
+        ({"inners": [{"number": 1.0, "pair": [1.0]}]}, r"inners\[0\]\.pair\[1\] is missing"),
+        ({"inners": [{"number": 1, "pair": [1, 2, 3]}]}, "pair is a list; expected a list of 2"),
+        ({"either": 1.5}, r"either is 1\.5; expected a string"),
+        ({"kind": "lines"}, "kind is 'lines'; expected 'curve' or 'bars'"),
         ({"inners": [{"number": 1.0, "pair": [1, "x"]}]}, r"inners\[0\]\.pair\[1\] is 'x'"),
     ],
 )
 def test_misfits_are_named(change, message):
     with pytest.raises(FieldError, match=message):
         from_json(Outer, plain() | change)
+
+
+def test_the_root_is_named():
+    with pytest.raises(FieldError, match="the root is a list; expected an object"):
+        from_json(Outer, [])
+    with pytest.raises(ValueError, match="object"):
+        to_json({"bad": object()})

@@ -11,18 +11,17 @@ from linprobe.records.environment import _cpu_model, environment, peak_rss_bytes
 
 def test_environment_names_versions_and_hardware():
     found = environment(threads=3, device="cpu")
-    assert list(found) == ["linprobe", "torch", "python", "cpu", "threads", "device"]
-    assert found["linprobe"] == linprobe.__version__
-    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert found["python"] == platform.python_version()
-    assert found["cpu"]
-    assert found["threads"] == 3
-    assert found["device"] == "cpu"
+    assert found.linprobe == linprobe.__version__
+    assert found.torch.split("+")[0] == torch.__version__.split("+")[0]
+    assert found.python == platform.python_version()
+    assert found.cpu
+    assert found.threads == 3
+    assert found.device == "cpu"
 
 
 def test_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"A {device} model")
-    assert environment(1, "cuda")["device"] == "cuda (A cuda model)"
+    assert environment(1, "cuda").device == "cuda (A cuda model)"
 
 
 def test_cpu_model_is_read_from_linux_or_guessed(tmp_path):

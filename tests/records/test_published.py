@@ -4,9 +4,9 @@ import pytest
 
 from linprobe.records.published import READINGS, load_published
 from linprobe.runtime.errors import LinprobeError
-from tests.support.records import run_record
+from tests.support.records import dataset_record, run_config, run_record
 
-DEEP = {"depth": 128}
+DEEP = run_config(depth=128)
 
 
 def test_figure8_in_both_readings():
@@ -32,7 +32,7 @@ def test_figure5_says_two_numbers():
     found = load_published("fig5")
     assert (found.split, found.depth, found.readings) == ("test", None, ("layer",))
     assert found.rates == {0: {"layer": {"input": 0.08, "conv1_postact": 0.02}}}
-    found.check(run_record(experiment="fig5", config={}))
+    found.check(run_record(experiment="fig5", config=run_config("curve")))
 
 
 @pytest.mark.parametrize("experiment", ["fig5", "fig8"])
@@ -51,6 +51,6 @@ def test_what_they_can_be_compared_with():
     found = load_published("fig8")
     found.check(run_record(config=DEEP))
     with pytest.raises(LinprobeError, match=r"128 layers, but a run has 10; leave --published"):
-        found.check(run_record(config={"depth": 10}))
+        found.check(run_record(config=run_config(depth=10)))
     with pytest.raises(LinprobeError, match="of mnist, but a run is of fashion-mnist"):
-        found.check(run_record(config=DEEP, dataset={"name": "fashion-mnist"}))
+        found.check(run_record(config=DEEP, dataset=dataset_record(name="fashion-mnist")))

@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from linprobe.records.schema import load_run, seed_folders
+from linprobe.records.schema import ControlsRecord
 from linprobe.records.seeds import SEEDS_CSV, load_seeds, save_seeds, seed_words, spread
+from linprobe.records.store import load_run, seed_folders
+from linprobe.records.store import save as save_run
 from linprobe.runtime.errors import LinprobeError
-from tests.support.records import checkpoint_record, run_record
+from tests.support.records import checkpoint_record, dataset_record, run_config, run_record
 
 
 def save(folder, seed, rates=(0.1, 0.2), **changes):
     run = run_record(checkpoint_record(list(rates)), seed=seed, **changes)
-    run.save(folder / f"seed{seed}")
+    save_run(run, folder / f"seed{seed}")
     return run
 
 
@@ -48,17 +50,18 @@ def test_loads_by_number_and_leaves_unfinished_ones_out(tmp_path):
 
 def test_seeds_of_probes_and_controls_may_differ(tmp_path):
     for seed in (0, 1):
-        save(tmp_path, seed, config={"controls": {"seed": seed, "repeats": 3}, "depth": 4})
+        config = replace(run_config(depth=4), controls=ControlsRecord(seed=seed))
+        save(tmp_path, seed, config=config)
     assert len(load_seeds(tmp_path)) == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"config": {"recipe": "course"}}, "skip_layer, recipe"),
+        ({"config": run_config(recipe="course")}, r"experiment\.recipe, experiment\.skip_layer"),
         ({"protocol": "sgd"}, "protocol"),
         ({"quick": True}, "quick"),
-        ({"dataset": {"name": "other"}}, "name, num_train"),
+        ({"dataset": dataset_record(name="other", num_train=9)}, "dataset, num_train"),
         ({"rates": (0.1, 0.2, 0.3)}, "layers"),
     ],
 )
@@ -99,5 +102,5 @@ def test_reading_such_a_folder_as_one_run_names_its_runs(tmp_path):
     for path in (tmp_path, tmp_path / "results.json"):
         with pytest.raises(LinprobeError, match=r"several seeds; expected one of them: .*seed0, "):
             load_run(path)
-    run_record(seed=9).save(tmp_path)
+    save_run(run_record(seed=9), tmp_path)
     assert load_run(tmp_path).seed == 9

@@ -21,8 +21,10 @@ from linprobe.report.style import DARK, LIGHT
 from tests.support.records import (
     checkpoint_record,
     control_record,
+    dataset_record,
     evaluation_record,
     probe_record,
+    run_config,
     run_record,
     step_record,
 )
@@ -84,12 +86,8 @@ def made_up_run():
     return run_record(
         first,
         last,
-        config={"skip_layer": EVIL},
-        dataset={
-            "name": EVIL,
-            "classes": [EVIL, "cat"],
-            "majority_error_rate": {"test": 0.8865},
-        },
+        config=run_config(skip_layer=EVIL),
+        dataset=dataset_record(name=EVIL, classes=(EVIL, "cat")),
     )
 
 

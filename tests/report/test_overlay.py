@@ -8,15 +8,16 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 
-from linprobe.records.curves import Curve
-from linprobe.records.distances import compare
+from linprobe.records.comparison.curves import Curve
+from linprobe.records.comparison.distances import compare
 from linprobe.records.published import load_published
+from linprobe.records.schema import MajorityErrorRate
 from linprobe.report.overlay import draw_comparison
 from linprobe.report.style import INK, LIGHT, VERMILION
 from linprobe.runtime.errors import LinprobeError
-from tests.records.test_distances import curve, deep
+from tests.records.comparison.test_distances import curve, deep
 from tests.report.test_plots import keys, texts
-from tests.support.records import checkpoint_record, run_record
+from tests.support.records import checkpoint_record, dataset_record, run_config, run_record
 
 
 def lines(axes, colour):
@@ -98,7 +99,7 @@ def test_what_is_not_certified_is_hollow(bad):
 
 def test_seeds_are_a_mean_in_a_band():
     runs = tuple(
-        run_record(checkpoint_record([0.1, rate, 0.3]), seed=seed, config={})
+        run_record(checkpoint_record([0.1, rate, 0.3]), seed=seed, config=run_config())
         for seed, rate in enumerate((0.1, 0.15, 0.2))
     )
     figure = draw_comparison(compare([Curve("certified", runs, "test")]))
@@ -119,7 +120,9 @@ def test_values_that_are_lost_are_crosses():
 
 @pytest.mark.parametrize(("rates", "scale"), [([0.1, 0.2], "linear"), ([0.01, 0.5], "log")])
 def test_wide_rates_get_a_logarithmic_scale(rates, scale):
-    figure = draw_comparison(compare([curve(rates, config={}), curve(rates, "b", config={})]))
+    figure = draw_comparison(
+        compare([curve(rates, config=run_config()), curve(rates, "b", config=run_config())])
+    )
     axes = figure.axes[0]
     assert axes.get_yscale() == scale
     low, high = axes.get_ylim()
@@ -135,7 +138,7 @@ def test_quick_runs_are_marked():
 
 
 def test_majority_is_left_out_where_runs_differ_in_it():
-    other = {"name": "x", "majority_error_rate": {"test": 0.5}}
+    other = dataset_record(name="x", majority_error_rate=MajorityErrorRate(0.5, 0.5))
     figure = draw_comparison(compare([curve([0.1, 0.2]), curve([0.1, 0.2], "b", dataset=other)]))
     assert keys(figure) == ["a", "b"]
 

@@ -11,13 +11,17 @@ from html.parser import HTMLParser
 import pytest
 
 from linprobe.cli import main as cli
+from linprobe.records.schema import EnvironmentRecord, LoadingRecord
+from linprobe.records.store import save
 from linprobe.report.page import report_html, write_report
 from linprobe.runtime.errors import LinprobeError
 from tests.support.records import (
     checkpoint_record,
     control_record,
+    dataset_record,
     evaluation_record,
     probe_record,
+    run_config,
     run_record,
     step_record,
     trained_run,
@@ -57,9 +61,9 @@ def evil_run():
     return run_record(
         checkpoint_record([], EVIL, probes=probes),
         experiment=EVIL,
-        dataset={"name": EVIL},
-        config={EVIL: [EVIL], "skip_layer": EVIL},
-        environment={"cpu": EVIL},
+        dataset=dataset_record(name=EVIL, sha256={EVIL: EVIL}),
+        config=run_config(skip_layer=EVIL, loading=LoadingRecord(EVIL, {EVIL: [EVIL]})),
+        environment=EnvironmentRecord(EVIL, EVIL, EVIL, EVIL, 2, EVIL),
     )
 
 
@@ -128,20 +132,23 @@ def test_the_page_says_where_its_numbers_come_from():
 
 
 def test_settings_have_no_digits_that_nobody_reads():
-    config = {"fraction": 1 / 6, "path": [0.1, 1e-9], "rows": 123456789, "none": None, "list": []}
+    given = {"fraction": 1 / 6, "path": [0.1, 1e-9], "rows": 123456789, "absent": None, "list": []}
+    config = run_config(loading=LoadingRecord("a:b", given))
     text = Elements(report_html(run_record(checkpoint_record([0.1]), config=config))).text
     for part in (
         "fraction 0.166667",
         "path 0.1, 1e-09",
         "rows 123456789",
-        "none none",
         "list none",
     ):
         assert part in text
+    assert "absent" not in text
 
 
 def test_a_probe_report_names_its_network_and_its_data():
-    run = run_record(checkpoint_record([0.1]), experiment="probe", config={"network": "ResNet"})
+    run = run_record(
+        checkpoint_record([0.1]), experiment="probe", config=run_config(network="ResNet")
+    )
     text = Elements(report_html(run)).text
     assert "Linear probes of ResNet" in text
     assert "mnist, 60,000 training samples, 10,000 test samples, seed 3" in text
@@ -178,7 +185,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "results.json"])
 def test_command_takes_the_folder_or_its_record(name, tmp_path, capsys):
-    run_record(checkpoint_record([0.1, 0.2])).save(tmp_path)
+    save(run_record(checkpoint_record([0.1, 0.2])), tmp_path)
     assert cli.main(["report", str(tmp_path / name)]) == 0
     assert capsys.readouterr().out == f"Written to {tmp_path}{os.sep}report.html\n"
     assert (tmp_path / "report.html").stat().st_size > 1_000_000

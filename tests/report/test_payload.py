@@ -11,6 +11,7 @@ from linprobe.report.style import CONTROL_LOOKS, DARK, LIGHT, NETWORK
 from tests.support.records import (
     checkpoint_record,
     control_record,
+    dataset_record,
     evaluation_record,
     probe_record,
     run_record,
@@ -43,7 +44,7 @@ def test_a_bare_run_has_errors_and_cross_entropy():
     assert first["standing"] == "certified"
     assert found["mark"] is None
     assert found["classes"] is None
-    named = run_record(checkpoint_record([0.1]), dataset={"classes": ["cat", "dog"]})
+    named = run_record(checkpoint_record([0.1]), dataset=dataset_record(classes=("cat", "dog")))
     assert payload(named)["classes"] == ["cat", "dog"]
 
 
@@ -51,7 +52,9 @@ def test_zero_errors_have_a_place_on_a_logarithmic_scale():
     measures = payload(run_record(checkpoint_record([0.0])))["measures"]
     assert measures[0]["floor"] == 0.5 / 10_000
     assert measures[1]["floor"] == pytest.approx(0.5 / 60_000, rel=1e-5)
-    measures = payload(run_record(checkpoint_record([0.0]), dataset={}))["measures"]
+    measures = payload(run_record(checkpoint_record([0.0]), dataset=dataset_record(num_test=0)))[
+        "measures"
+    ]
     assert measures[0]["floor"] == 1e-5
 
 
@@ -101,7 +104,7 @@ def test_references_are_the_network_and_the_commonest_class():
     assert found[NETWORK.label]["value"] == 0.9
     assert found[CONTROL_LOOKS["majority"].label]["value"] == 0.8865
     nothing = checkpoint_record([0.1], network_test_error_rate=math.nan)
-    assert references(nothing, dataset={}) == {}
+    assert references(nothing, dataset=dataset_record(majority_error_rate=None)) == {}
 
 
 def test_recorded_controls_are_averaged_over_draws():

@@ -13,7 +13,9 @@ from linprobe.runtime.errors import LinprobeError
 from tests.support.records import (
     checkpoint_record,
     control_record,
+    dataset_record,
     probe_record,
+    run_config,
     run_record,
     trained_run,
 )
@@ -55,7 +57,7 @@ def keys(figure):
 
 
 def test_figure5_has_one_panel_with_a_key_and_a_title():
-    run = run_record(checkpoint_record(RATES), config={"recipe": "paper"})
+    run = run_record(checkpoint_record(RATES), config=run_config(recipe="paper"))
     figure = figure5(run, "untrained")
     (axes,) = figure.axes
     assert axes.get_title() == "untrained, paper recipe"
@@ -98,18 +100,18 @@ def test_figure8_draws_the_split_that_was_asked_for(split):
         assert list(bars(axes, BLUE).values()) == pytest.approx(rates)
         assert axes.get_ylim() == (0, 1)
         reference = axes.lines[-1].get_ydata()[0]
-        assert reference == run.dataset["majority_error_rate"][split]
+        assert reference == run.dataset.majority_error_rate.error_rate(split)
     assert figure.axes[0].get_ylabel().startswith(split)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["untrained", "after 500 minibatches", "after 2,000 minibatches"]
 
 
 def test_figure8_marks_the_skip_at_its_layer():
-    figure = figure8(deep_run(10, config={"skip_layer": "layer6"}))
+    figure = figure8(deep_run(10, config=run_config(skip_layer="layer6")))
     for axes in figure.axes:
         (mark,) = [t for t in axes.texts if "skip" in t.get_text()]
         assert mark.xy[0] == 6
-    figure = figure8(deep_run(10, config={}))
+    figure = figure8(deep_run(10, config=run_config()))
     assert not any("skip" in text for text in texts(figure))
 
 
@@ -126,7 +128,7 @@ def test_figure8_marks_probes_that_are_not_converged():
 
 
 def test_trained_probes_have_a_look_of_their_own_and_figures_say_the_protocol():
-    run = trained_run("early_stop", "epoch_limit", "converged", config={})
+    run = trained_run("early_stop", "epoch_limit", "converged", config=run_config())
     figure = figure8(run)
     (axes,) = figure.axes
     assert list(bars(axes, LIGHT["purple"])) == [0, 1]
@@ -189,7 +191,9 @@ def test_panels_share_a_logarithmic_scale():
 
 def test_curves_of_a_run_hold_its_controls_and_the_papers_figure_its_probes():
     checkpoint = checkpoint_record(RATES, controls=(control_record(layer="input"),))
-    run = run_record(checkpoint, experiment="mine", dataset={})
+    run = run_record(
+        checkpoint, experiment="mine", dataset=dataset_record(majority_error_rate=None)
+    )
     assert draw_run(run).axes[0].get_ylim()[1] > 0.9
     assert figure5(run, "untrained").axes[0].get_ylim()[1] < 0.5
 
@@ -217,9 +221,15 @@ def test_styles_set_sizes_and_nothing_collapses(style, layers):
 
 
 def test_a_key_of_many_rows_makes_a_paper_figure_taller():
-    plain = run_record(checkpoint_record(RATES), experiment="mine", dataset={})
+    plain = run_record(
+        checkpoint_record(RATES),
+        experiment="mine",
+        dataset=dataset_record(majority_error_rate=None),
+    )
     full = checkpoint_record(RATES, controls=tuple(control_record(name) for name in CONTROL_LOOKS))
-    controlled = run_record(full, experiment="mine", dataset={})
+    controlled = run_record(
+        full, experiment="mine", dataset=dataset_record(majority_error_rate=None)
+    )
     heights = [draw_run(run, style="paper").get_figheight() for run in (plain, controlled)]
     assert heights[1] > heights[0] + 0.2
 

@@ -9,6 +9,7 @@ from linprobe.report.style import CONTROL_LOOKS, NETWORK
 from tests.support.records import (
     checkpoint_record,
     control_record,
+    dataset_record,
     evaluation_record,
     probe_record,
     run_record,
@@ -24,7 +25,13 @@ def test_the_network_and_the_commonest_class_are_lines():
     assert (network.look, network.value, network.values) == (NETWORK, 0.9, [0.9])
     assert majority.look is CONTROL_LOOKS["majority"]
     assert majority.label == "always the commonest class, 0.8865"
-    assert of(checkpoint_record([0.1], network_test_error_rate=math.nan), dataset={}) == []
+    assert (
+        of(
+            checkpoint_record([0.1], network_test_error_rate=math.nan),
+            dataset=dataset_record(majority_error_rate=None),
+        )
+        == []
+    )
 
 
 def test_draws_are_put_together_layer_by_layer():
@@ -57,7 +64,7 @@ def test_an_unknown_control_is_drawn_by_its_name():
 def test_scales_fit_what_is_drawn():
     def scale(*rates, **changes):
         checkpoint = checkpoint_record(rates, network_test_error_rate=math.nan)
-        run = run_record(checkpoint, dataset={}, **changes)
+        run = run_record(checkpoint, dataset=dataset_record(majority_error_rate=None), **changes)
         return fitting_scale(run, run.checkpoints)
 
     assert scale(0.08, 0.006) == "linear"

@@ -10,6 +10,7 @@ from tests.support.records import (
     checkpoint_record,
     evaluation_record,
     probe_record,
+    run_config,
     run_record,
     step_record,
     trained_run,
@@ -24,17 +25,11 @@ def test_scientific_has_no_padded_exponent():
 
 
 @pytest.mark.parametrize(
-    ("config", "tol"),
-    [
-        ({"probe": {"tol": 1e-4}, "tol": 1.0}, 1e-4),
-        ({"tol": 1e-3}, 1e-3),
-        ({"tol": "x"}, None),
-        ({"tol": True, "probe": 3}, None),
-        ({}, None),
-    ],
+    ("tol", "asked"),
+    [(1e-4, 1e-4), (1e-3, 1e-3), (math.nan, None)],
 )
-def test_tolerance_is_found_in_the_configuration(config, tol):
-    assert wording.tolerance(run_record(config=config)) == tol
+def test_tolerance_is_found_in_the_configuration(tol, asked):
+    assert wording.tolerance(run_record(config=run_config(tol=tol))) == asked
 
 
 def test_certificate_of_a_solved_probe():

@@ -12,7 +12,18 @@ from linprobe.records.evidence import (
     Evaluation,
     OnlineCode,
 )
-from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
+from linprobe.records.schema import (
+    CheckpointRecord,
+    DatasetRecord,
+    EnvironmentRecord,
+    ExperimentRecord,
+    ExtractionRecord,
+    MajorityErrorRate,
+    MethodRecord,
+    ProbeRecord,
+    RunConfig,
+    RunRecord,
+)
 
 
 def probe_record(index=0, layer="input", rate=0.1, status="converged", **changes):
@@ -59,21 +70,38 @@ def checkpoint_record(rates: Sequence[float], name="untrained", step=0, **change
     return CheckpointRecord(**(values | changes))
 
 
+def run_config(chart="bars", tol=1e-4, network=None, float64=False, loading=None, **experiment):
+    """The configuration of an experiment, whose own settings are the other keywords."""
+    return RunConfig(
+        device="cpu",
+        method=MethodRecord(tol, 1 / 6),
+        extraction=ExtractionRecord(network=network, float64=float64),
+        experiment=ExperimentRecord(chart=chart, **experiment),
+        loading=loading,
+    )
+
+
+def dataset_record(**changes):
+    values = {
+        "name": "mnist",
+        "num_train": 60000,
+        "num_test": 10000,
+        "sha256": {"file": "00ff"},
+        "majority_error_rate": MajorityErrorRate(train=0.88763, test=0.8865),
+    }
+    return DatasetRecord(**(values | changes))
+
+
 def run_record(*checkpoints: CheckpointRecord, **changes):
+    chart = "bars" if changes.get("experiment", "fig8") == "fig8" else "curve"
     values = {
         "experiment": "fig8",
         "protocol": "certified",
         "seed": 3,
         "quick": False,
-        "config": {"skip_layer": "layer2"},
-        "dataset": {
-            "name": "mnist",
-            "num_train": 60000,
-            "num_test": 10000,
-            "sha256": {"file": "00ff"},
-            "majority_error_rate": {"train": 0.88763, "test": 0.8865},
-        },
-        "environment": {"linprobe": "0", "threads": 2},
+        "config": run_config(chart, skip_layer="layer2"),
+        "dataset": dataset_record(),
+        "environment": EnvironmentRecord("0", "2", "3", "a CPU", 2, "cpu"),
         "seconds": 12.5,
         "peak_rss_bytes": 10**9,
         "complete": True,

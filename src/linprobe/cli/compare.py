@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from linprobe.cli.options import Commands
-    from linprobe.records.distances import Comparison
+    from linprobe.records.comparison.distances import Comparison
     from linprobe.records.published import Published
     from linprobe.records.schema import RunRecord
     from linprobe.report.plots import Format
@@ -99,10 +99,10 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _read(options: argparse.Namespace) -> "Comparison":
-    from linprobe.records.curves import Curve
-    from linprobe.records.distances import compare
+    from linprobe.records.comparison.curves import Curve
+    from linprobe.records.comparison.distances import compare
+    from linprobe.records.comparison.labels import labels
     from linprobe.records.published import load_published
-    from linprobe.records.run_labels import labels
 
     if len(options.runs) < 2 and not options.published:
         raise LinprobeError("one RUN given; expected two or more, or --published")
@@ -124,8 +124,8 @@ def _read(options: argparse.Namespace) -> "Comparison":
 
 
 def _load(path: Path) -> "tuple[RunRecord, ...]":
-    from linprobe.records.schema import JSON_NAME, load_run, seed_folders
     from linprobe.records.seeds import load_seeds
+    from linprobe.records.store import JSON_NAME, load_run, seed_folders
 
     folders = seed_folders(path)
     if not folders or (path / JSON_NAME).exists():
@@ -141,7 +141,7 @@ def _load(path: Path) -> "tuple[RunRecord, ...]":
 def _table(comparison: "Comparison") -> "Table":
     from rich.markup import escape
 
-    from linprobe.records.distances import LOWER, UPPER
+    from linprobe.records.comparison.distances import LOWER, UPPER
     from linprobe.report.terminal import plain_table
 
     table = plain_table(f"{comparison.split} error: mean absolute difference", "checkpoint")

@@ -40,7 +40,7 @@ def add_parser(commands: "Commands") -> None:
 
 def _plot(options: argparse.Namespace) -> None:
     kind = _format(options.format, options.out)
-    from linprobe.records.schema import load_run
+    from linprobe.records.store import load_run
     from linprobe.report.plots import draw_run, write_figure
 
     run = load_run(options.run)

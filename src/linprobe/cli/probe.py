@@ -133,22 +133,21 @@ def _describe(
     report: "ProbeReport", options: argparse.Namespace, data: "ProbeData", digest: str | None
 ) -> None:
     """Put into the record what only the command line knows."""
+    from linprobe.records.schema import LoadingRecord
+
     run = report.run
-    dataset = {**run.dataset, "name": data.name, "sha256": data.sha256}
-    if data.classes:
-        dataset["classes"] = list(data.classes)
-    checkpoint = None if options.checkpoint is None else options.checkpoint.name
-    config = {
-        **run.config,
-        "factory": options.factory,
-        "kwargs": options.kwargs,
-        "checkpoint": checkpoint,
-        "checkpoint_sha256": digest,
-        "channels": options.channels,
-        "image_size": options.image_size and list(options.image_size),
-        "normalize": options.normalize and [list(part) for part in options.normalize],
-    }
-    report.run = replace(run, dataset=dataset, config=config)
+    loading = LoadingRecord(
+        factory=options.factory,
+        kwargs=options.kwargs,
+        checkpoint=None if options.checkpoint is None else options.checkpoint.name,
+        checkpoint_sha256=digest,
+        channels=options.channels,
+        image_size=options.image_size and tuple(options.image_size),
+        normalize=options.normalize and tuple(tuple(part) for part in options.normalize),
+    )
+    classes = tuple(data.classes) if data.classes else None
+    dataset = replace(run.dataset, name=data.name, sha256=data.sha256, classes=classes)
+    report.run = replace(run, dataset=dataset, config=replace(run.config, loading=loading))
 
 
 def _names(text: str) -> list[str]:

@@ -22,7 +22,7 @@ def add_parser(commands: "Commands") -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from linprobe.records.schema import load_run
+    from linprobe.records.store import load_run
     from linprobe.report.page import write_report
 
     run = load_run(options.run)

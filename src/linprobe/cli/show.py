@@ -23,7 +23,7 @@ def add_parser(commands: "Commands") -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from linprobe.records.schema import load_run
+    from linprobe.records.store import load_run
     from linprobe.report.terminal import make_console, print_sentence, print_summary
     from linprobe.report.textcurve import text_curves
     from linprobe.report.wording import steps_summary

@@ -15,7 +15,7 @@ from linprobe.experiments.settings import Settings, load_samples
 from linprobe.experiments.training import CONVNET_TRAINING, train_convnet
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.records.folder import prepare_folder
-from linprobe.records.schema import RunRecord
+from linprobe.records.schema import ExperimentRecord, RunRecord
 from linprobe.report.plots import figure5, save_figure
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.progress import OnEvent, ignore
@@ -88,7 +88,7 @@ def run(config: Figure5Config, on_event: OnEvent = ignore) -> RunRecord:
     session = Session(
         "fig5",
         settings,
-        {"recipe": config.recipe, "epochs": epochs},
+        ExperimentRecord(recipe=config.recipe, epochs=epochs),
         samples,
         network,
         (("untrained", 0), ("trained", num_minibatches)),

@@ -17,7 +17,7 @@ from linprobe.experiments.settings import Settings, load_samples
 from linprobe.experiments.training import MLPTrainer, MLPTraining
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.records.folder import prepare_folder
-from linprobe.records.schema import RunRecord
+from linprobe.records.schema import ExperimentRecord, RunRecord, TrainingRecord
 from linprobe.report.plots import Split, figure8, save_figure
 from linprobe.runtime.progress import OnEvent, ignore
 from linprobe.runtime.randomness import generator
@@ -78,12 +78,13 @@ def run(config: Figure8Config, on_event: OnEvent = ignore) -> RunRecord:
     session = Session(
         "fig8",
         settings,
-        {
-            "depth": depth,
-            "skip_layer": f"layer{network.receiver}",
-            "negative_slope": config.negative_slope,
-            "training": asdict(config.training),
-        },
+        ExperimentRecord(
+            chart="bars",
+            depth=depth,
+            skip_layer=f"layer{network.receiver}",
+            negative_slope=config.negative_slope,
+            training=TrainingRecord(**asdict(config.training)),
+        ),
         samples,
         network,
         [("untrained" if step == 0 else f"step{step}", step) for step in steps],

@@ -13,11 +13,12 @@ from linprobe.experiments.figure5 import Figure5Config
 from linprobe.experiments.figure8 import Figure8Config
 from linprobe.experiments.settings import Settings
 from linprobe.records.codec import to_json
-from linprobe.records.curves import Curve
-from linprobe.records.distances import compare
+from linprobe.records.comparison.curves import Curve
+from linprobe.records.comparison.distances import compare
 from linprobe.records.folder import check_folder, prepare_folder
-from linprobe.records.schema import JSON_NAME, RunRecord, load_run, seed_folders
+from linprobe.records.schema import RunRecord
 from linprobe.records.seeds import SPLITS, load_seeds, save_seeds
+from linprobe.records.store import JSON_NAME, load_run, seed_folders
 from linprobe.report.overlay import draw_comparison
 from linprobe.report.plots import save_figure
 from linprobe.runtime.errors import LinprobeError

@@ -4,7 +4,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -27,10 +26,10 @@ from linprobe.experiments.probing import (
 from linprobe.experiments.settings import Samples, Settings
 from linprobe.experiments.training import OnBatch, network_error_rate
 from linprobe.pipeline.minibatch import EpochReport, OnEpoch
-from linprobe.records.codec import to_json
 from linprobe.records.environment import environment, peak_rss_bytes
 from linprobe.records.predictions import save_predictions
-from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
+from linprobe.records.schema import CheckpointRecord, ExperimentRecord, ProbeRecord, RunRecord
+from linprobe.records.store import save
 from linprobe.report import wording
 from linprobe.report.page import write_report
 from linprobe.runtime.files import atomic_write
@@ -63,7 +62,7 @@ class Session:
         self,
         experiment: str,
         settings: Settings,
-        config: dict[str, Any],
+        config: ExperimentRecord,
         samples: Samples,
         network: Network,
         checkpoints: Sequence[tuple[str, int]],
@@ -94,8 +93,8 @@ class Session:
             protocol=settings.protocol,
             seed=settings.seed,
             quick=settings.quick,
-            config=to_json({**config, **settings.as_json()}),
-            dataset=samples.as_json(),
+            config=settings.run_config(config),
+            dataset=samples.dataset_record(),
             environment=environment(torch.get_num_threads(), settings.device),
             seconds=0.0,
             peak_rss_bytes=0,
@@ -151,7 +150,7 @@ class Session:
             peak_rss_bytes=peak_rss_bytes(),
             complete=not self._left,
         )
-        self.record.save(settings.out)
+        save(self.record, settings.out)
         self._draw(self.record, settings.out)
         write_report(self.record, settings.out)
 

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,16 @@ from linprobe.evaluation.statistics import error_rate
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.holdout import holdout_order
 from linprobe.probes.protocol import ProbeConfig
+from linprobe.records.schema import (
+    ControlsRecord,
+    DatasetRecord,
+    ExperimentRecord,
+    ExtractionRecord,
+    MajorityErrorRate,
+    MethodRecord,
+    MinibatchRecord,
+    RunConfig,
+)
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import generator
 
@@ -86,21 +95,20 @@ class Settings:
             return self.sgd
         return replace(self.sgd, max_epochs=min(self.sgd.max_epochs, QUICK_PROBE_EPOCHS))
 
-    def as_json(self) -> dict[str, Any]:
-        """The settings that a run's record has no place of its own for."""
-        content = {
-            "device": self.device,
-            "feature_bytes": self.feature_bytes,
-            "probe": asdict(self.probe),
-            "controls": asdict(replace(self.controls, seed=self.seed)),
-            "mdl": self.mdl,
-            "float64": self.float64,
-        }
-        if (training := self.probe_training) is not None:
-            used = ("tol", "validation_fraction")
-            content["probe"] = {name: getattr(self.probe, name) for name in used}
-            content["sgd"] = asdict(training)
-        return content
+    def run_config(self, experiment: ExperimentRecord) -> RunConfig:
+        """Record these settings, beside those of an experiment."""
+        training = self.probe_training
+        return RunConfig(
+            device=self.device,
+            method=MethodRecord(**asdict(self.probe))
+            if training is None
+            else MethodRecord(self.probe.tol, self.probe.validation_fraction),
+            minibatch=None if training is None else MinibatchRecord(**asdict(training)),
+            extraction=ExtractionRecord(memory_bytes=self.feature_bytes, float64=self.float64),
+            controls=ControlsRecord(**asdict(replace(self.controls, seed=self.seed))),
+            mdl=self.mdl,
+            experiment=experiment,
+        )
 
 
 @dataclass(frozen=True)
@@ -117,20 +125,20 @@ class Samples:
     train_images: Tensor
     train_labels: Tensor
 
-    def as_json(self) -> dict[str, Any]:
-        """The dataset entry of a run's record."""
+    def dataset_record(self) -> DatasetRecord:
+        """Record the data set, with the error of its majority-class baseline."""
         data = self.dataset
         commonest = data.train_labels.mode().values
-        return {
-            "name": data.name,
-            "num_train": len(data.train_labels),
-            "num_test": len(data.test_labels),
-            "sha256": data.sha256,
-            "majority_error_rate": {
-                split: error_rate(commonest.expand(len(labels)), labels)
-                for split, labels in (("train", data.train_labels), ("test", data.test_labels))
-            },
-        }
+        splits = (data.train_labels, data.test_labels)
+        return DatasetRecord(
+            name=data.name,
+            num_train=len(data.train_labels),
+            num_test=len(data.test_labels),
+            sha256=data.sha256,
+            majority_error_rate=MajorityErrorRate(
+                *(error_rate(commonest.expand(len(labels)), labels) for labels in splits)
+            ),
+        )
 
 
 def load_samples(settings: Settings) -> Samples:

@@ -3,18 +3,22 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from linprobe.evaluation.statistics import depth_steps
 from linprobe.pipeline.fitting import Task, layer_notes
-from linprobe.pipeline.report import CHECKPOINT, EXPERIMENT, Probe, ProbeReport
-from linprobe.records.codec import to_json
+from linprobe.pipeline.report import CHECKPOINT, Probe, ProbeReport
 from linprobe.records.environment import environment, peak_rss_bytes
 from linprobe.records.evidence import ControlRecord
-from linprobe.records.schema import CheckpointRecord, RunRecord
+from linprobe.records.schema import (
+    PROBE,
+    CheckpointRecord,
+    DatasetRecord,
+    RunConfig,
+    RunRecord,
+)
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.progress import Event, OnEvent, Tracker
 
@@ -95,9 +99,8 @@ def make_report(
     task: Task,
     probes: dict[str, Probe],
     stages: dict[str, float],
-    config: dict[str, Any],
+    config: RunConfig,
     data_name: str,
-    device: str,
     started: float,
     controls: tuple[ControlRecord, ...] = (),
 ) -> ProbeReport:
@@ -107,13 +110,12 @@ def make_report(
         task: what they have in common.
         probes: by layer, in order.
         stages: seconds of each.
-        config: the call's options, JSON types.
+        config: the call's options, without notes.
         data_name: what the data was, in a word.
-        device: where the probes were solved.
         started: `time.perf_counter` at the start.
         controls: those that were not fitted with their layer.
     """
-    notes = [*task.notes, *layer_notes(task, probes.values())]
+    notes = (*task.notes, *layer_notes(task, probes.values()))
     predicted = {
         name: p.predictions.predicted for name, p in probes.items() if p.predictions is not None
     }
@@ -127,19 +129,18 @@ def make_report(
         controls=(*(c for probe in probes.values() for c in probe.controls), *controls),
     )
     run = RunRecord(
-        experiment=EXPERIMENT,
+        experiment=PROBE,
         protocol="certified",
         seed=task.config.seed,
         quick=False,
-        config=to_json({**config, "device": device, "probe": asdict(task.config), "notes": notes}),
-        dataset={
-            "name": data_name,
-            "num_train": len(task.train_labels),
-            "num_test": len(task.test_labels),
-            "sha256": {},
-            "majority_error_rate": task.majority_error_rate,
-        },
-        environment=environment(torch.get_num_threads(), device),
+        config=replace(config, notes=notes),
+        dataset=DatasetRecord(
+            name=data_name,
+            num_train=len(task.train_labels),
+            num_test=len(task.test_labels),
+            majority_error_rate=task.majority_error_rate,
+        ),
+        environment=environment(torch.get_num_threads(), config.device),
         seconds=time.perf_counter() - started,
         peak_rss_bytes=peak_rss_bytes(),
         complete=True,

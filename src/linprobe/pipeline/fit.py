@@ -19,6 +19,7 @@ from linprobe.pipeline.assembly import Meter, Progress, make_report, shown, thre
 from linprobe.pipeline.comparison import OF_NETWORKS, controls_of_task, with_extras
 from linprobe.pipeline.fitting import Penalty, Task, fit_layer, make_task
 from linprobe.pipeline.report import Probe, ProbeReport
+from linprobe.records.schema import ControlsRecord, MethodRecord, RunConfig
 from linprobe.runtime.devices import find_device, free_bytes
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import FEATURE_SHARE
@@ -89,9 +90,14 @@ def fit_probes(
         _check_room(name, x, xt, kept)
     with shown(progress) as show:
         stages, probes = _fit_each(opened, task, kept, show)
-    config = {"network": None, "controls": asdict(wanted), "mdl": mdl}
+    config = RunConfig(
+        device=str(kept),
+        method=MethodRecord(**asdict(task.config)),
+        controls=ControlsRecord(**asdict(wanted)),
+        mdl=mdl,
+    )
     rules = controls_of_task(task, wanted)
-    return make_report(task, probes, stages, config, "arrays", str(kept), started, rules)
+    return make_report(task, probes, stages, config, "arrays", started, rules)
 
 
 def _fit_each(

@@ -16,6 +16,7 @@ from linprobe.pipeline.recording import evaluate_probe, probe_record
 from linprobe.pipeline.report import Probe
 from linprobe.probes.holdout import holdout_order, holdout_order_by_group, num_held_out
 from linprobe.probes.protocol import DEFAULT_L2_PATH, OnEvent, ProbeConfig, fit_probe
+from linprobe.records.schema import MajorityErrorRate
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
 from linprobe.runtime.randomness import generator
@@ -54,11 +55,11 @@ class Task:
         return place
 
     @property
-    def majority_error_rate(self) -> dict[str, float]:
-        """Of always answering the commonest training label, for each split."""
+    def majority_error_rate(self) -> MajorityErrorRate:
+        """Error rate of the majority-class baseline."""
         commonest = self.train_labels.mode().values
-        splits = (("train", self.train_labels), ("test", self.test_labels))
-        return {name: error_rate(commonest.expand(len(y)), y) for name, y in splits}
+        splits = (self.train_labels, self.test_labels)
+        return MajorityErrorRate(*(error_rate(commonest.expand(len(y)), y) for y in splits))
 
 
 def make_task(

@@ -26,7 +26,13 @@ from linprobe.pipeline.assembly import Meter, Progress, make_report, shown, thre
 from linprobe.pipeline.comparison import controls_of_task, wants_inputs, with_extras
 from linprobe.pipeline.fitting import Penalty, Task, check_seed, fit_layer, make_task
 from linprobe.pipeline.report import Probe, ProbeReport
-from linprobe.records.schema import ProbeRecord
+from linprobe.records.schema import (
+    ControlsRecord,
+    ExtractionRecord,
+    MethodRecord,
+    ProbeRecord,
+    RunConfig,
+)
 from linprobe.runtime.devices import find_device, free_bytes
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import FEATURE_SHARE
@@ -130,18 +136,22 @@ def probe(
             return [probe.record for probe in found.values()]
 
         others = controls_of_task(task, wanted, inputs, untrained)
-    config = {
-        "network": type(modules_by_path(network)[""]).__name__,  # not its compiled wrapper
-        "reduce": reduce,
-        "tokens": tokens,
-        "groups": groups is not None,
-        "memory_bytes": budget,
-        "batch_size": batch_size,
-        "controls": asdict(wanted),
-        "mdl": mdl,
-    }
+    config = RunConfig(
+        device=str(place),
+        method=MethodRecord(**asdict(task.config)),
+        extraction=ExtractionRecord(
+            network=type(modules_by_path(network)[""]).__name__,  # not its compiled wrapper
+            reduce=reduce,
+            tokens=tokens,
+            groups=groups is not None,
+            batch_size=batch_size,
+            memory_bytes=budget,
+        ),
+        controls=ControlsRecord(**asdict(wanted)),
+        mdl=mdl,
+    )
     name = splits[0].source.kind
-    return make_report(task, probes, stages, config, name, str(place), started, others)
+    return make_report(task, probes, stages, config, name, started, others)
 
 
 def _check_options(network: object, reduce: str, tokens: Tokens) -> None:

@@ -47,6 +47,7 @@ def probe_record(
     evaluation: Evaluation | None = None,
     *,
     reducer: str | None = None,
+    dtype: str | None = None,
 ) -> ProbeRecord:
     """What a run keeps of a fitted probe.
 
@@ -57,6 +58,7 @@ def probe_record(
         num_test: test samples that its test error was measured on.
         evaluation: what its test probabilities show.
         reducer: how the layer was made smaller before probing.
+        dtype: that the activations were computed in.
     """
     rate = fitted.test_error_rate
     interval = (rate, rate)  # of an unknown rate: unknown
@@ -70,6 +72,8 @@ def probe_record(
         "status": str(fitted.status),
         "test_error_ci95": interval,
         "evaluation": evaluation,
+        "dtype": dtype,
+        "reason": None,
     }
     shared = {f.name: getattr(fitted, f.name) for f in fields(ProbeRecord) if f.name not in own}
     return ProbeRecord(**own, **shared)

@@ -21,7 +21,9 @@ from linprobe.records.evidence import ControlRecord
 from linprobe.records.folder import prepare_folder
 from linprobe.records.predictions import FOLDER as PREDICTIONS
 from linprobe.records.predictions import Predictions, load_predictions, save_predictions
-from linprobe.records.schema import ProbeRecord, RunRecord, load_run
+from linprobe.records.schema import PROBE, ProbeRecord, RunRecord
+from linprobe.records.store import load_run
+from linprobe.records.store import save as save_run
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-EXPERIMENT = "probe"
 CHECKPOINT = "network"
 _PROBES = "probes"
 _WIDTH = 200  # a layer's name may be long
@@ -135,7 +136,7 @@ class ProbeReport(Mapping[str, Probe]):
     @property
     def notes(self) -> tuple[str, ...]:
         """What is unusual about labels and layers, a sentence each."""
-        return tuple(self.run.config.get("notes", ()))
+        return self.run.config.notes
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
@@ -167,7 +168,9 @@ class ProbeReport(Mapping[str, Probe]):
         from linprobe.report.plots import draw_run
 
         figure = draw_run(self.run)
-        figure.axes[0].set_title(f"linear probes of {self.run.config['network'] or 'features'}")
+        figure.axes[0].set_title(
+            f"linear probes of {self.run.config.extraction.network or 'features'}"
+        )
         return figure
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -199,13 +202,13 @@ class ProbeReport(Mapping[str, Probe]):
         known = {k: p.predictions for k, p in self.probes.items() if p.predictions is not None}
         if self.test_labels is not None and known:
             save_predictions(folder, name, self.test_labels, known)
-        self.run.save(folder)
+        save_run(self.run, folder)
         write_report(self.run, folder)
         return folder
 
     def _sentences(self) -> Iterator[str]:
         unsolved = sum(not record.converged for record in self.records)
-        tol = self.run.config["probe"]["tol"]
+        tol = self.run.config.method.tol
         yield (
             f"{len(self) - unsolved} of {len(self)} probes converged (duality gap at most "
             f"{tol:.0e} nats){'; * marks the others' if unsolved else ''}."
@@ -225,10 +228,10 @@ def load_report(folder: str | Path) -> ProbeReport:
     """
     folder = Path(folder)
     run = load_run(folder)
-    if run.experiment != EXPERIMENT or len(run.checkpoints) != 1:
+    if run.experiment != PROBE or len(run.checkpoints) != 1:
         raise LinprobeError(
             f"{folder} holds a run of {run.experiment!r} with {len(run.checkpoints)} checkpoints; "
-            "expected what a probe report saved: use linprobe.records.schema.load_run"
+            "expected what a probe report saved: use linprobe.records.store.load_run"
         )
     checkpoint = run.checkpoints[0]
     path = folder / _PROBES / f"{checkpoint.name}.safetensors"

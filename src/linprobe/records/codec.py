@@ -1,94 +1,119 @@
-"""Dataclasses to and from JSON, with a message that names the field where a value doesn't fit.
+"""Dataclasses to and from JSON by pydantic, with errors that name the field.
 
-A float that is not finite is written as null, which JSON has, and read back as NaN. Fields that
-a dataclass does not know are skipped; a missing one is an error unless it has a default.
+JSON has no NaN and no infinity: such a `Number` is written as null, and read back as NaN. Fields
+that a dataclass does not know are skipped; a missing one is an error unless it has a default.
+pydantic is imported when it is first used.
 """
 
 import math
-import types
-import typing
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from linprobe.runtime.errors import LinprobeError
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, TypeAdapter
+    from pydantic_core import CoreSchema, ErrorDetails
+
+Record = TypeVar("Record")
 
 
 class FieldError(LinprobeError):
     """A value that does not fit its field."""
 
 
+class _NullIsNaN:
+    """Tells pydantic to read null as NaN."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: "GetCoreSchemaHandler"
+    ) -> "CoreSchema":
+        from pydantic_core import core_schema
+
+        number = handler(source)
+        return core_schema.no_info_before_validator_function(
+            lambda value: math.nan if value is None else value,
+            number,
+            json_schema_input_schema=core_schema.nullable_schema(number),
+        )
+
+
+Number = Annotated[float, _NullIsNaN()]
+"""A float that is null in JSON where it is not finite."""
+
+
 def to_json(value: Any) -> Any:
-    """Reduce dicts, lists and tuples to JSON types, with null for numbers JSON can't hold."""
-    if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    """Reduce dataclasses, dicts and tuples to JSON types, with null for numbers JSON can't hold.
+
+    Raises:
+        ValueError: A value has no JSON type.
+    """
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value, inf_nan_mode="null")
 
 
-def from_json(kind: Any, value: Any, place: str = "") -> Any:
-    """Build a value of the annotated type `kind` from parsed JSON.
+def from_json(kind: type[Record], value: Any) -> Record:
+    """Build a dataclass from parsed JSON.
 
     Args:
-        kind: a dataclass, or the annotation of a field of one: float, int, str, bool, Any,
-            tuple, dict, or one of these ``| None``.
+        kind: the dataclass.
         value: what `json.loads` gave.
-        place: where it stands, for messages; "" at the root.
 
     Raises:
         FieldError: A field is missing or has another type; the message names it.
     """
-    if is_dataclass(kind):
-        return _record_from_json(kind, value, place)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        return None if value is None else from_json(arguments[0], value, place)
-    if origin is tuple:
-        return _tuple_from_json(arguments, value, place)
-    if origin is dict:
-        _expect(isinstance(value, dict), place, "an object", value)
-        return {key: from_json(arguments[1], item, f"{place}.{key}") for key, item in value.items()}
-    if kind is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        _expect(value is None or number, place, "a number or null", value)
-        return math.nan if value is None else float(value)
-    if kind is int:
-        _expect(isinstance(value, int) and not isinstance(value, bool), place, "an integer", value)
-    elif kind is not Any:
-        _expect(isinstance(value, kind), place, _NAMES[kind], value)
-    return value
+    from pydantic import ValidationError
+    from pydantic_core import to_json as dump
+
+    try:
+        # JSON mode: it takes a list for a tuple, and nothing else for anything else.
+        record: Record = adapter(cast("Any", kind)).validate_json(dump(value), strict=True)
+    except ValidationError as error:
+        raise FieldError(_sentence(error.errors()[0], value)) from error
+    return record
 
 
-_NAMES = {str: "a string", bool: "true or false"}
+@cache
+def adapter(kind: type[Any]) -> "TypeAdapter[Any]":
+    """Make the pydantic adapter of a dataclass, once."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
-def _record_from_json(kind: Any, value: Any, place: str) -> Any:
-    _expect(isinstance(value, dict), place, "an object", value)
-    hints = typing.get_type_hints(kind)
-    known = {}
-    for item in fields(kind):
-        where = f"{place}.{item.name}".lstrip(".")
-        if item.name in value:
-            known[item.name] = from_json(hints[item.name], value[item.name], where)
-        elif item.default is MISSING:
-            raise FieldError(f"{where} is missing; the file is damaged or was edited")
-    return kind(**known)
+_EXPECTED = {
+    "float_type": "a number or null",
+    "int_type": "an integer",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "dataclass_type": "an object",
+}
 
 
-def _tuple_from_json(arguments: tuple[Any, ...], value: Any, place: str) -> Any:
-    _expect(isinstance(value, list), place, "a list", value)
-    if arguments[-1] is Ellipsis:
-        arguments = arguments[:1] * len(value)
-    _expect(len(value) == len(arguments), place, f"a list of {len(arguments)}", value)
-    pairs = zip(arguments, value, strict=True)
-    return tuple(from_json(kind, item, f"{place}[{i}]") for i, (kind, item) in enumerate(pairs))
-
-
-def _expect(fits: bool, place: str, expected: str, value: Any) -> None:
-    if not fits:
-        shown = repr(value)[:60]
-        if isinstance(value, dict | list):
-            shown = "an object" if isinstance(value, dict) else "a list"
-        raise FieldError(f"{place or 'the root'} is {shown}; expected {expected}")
+def _sentence(error: "ErrorDetails", content: Any) -> str:
+    """Name the field that pydantic refuses, what it holds and what was expected."""
+    place, value = "", content
+    missing = error["type"] == "missing"
+    for part in error["loc"]:
+        inside = isinstance(part, int) if isinstance(value, list) else isinstance(value, dict)
+        if not inside:
+            break  # what follows names the types of a union
+        place += f"[{part}]" if isinstance(part, int) else f".{part}"
+        try:
+            value = value[part]
+        except LookupError:
+            break
+    place = place.removeprefix(".") or "the root"
+    if missing:
+        return f"{place} is missing; the file is damaged or was edited"
+    shown = repr(value)[:60]
+    if isinstance(value, dict | list):
+        shown = "an object" if isinstance(value, dict) else "a list"
+    context = error.get("ctx", {})
+    expected = _EXPECTED.get(error["type"]) or context.get("expected")
+    if error["type"] == "too_long":
+        expected = f"a list of {context['max_length']}"
+    return f"{place} is {shown}; expected {expected or error['msg']}"

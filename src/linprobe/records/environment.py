@@ -1,36 +1,39 @@
-"""What a result was computed with."""
+"""Versions, hardware and memory of this process."""
 
 import importlib.metadata
 import platform
-import resource
 import sys
 from pathlib import Path
-from typing import Any
+
+from linprobe.records.schema import EnvironmentRecord
 
 
-def environment(threads: int, device: str) -> dict[str, Any]:
-    """Versions and hardware, for a run's record.
+def environment(threads: int, device: str) -> EnvironmentRecord:
+    """Describe what a result is computed with.
 
     Args:
         threads: CPU threads that computations may use.
         device: "cpu" or "cuda".
 
     Returns:
-        linprobe, torch, python: versions; cpu: its model name; threads; device, with the
-        GPU's name.
+        Versions, the model of the CPU, and the device with the name of a GPU.
     """
-    return {
-        "linprobe": importlib.metadata.version("linprobe"),
-        "torch": importlib.metadata.version("torch"),
-        "python": platform.python_version(),
-        "cpu": _cpu_model(),
-        "threads": threads,
-        "device": device if device == "cpu" else f"{device} ({_gpu_model(device)})",
-    }
+    return EnvironmentRecord(
+        linprobe=importlib.metadata.version("linprobe"),
+        torch=importlib.metadata.version("torch"),
+        python=platform.python_version(),
+        cpu=_cpu_model(),
+        threads=threads,
+        device=device if device == "cpu" else f"{device} ({_gpu_model(device)})",
+    )
 
 
 def peak_rss_bytes() -> int:
-    """Largest memory that this process has held so far, in bytes."""
+    """Return the largest memory that this process has held so far; 0 where no system tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts kibibytes
 

@@ -6,6 +6,8 @@ without them is valid, and so is a file from before there were any.
 
 from dataclasses import dataclass
 
+from linprobe.records.codec import Number
+
 FALLS, RISES, UNDECIDED = "falls", "rises", "can't tell"
 CONTROLS = (
     *("shuffled_labels", "control_task", "untrained"),
@@ -25,10 +27,10 @@ class OnlineCode:
         blocks: samples and bits of each block, in the order of transmission.
     """
 
-    bits: float
-    uniform_bits: float
-    compression: float
-    blocks: tuple[tuple[int, float], ...]
+    bits: Number
+    uniform_bits: Number
+    compression: Number
+    blocks: tuple[tuple[int, Number], ...]
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,14 @@ class Evaluation:
     num_test: int
     confusion: tuple[tuple[int, ...], ...]
     per_class_error_rate: tuple[float | None, ...]
-    ece: float
-    brier: float
-    top_k_error_rate: dict[str, float]
+    ece: Number
+    brier: Number
+    top_k_error_rate: dict[str, Number]
     auroc: float | None
-    v_information_bits: float
-    prior_entropy_bits: float
+    v_information_bits: Number
+    prior_entropy_bits: Number
     mdl: OnlineCode | None = None
-    optimum_error_interval: tuple[float, float] | None = None
+    optimum_error_interval: tuple[Number, Number] | None = None
     num_undecided: int | None = None
 
 
@@ -84,8 +86,8 @@ class DepthStep:
     to_layer: str
     num_fixed: int
     num_broken: int
-    p_value: float
-    p_holm: float
+    p_value: Number
+    p_holm: Number
     verdict: str
 
 
@@ -110,8 +112,8 @@ class ControlRecord:
     layer: str | None
     repeat: int
     seed: int | None
-    test_error_rate: float
-    test_error_ci95: tuple[float, float]
+    test_error_rate: Number
+    test_error_ci95: tuple[Number, Number]
     l2: float | None = None
     duality_gap: float | None = None
     status: str | None = None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from linprobe.records.schema import CSV_NAME, JSON_NAME
+from linprobe.records.store import CSV_NAME, JSON_NAME
 from linprobe.runtime.errors import LinprobeError
 
 _WRITTEN = (
@@ -36,7 +36,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def prepare_folder(folder: Path, *, overwrite: bool) -> None:
-    """As `check_folder`; and delete the files of an earlier run, while other files stay."""
+    """Check the folder, and delete the files of an earlier run, while other files stay."""
     check_folder(folder, overwrite=overwrite)
     with _writing(folder):
         for pattern in _WRITTEN:

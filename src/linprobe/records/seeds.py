@@ -3,11 +3,12 @@
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from linprobe.records.schema import RunRecord, Split, load_run, seed_folders
+from linprobe.records.schema import RunRecord, Split
+from linprobe.records.store import load_run, seed_folders
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import write_csv
 
@@ -40,7 +41,7 @@ class Spread:
 
 
 def spread(rates: Sequence[float]) -> Spread:
-    """Mean and spread of at least one rate."""
+    """Return mean and spread of at least one rate."""
     if not all(map(math.isfinite, rates)):
         return Spread(*(math.nan,) * 4, n=len(rates))
     sd = statistics.stdev(rates) if len(rates) > 1 else math.nan
@@ -48,14 +49,14 @@ def spread(rates: Sequence[float]) -> Spread:
 
 
 def load_seeds(folder: Path) -> tuple[RunRecord, ...]:
-    """The complete runs in a folder of several seeds, by seed.
+    """Load the complete runs in a folder of several seeds, by seed.
 
     Raises:
         LinprobeError: A run can't be read, none is complete, or they differ in more than the seed.
     """
     folders = seed_folders(folder)
-    found = [(path, load_run(path)) for path in folders]
-    complete = [(path, run) for path, run in found if run.complete]
+    runs = [(path, load_run(path)) for path in folders]
+    complete = [(path, run) for path, run in runs if run.complete]
     if not complete:
         raise LinprobeError(
             f"{folder} holds no complete run of any seed; expected seed0/results.json and so on "
@@ -78,7 +79,7 @@ def save_seeds(runs: Sequence[RunRecord], folder: Path) -> None:
 
 
 def seed_words(runs: Sequence[RunRecord]) -> str:
-    """The seeds by name: "seed 3", "seeds 0 to 4", "seeds 0, 2, 5"."""
+    """Name the seeds: "seed 3", "seeds 0 to 4", "seeds 0, 2, 5"."""
     seeds = sorted(run.seed for run in runs)
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
@@ -88,23 +89,28 @@ def seed_words(runs: Sequence[RunRecord]) -> str:
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:
-    """What runs of several seeds have in common, by name."""
-    config = _without_seeds(run.config)
+    """Return what runs of several seeds have in common, by name."""
+    config = asdict(replace(run.config, notes=()))
     return {
         "experiment": run.experiment,
         "protocol": run.protocol,
         "quick": run.quick,
-        **{key: run.dataset.get(key) for key in ("name", "num_train", "num_test")},
-        **config,
+        "dataset": run.dataset.name,
+        "num_train": run.dataset.num_train,
+        "num_test": run.dataset.num_test,
+        **dict(_leaves(config)),
         "checkpoints": [(item.name, item.step) for item in run.checkpoints],
         "layers": [[probe.layer for probe in item.probes] for item in run.checkpoints],
     }
 
 
-def _without_seeds(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_seeds(item) for key, item in value.items() if key != "seed"}
-    return value
+def _leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of nested records with their paths, without seeds."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif key != "seed":
+            yield f"{prefix}{key}", value
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -117,10 +123,10 @@ def _rows(runs: Sequence[RunRecord]) -> Iterator[list[object]]:
         head = [runs[0].experiment, runs[0].protocol, checkpoint.name, checkpoint.step]
         for probes in zip(*(run.checkpoints[place].probes for run in runs), strict=True):
             for split in SPLITS:
-                found = spread([probe.error_rate(split) for probe in probes])
-                numbers = (found.mean, found.sd, found.low, found.high)
+                rates = spread([probe.error_rate(split) for probe in probes])
+                numbers = (rates.mean, rates.sd, rates.low, rates.high)
                 yield [
                     *(*head, probes[0].layer, probes[0].index, split),
                     *(number if math.isfinite(number) else None for number in numbers),
-                    *(found.n, sum(probe.converged for probe in probes), seeds),
+                    *(rates.n, sum(probe.converged for probe in probes), seeds),
                 ]

@@ -64,7 +64,7 @@ def _bar_ticks(layers: Sequence[str], inches: float) -> tuple[list[int], list[st
     return [0, *inner, last], names, False
 
 
-def mark_skip(axes: Axes, layers: Sequence[str], skip_layer: object) -> None:
+def mark_skip(axes: Axes, layers: Sequence[str], skip_layer: str | None) -> None:
     """Mark the layer of that name, which receives the skip connection."""
     places = [i for i, layer in enumerate(layers) if layer == skip_layer]
     for place in places:
@@ -85,11 +85,11 @@ def mark_skip(axes: Axes, layers: Sequence[str], skip_layer: object) -> None:
 
 def draw_majority(axes: Axes, run: RunRecord, split: Split) -> None:
     """Draw the error of always saying the commonest class, if it is known."""
-    rate = run.dataset.get("majority_error_rate", {}).get(split)
-    if rate is not None:
+    majority = run.dataset.majority_error_rate
+    if majority is not None:
         look = CONTROL_LOOKS["majority"]
         axes.axhline(
-            rate,
+            majority.error_rate(split),
             color=LIGHT[look.colour],
             linestyle=(0, look.dash),
             linewidth=0.8 * matplotlib.rcParams["lines.linewidth"],

@@ -7,8 +7,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from linprobe.records.curves import Panel, Point, subtract
-from linprobe.records.distances import Comparison
+from linprobe.records.comparison.curves import Panel, Point, subtract
+from linprobe.records.comparison.distances import Comparison
 from linprobe.records.seeds import seed_words
 from linprobe.report.bars import draw_majority, mark_skip
 from linprobe.report.curve import draw_lost, make_logarithmic, name_layers
@@ -87,7 +87,7 @@ def _draw_errors(axes: Axes, comparison: Comparison, panel: Panel, *, log: bool)
     if comparison.published is not None and published:
         name = f"published, {comparison.published.split} error"
         _draw_line(axes, panel.layers, published, _PUBLISHED, 3, name, len(panel.curves))
-    majority = {_majority(run.dataset, comparison.split) for run in comparison.runs}
+    majority = {run.dataset.majority_error_rate for run in comparison.runs}
     if len(majority) == 1 and comparison.skip_layer is not None:
         draw_majority(axes, comparison.first, comparison.split)
     axes.set_title(_state(panel))
@@ -192,11 +192,6 @@ def _rates(comparison: Comparison, panel: Panel) -> list[float]:
 def _is_wide(comparison: Comparison, panel: Panel) -> bool:
     rates = [rate for rate in _rates(comparison, panel) if rate > 0]
     return bool(rates) and max(rates) > _WIDE * min(rates)
-
-
-def _majority(dataset: dict[str, object], split: str) -> object:
-    rates = dataset.get("majority_error_rate")
-    return rates.get(split) if isinstance(rates, dict) else None
 
 
 def _state(panel: Panel) -> str:

@@ -112,13 +112,9 @@ def _palettes() -> str:
 
 def _subtitle(run: RunRecord) -> str:
     data = run.dataset
-    sizes = [
-        f"{data[key]:,} {split} samples"
-        for key, split in (("num_train", "training"), ("num_test", "test"))
-        if isinstance(data.get(key), int)
-    ]
-    name = [str(data.get("name", "unnamed data"))] if run.experiment == "probe" else []
-    return ", ".join([*name, *sizes, f"seed {run.seed}, {run.protocol} protocol"])
+    sizes = f"{data.num_train:,} training samples, {data.num_test:,} test samples"
+    name = "" if run.is_experiment else f"{data.name}, "
+    return f"{name}{sizes}, seed {run.seed}, {run.protocol} protocol"
 
 
 def _banners(run: RunRecord) -> Iterator[str]:
@@ -163,7 +159,11 @@ def _provenance(run: RunRecord) -> Iterator[str]:
 def _tree(value: Any) -> str:
     """JSON types as nested lists."""
     if isinstance(value, dict) and value:
-        items = (f"<li><b>{escape(key)}</b> {_tree(item)}</li>" for key, item in value.items())
+        items = (
+            f"<li><b>{escape(key)}</b> {_tree(item)}</li>"
+            for key, item in value.items()
+            if item is not None
+        )
         return f"<ul>{''.join(items)}</ul>"
     if isinstance(value, list) and value:
         return escape(", ".join(_plain(item) for item in value))

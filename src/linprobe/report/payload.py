@@ -82,14 +82,14 @@ def payload(run: RunRecord) -> dict[str, Any]:
         for probe in checkpoint.probes
         if probe.evaluation
     )
-    skip, classes = run.config.get("skip_layer"), run.dataset.get("classes")
+    skip = run.config.experiment.skip_layer
     content = {
         "layers": list(layers),
         "short": wording.short_names(list(layers), 22),
         "mark": "QUICK RUN" if run.quick else None,
         "optimum": {"label": OPTIMUM_LABEL, "shown": optimum_is_close(run.checkpoints)},
-        "classes": [str(name) for name in classes] if isinstance(classes, list) else None,
-        "skip": layers.get(skip) if isinstance(skip, str) else None,
+        "classes": run.dataset.classes,
+        "skip": None if skip is None else layers.get(skip),
         "measures": [
             {"label": label, "axis": axis, "floor": floor}
             for _, label, axis, floor in _measures(run)

@@ -58,7 +58,7 @@ def draw_run(
     Raises:
         LinprobeError: The run has no such checkpoint, or nothing to draw.
     """
-    if run.experiment == "fig8" and checkpoint is None:
+    if run.config.experiment.chart == "bars" and checkpoint is None:
         return figure8(run, style=style)
     names = [item.name for item in run.checkpoints] if checkpoint is None else [checkpoint]
     if not names:
@@ -75,7 +75,7 @@ def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None
     point has its value beside it where there is room.
 
     Args:
-        run: the record; its `config` may hold "recipe".
+        run: the record; its experiment may have a recipe.
         checkpoint_name: which checkpoint to draw.
         style: see `draw_run`.
 
@@ -92,8 +92,7 @@ def figure8(run: RunRecord, split: Split = "test", style: StyleName | None = Non
     train error; both versions come from here.
 
     Args:
-        run: the record; its `config` holds "skip_layer", the name of the layer that receives
-            the skip connection, and its `dataset` may hold "majority_error_rate".
+        run: the record; its experiment names the layer that receives the skip connection.
         split: "test" or "train".
         style: see `draw_run`.
 
@@ -113,7 +112,7 @@ def figure8(run: RunRecord, split: Split = "test", style: StyleName | None = Non
         for axes, checkpoint in zip(grid, run.checkpoints, strict=True):
             draw_bars(axes, checkpoint.probes, split, inches=0.85 * size[0] / panels)
             layers = [probe.layer for probe in checkpoint.probes]
-            mark_skip(axes, layers, run.config.get("skip_layer"))
+            mark_skip(axes, layers, run.config.experiment.skip_layer)
             draw_majority(axes, run, split)
             axes.set_title(_state(checkpoint))
         grid[0].set_ylim(0, 1.0)
@@ -180,8 +179,8 @@ def _curves(
         for axes, checkpoint in zip(grid, shown, strict=True):
             inches = 0.85 * size[0] / columns
             draw_curve(axes, run, checkpoint, scale, inches=inches, alone=alone, controls=controls)
-            if run.experiment != "probe":
-                recipe = run.config.get("recipe")
+            if run.is_experiment:
+                recipe = run.config.experiment.recipe
                 axes.set_title(_state(checkpoint) + (f", {recipe} recipe" if recipe else ""))
         for axes in every[len(shown) :]:
             axes.remove()
@@ -219,7 +218,7 @@ def _state(checkpoint: CheckpointRecord) -> str:
 def _finish(figure: Figure, run: RunRecord, grid: Sequence[Axes], *, grows: bool = False) -> None:
     """As `finish`, for one run."""
     note = f"{samples_note(run)}, seed {run.seed}{wording.protocol(run)}"
-    if run.config.get("float64"):
+    if run.config.extraction.float64:
         note += ", activations in float64"
     finish(figure, grid, note, quick=run.quick, grows=grows)
 
@@ -227,8 +226,7 @@ def _finish(figure: Figure, run: RunRecord, grid: Sequence[Axes], *, grows: bool
 def samples_note(run: RunRecord) -> str:
     """The data set and its size."""
     data = run.dataset
-    size = f"{data.get('num_train', 0):,} training and {data.get('num_test', 0):,} test samples"
-    return f"{data.get('name')}, {size}"
+    return f"{data.name}, {data.num_train:,} training and {data.num_test:,} test samples"
 
 
 def finish(

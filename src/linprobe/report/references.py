@@ -107,10 +107,9 @@ def _references(run: RunRecord, checkpoint: CheckpointRecord) -> Iterator[Refere
     if math.isfinite(own):
         yield Reference(NETWORK, own)
     names = dict.fromkeys(item.name for item in checkpoint.controls)
-    majority = run.dataset.get("majority_error_rate")
-    rate = majority.get("test") if isinstance(majority, dict) else None
-    if isinstance(rate, int | float) and "majority" not in names:
-        yield Reference(CONTROL_LOOKS["majority"], rate)
+    majority = run.dataset.majority_error_rate
+    if majority is not None and "majority" not in names:
+        yield Reference(CONTROL_LOOKS["majority"], majority.test)
     places = {probe.layer: place for place, probe in enumerate(checkpoint.probes)}
     for name in names:
         look = CONTROL_LOOKS.get(name, Look(name, "muted", (2, 2), "o"))

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column, Table
 
-from linprobe.records.curves import Curve, Point
+from linprobe.records.comparison.curves import Curve, Point
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.records.seeds import seed_words
 from linprobe.report import wording
@@ -110,9 +110,8 @@ def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
     memory = run.peak_rss_bytes / 2**30
     yield f"Time {duration(run.seconds)} ({stages}); peak memory {memory:.1f} GiB."
     if run.quick:
-        samples = run.dataset.get("num_train", 0)
         yield (
-            f"QUICK RUN on {samples:,} training samples: it shows that all works; "
+            f"QUICK RUN on {run.dataset.num_train:,} training samples: it shows that all works; "
             "it is not a result."
         )
     if folder is not None:

@@ -35,12 +35,8 @@ def scientific(value: float, digits: int = 1) -> str:
 
 def tolerance(run: RunRecord) -> float | None:
     """The duality gap in nats that the run asked for; None: its configuration doesn't say."""
-    probe = run.config.get("probe")
-    for source in (probe if isinstance(probe, dict) else {}, run.config):
-        value = source.get("tol")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    return None
+    tol = run.config.method.tol
+    return tol if math.isfinite(tol) else None
 
 
 def certificate(probe: ProbeRecord, tol: float | None) -> str:
@@ -136,22 +132,20 @@ def passes(run: RunRecord) -> str:
 
 def title(run: RunRecord) -> str:
     """What was probed."""
-    if run.experiment == "probe":
-        return f"Linear probes of {run.config.get('network') or 'the layers'}"
-    name = run.dataset.get("name", "unnamed data")
-    return f"Linear probes: {run.experiment}, {name}{protocol(run)}"
+    if not run.is_experiment:
+        return f"Linear probes of {run.config.extraction.network or 'the layers'}"
+    return f"Linear probes: {run.experiment}, {run.dataset.name}{protocol(run)}"
 
 
 def notes(run: RunRecord) -> tuple[str, ...]:
     """What the run itself found unusual, a sentence each."""
-    found = run.config.get("notes")
-    return tuple(str(item) for item in found) if isinstance(found, list) else ()
+    return run.config.notes
 
 
 def least_rate(run: RunRecord, split: str = "test") -> float:
     """Half a sample: less than the least error rate that is not zero; for logarithmic scales."""
-    samples = run.dataset.get(f"num_{split}")
-    return 0.5 / samples if isinstance(samples, int) and samples > 0 else 1e-5
+    samples = run.dataset.num_test if split == "test" else run.dataset.num_train
+    return 0.5 / samples if samples > 0 else 1e-5
 
 
 def shorten(text: str, length: int) -> str:

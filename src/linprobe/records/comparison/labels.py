@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from linprobe.records.schema import RunRecord
 from linprobe.records.seeds import seed_words
 
 
 def labels(named: Sequence[tuple[Path, tuple[RunRecord, ...]]]) -> list[str]:
-    """A different name for each.
+    """Give each a different name.
 
     Args:
         named: folder and runs of each; several runs differ in their seed alone.
@@ -22,36 +21,35 @@ def labels(named: Sequence[tuple[Path, tuple[RunRecord, ...]]]) -> list[str]:
         return [named[0][1][0].protocol]
     facts = [_facts(runs) for _, runs in named]
     differing = [key for key in facts[0] if len({fact[key] for fact in facts}) > 1]
-    found = [", ".join(filter(None, (fact[key] for key in differing))) for fact in facts]
+    short = [", ".join(filter(None, (fact[key] for key in differing))) for fact in facts]
     folders = [path.parent if path.suffix == ".json" else path for path, _ in named]
     names = [path.resolve().name for path in folders]
-    found = [label or name for label, name in zip(found, names, strict=True)]
+    unique = [label or name for label, name in zip(short, names, strict=True)]
     for more in (names, list(map(str, folders))):
-        found = [
-            f"{label} ({extra})" if found.count(label) > 1 and extra != label else label
-            for label, extra in zip(found, more, strict=True)
+        unique = [
+            f"{label} ({extra})" if unique.count(label) > 1 and extra != label else label
+            for label, extra in zip(unique, more, strict=True)
         ]
-    return found
+    return unique
 
 
 def _facts(runs: Sequence[RunRecord]) -> dict[str, str]:
-    """What may differ, in words; "" for what a run says nothing of."""
+    """Put into words what may differ; "" for what a run says nothing of."""
     run = runs[0]
-    config = run.config
-    training = config.get("training")
-    optimizer = training.get("optimizer") if isinstance(training, dict) else None
+    experiment = run.config.experiment
+    optimizer = experiment.training.optimizer if experiment.training is not None else None
     return {
         "experiment": run.experiment,
         "protocol": run.protocol,
-        "dataset": str(run.dataset.get("name", "")),
-        "recipe": _words(config.get("recipe"), "{} recipe"),
+        "dataset": run.dataset.name,
+        "recipe": _words(experiment.recipe, "{} recipe"),
         "optimizer": _words(optimizer, "network by {}"),
-        "depth": _words(config.get("depth"), "{} layers"),
+        "depth": _words(experiment.depth, "{} layers"),
         "seed": seed_words(runs),
-        "float64": "float64" if config.get("float64") else "float32",
+        "float64": "float64" if run.config.extraction.float64 else "float32",
         "quick": "quick" if run.quick else "",
     }
 
 
-def _words(value: Any, pattern: str) -> str:
+def _words(value: object, pattern: str) -> str:
     return "" if value is None else pattern.format(value)

@@ -1,11 +1,15 @@
 """Names that tell runs apart."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from linprobe.records.run_labels import labels
-from tests.support.records import run_record
+from linprobe.records.comparison.labels import labels
+from linprobe.records.schema import TrainingRecord
+from tests.support.records import dataset_record, run_config, run_record
+
+SGD = TrainingRecord("sgd", 0.1, 512, 0.9)
 
 
 def names(*runs):
@@ -16,25 +20,26 @@ def names(*runs):
     ("changes", "expected"),
     [
         ({"protocol": "sgd"}, ["certified", "sgd"]),
-        ({"config": {"recipe": "course"}}, ["paper recipe", "course recipe"]),
-        ({"config": {"recipe": "paper", "depth": 10}}, ["a", "10 layers"]),
-        ({"config": {"recipe": "paper", "float64": True}}, ["float32", "float64"]),
+        ({"config": run_config(recipe="course")}, ["paper recipe", "course recipe"]),
+        ({"config": run_config(recipe="paper", depth=10)}, ["a", "10 layers"]),
+        ({"config": run_config(recipe="paper", float64=True)}, ["float32", "float64"]),
         (
-            {"config": {"recipe": "paper", "training": {"optimizer": "sgd"}}},
+            {"config": run_config(recipe="paper", training=SGD)},
             ["network by adam", "network by sgd"],
         ),
         ({"seed": 4}, ["seed 3", "seed 4"]),
         ({"seed": 4, "protocol": "sgd"}, ["certified, seed 3", "sgd, seed 4"]),
-        ({"dataset": {"name": "fashion-mnist"}}, ["mnist", "fashion-mnist"]),
+        ({"dataset": dataset_record(name="fashion-mnist")}, ["mnist", "fashion-mnist"]),
         ({"experiment": "fig5"}, ["fig8", "fig5"]),
         ({"quick": True}, ["a", "quick"]),
         ({}, ["a", "b"]),
     ],
 )
 def test_what_differs(changes, expected):
-    config = {"recipe": "paper"}
-    if "training" in changes.get("config", {}):
-        config["training"] = {"optimizer": "adam"}
+    training = None
+    if "config" in changes and changes["config"].experiment.training is not None:
+        training = replace(SGD, optimizer="adam")
+    config = run_config(recipe="paper", training=training)
     first = run_record(config=config)
     assert names(("x/a", first), ("x/b", run_record(**{"config": config, **changes}))) == expected
 

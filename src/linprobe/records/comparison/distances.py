@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from linprobe.records.codec import to_json
-from linprobe.records.curves import Curve, Panel, Point, subtract
+from linprobe.records.comparison.curves import Curve, Panel, Point, subtract
 from linprobe.records.published import Published, Reading
 from linprobe.records.schema import RunRecord, Split
 from linprobe.runtime.errors import LinprobeError
@@ -82,9 +82,9 @@ class Comparison:
         return [run for curve in self.curves for run in curve.runs]
 
     @property
-    def skip_layer(self) -> object:
+    def skip_layer(self) -> str | None:
         """Name of the layer that receives the skip connection; None: there is none."""
-        return self.first.config.get("skip_layer")
+        return self.first.config.experiment.skip_layer
 
     def distances(self, panel: Panel) -> Iterator[Distance]:
         """Of each other curve from the first, then of each curve from each published reading."""
@@ -229,8 +229,8 @@ def _missing_layers(curves: Sequence[Curve], panels: Sequence[Panel]) -> Iterato
                 )
 
 
-def _halves(layers: Sequence[str], skip_layer: object) -> dict[str, frozenset[str]]:
-    if skip_layer not in layers:
+def _halves(layers: Sequence[str], skip_layer: str | None) -> dict[str, frozenset[str]]:
+    if skip_layer is None or skip_layer not in layers:
         return {}
-    place = list(layers).index(str(skip_layer))
+    place = list(layers).index(skip_layer)
     return {LOWER: frozenset(layers[:place]), UPPER: frozenset(layers[place:])}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from linprobe.records.curves import Curve, Point, subtract
+from linprobe.records.comparison.curves import Curve, Point, subtract
 from linprobe.records.seeds import spread
 from tests.support.records import checkpoint_record, probe_record, run_record
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from linprobe.records.curves import Curve
-from linprobe.records.distances import LOWER, UPPER, compare
+from linprobe.records.comparison.curves import Curve
+from linprobe.records.comparison.distances import LOWER, UPPER, compare
 from linprobe.records.published import load_published
 from linprobe.runtime.errors import LinprobeError
-from tests.support.records import checkpoint_record, run_record
+from tests.support.records import checkpoint_record, run_config, run_record
 
-SKIP = {"skip_layer": "layer2"}
+SKIP = run_config(skip_layer="layer2")
 
 
 def curve(rates, label="a", config=SKIP, split="test", **changes):
@@ -27,7 +27,7 @@ def deep(shift, label="a", split="train", **changes):
         checkpoint = checkpoint_record(rates, name, step)
         probes = [replace(p, train_error_rate=p.test_error_rate) for p in checkpoint.probes]
         checkpoints.append(replace(checkpoint, probes=tuple(probes)))
-    config = {"skip_layer": "layer65", "depth": 128}
+    config = run_config(skip_layer="layer65", depth=128)
     return Curve(label, (run_record(*checkpoints, config=config, **changes),), split)
 
 
@@ -47,7 +47,9 @@ def test_planted_differences():
 
 
 def test_without_a_skip_there_are_no_halves():
-    comparison = compare([curve([0.1, 0.2], config={}), curve([0.1, 0.3], "b", config={})])
+    comparison = compare(
+        [curve([0.1, 0.2], config=run_config()), curve([0.1, 0.3], "b", config=run_config())]
+    )
     (found,) = comparison.distances(comparison.panels[0])
     assert found.parts == {}
     assert math.isnan(found.mean_absolute(LOWER))

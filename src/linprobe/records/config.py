@@ -1,0 +1,151 @@
+"""Records of what a run was asked for, a part of `linprobe.records.schema.RunRecord`."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from linprobe.records.codec import Number
+
+Chart = Literal["curve", "bars"]
+"""The figure that suits a run: curves along the depth, or a bar a layer."""
+
+
+@dataclass(frozen=True)
+class MethodRecord:
+    """How probes were fitted, as `ProbeConfig` says it; NaN, () and None: unknown or not used."""
+
+    tol: Number
+    validation_fraction: Number
+    l2_path: tuple[Number, ...] = ()
+    max_passes: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class MinibatchRecord:
+    """How probes were trained by protocol "sgd", as `SGDProtocol` says it."""
+
+    optimizer: str
+    learning_rate: Number
+    max_epochs: int
+    patience: int | None
+    momentum: Number
+    decay: Number
+    decay_batches: int | None
+    batch_size: int
+    certificate_l2: Number
+
+
+@dataclass(frozen=True)
+class ExtractionRecord:
+    """How activations became features.
+
+    Attributes:
+        network: its class; None: an experiment's own, or features without a network.
+        reduce: how large layers were asked to be made smaller; None: not at all.
+        tokens: which tokens of a sequence; None: all dimensions are features.
+        groups: whether samples were held out by groups.
+        batch_size: samples in a forward pass.
+        memory_bytes: for features held at a time.
+        float64: the network's forward pass was computed in float64.
+    """
+
+    network: str | None = None
+    reduce: str | None = None
+    tokens: str | int | None = None
+    groups: bool = False
+    batch_size: int | None = None
+    memory_bytes: float | None = None
+    float64: bool = False
+
+
+@dataclass(frozen=True)
+class ControlsRecord:
+    """Controls that were asked for, as `ControlConfig` says it."""
+
+    names: tuple[str, ...] = ()
+    repeats: int = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How the network of an experiment was trained."""
+
+    optimizer: str
+    learning_rate: Number
+    batch_size: int
+    momentum: Number
+    decay: Number = 1.0
+
+
+@dataclass(frozen=True)
+class ExperimentRecord:
+    """The network of an experiment, and how its curves are drawn; None: it has no such thing.
+
+    Attributes:
+        chart: the figure that suits it.
+        recipe: initialisation and training of the network, by name.
+        epochs: of training before the last checkpoint.
+        depth: hidden layers.
+        skip_layer: name of the layer that receives the skip connection.
+        negative_slope: of the leaky ReLU.
+        training: of the network.
+    """
+
+    chart: Chart = "curve"
+    recipe: str | None = None
+    epochs: int | None = None
+    depth: int | None = None
+    skip_layer: str | None = None
+    negative_slope: float | None = None
+    training: TrainingRecord | None = None
+
+
+@dataclass(frozen=True)
+class LoadingRecord:
+    """How the command line loaded a network, and images for it; None: not asked for.
+
+    Attributes:
+        factory: what built the network, "FILE.py:NAME" or "MODULE:NAME".
+        kwargs: of the factory, as JSON.
+        checkpoint: name of the file of its parameters.
+        checkpoint_sha256: of that file.
+        channels: of the images.
+        image_size: (height, width), pixels.
+        normalize: mean and standard deviation of each channel.
+    """
+
+    factory: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    channels: int | None = None
+    image_size: tuple[int, ...] | None = None
+    normalize: tuple[tuple[float, ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run was asked for.
+
+    Attributes:
+        device: where probes were solved, such as "cpu".
+        method: numbers of the certified protocol.
+        minibatch: how probes were trained instead; None: they were solved.
+        extraction: how activations became features.
+        controls: what the curve is compared with.
+        mdl: whether the description length of the labels was measured.
+        experiment: the experiment's own settings.
+        loading: None: the network was given as an object, or is an experiment's own.
+        notes: what is unusual about labels and layers, a sentence each.
+    """
+
+    device: str
+    method: MethodRecord
+    minibatch: MinibatchRecord | None = None
+    extraction: ExtractionRecord = ExtractionRecord()
+    controls: ControlsRecord = ControlsRecord()
+    mdl: bool = False
+    experiment: ExperimentRecord = ExperimentRecord()
+    loading: LoadingRecord | None = None
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,55 @@
+"""Reading of schema 1, whose configuration was a flat dictionary that each command filled anew."""
+
+from typing import Any
+
+SCHEMA = 1
+
+_EXTRACTION = ("network", "reduce", "tokens", "groups", "batch_size", "float64")
+_EXPERIMENT = ("recipe", "epochs", "depth", "skip_layer", "negative_slope", "training")
+_LOADING = (
+    *("factory", "kwargs", "checkpoint", "checkpoint_sha256"),
+    *("channels", "image_size", "normalize"),
+)
+
+
+def upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """Convert a run's parsed JSON from schema 1 to schema 2.
+
+    Nothing is checked here; what doesn't fit is left for the reader of schema 2 to name.
+    """
+    config = content.get("config")
+    if not isinstance(config, dict):
+        return content
+    return {**content, "config": _config(config, content)}
+
+
+def _config(old: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    memory = old.get("memory_bytes", old.get("feature_bytes"))
+    chart = "bars" if content.get("experiment") == "fig8" else "curve"
+    new = {
+        "device": old.get("device", _solver_device(content)),
+        "method": _method(old),
+        "minibatch": old.get("sgd"),
+        "extraction": {**_known(old, _EXTRACTION), "memory_bytes": memory},
+        "experiment": {**_known(old, _EXPERIMENT), "chart": chart},
+        "loading": _known(old, _LOADING) if "factory" in old else None,
+    }
+    return {**new, **_known(old, ("controls", "mdl", "notes"))}
+
+
+def _method(old: dict[str, Any]) -> Any:
+    """Take the protocol's numbers; runs of the first days had them one floor higher."""
+    method = old.get("probe", old)
+    unknown = {"tol": None, "validation_fraction": None}
+    return {**unknown, **method} if isinstance(method, dict) else method
+
+
+def _known(old: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: old[name] for name in names if name in old}
+
+
+def _solver_device(content: dict[str, Any]) -> Any:
+    """Take the device from the machine's description, such as "cuda (NVIDIA H100)"."""
+    environment = content.get("environment")
+    device = environment.get("device") if isinstance(environment, dict) else None
+    return device.partition(" ")[0] if isinstance(device, str) else device

@@ -1,0 +1,102 @@
+"""Runs on disk: ``results.json``, and the same as a table in ``results.csv``.
+
+``python -m linprobe.records.store`` prints the JSON schema of the file, which
+``docs/results.schema.json`` holds.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from linprobe.records import schema1
+from linprobe.records.codec import FieldError, adapter, from_json, to_json
+from linprobe.records.schema import RunRecord
+from linprobe.records.table import write_table
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.files import atomic_write
+
+SCHEMA = 2
+JSON_NAME = "results.json"
+CSV_NAME = "results.csv"
+
+
+def save(run: RunRecord, folder: Path) -> None:
+    """Write results.json and results.csv into `folder`, each whole or not at all.
+
+    A number that is not finite is null in JSON, and an empty cell in the table.
+    """
+    folder = Path(folder)
+    text = json.dumps({"schema": SCHEMA, **to_json(run)}, indent=1, allow_nan=False)
+    with atomic_write(folder / JSON_NAME) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    write_table(run, folder / CSV_NAME)
+
+
+def load_run(folder: Path) -> RunRecord:
+    """Read the record of a run, of schema 2 or 1.
+
+    Null is read as NaN; fields that a later version adds are skipped.
+
+    Args:
+        folder: the run's folder, or its results.json.
+
+    Raises:
+        LinprobeError: No such file, not JSON, another schema, or a field that is missing or has
+            a wrong type; the message names the file and the field. Or the folder holds the runs
+            of several seeds.
+    """
+    path = Path(folder)
+    path = path / JSON_NAME if path.is_dir() else path
+    if path.name == JSON_NAME and not path.exists() and (seeds := seed_folders(path.parent)):
+        names = ", ".join(map(str, seeds))
+        raise LinprobeError(
+            f"{folder} holds the runs of several seeds; expected one of them: {names} (or "
+            f"`linprobe compare {folder}` with another run)"
+        )
+    content = _read(path)
+    schema = content.get("schema")
+    if schema == schema1.SCHEMA:
+        content = schema1.upgraded(content)
+    elif schema != SCHEMA:
+        raise LinprobeError(
+            f"{path} has schema {schema!r}; this version of linprobe reads schema {SCHEMA} and "
+            f"{schema1.SCHEMA}: use the version that wrote it (environment.linprobe), or run again"
+        )
+    try:
+        return from_json(RunRecord, content)
+    except FieldError as error:
+        raise LinprobeError(f"{path}: {error}") from error
+
+
+def seed_folders(folder: Path) -> tuple[Path, ...]:
+    """Return the folders of the runs that ``--seeds`` left in `folder`, by seed."""
+    runs = [path.parent for path in Path(folder).glob(f"seed*/{JSON_NAME}")]
+    numbered = {int(name): path for path in runs if (name := path.name[4:]).isdecimal()}
+    return tuple(numbered[seed] for seed in sorted(numbered))
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of results.json."""
+    content = to_json(adapter(RunRecord).json_schema())  # with null for defaults that are NaN
+    content["properties"] = {"schema": {"const": SCHEMA}, **content["properties"]}
+    content["required"] = ["schema", *content["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LinprobeError(
+            f"{path} can't be read ({error.strerror}); expected the folder of a finished "
+            "`linprobe reproduce` run"
+        ) from error
+    except ValueError as error:
+        raise LinprobeError(f"{path} is not valid JSON ({error}); make the run again") from error
+    if not isinstance(content, dict):
+        raise LinprobeError(f"{path} holds no JSON object; expected one with a schema")
+    return content
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=1))
