@@ -38,7 +38,7 @@ def test_importing_linprobe_imports_nothing_heavy():
 
 
 MOVED = [
-    ("results", "records.schema", "load_run"),
+    ("results", "records.store", "load_run"),
     ("controls", "evaluation.controls", "Controls"),
     ("sklearn", "integrations.sklearn", "CertifiedLogisticRegression"),
     ("keras", "integrations.keras", "KerasNetwork"),
@@ -67,7 +67,7 @@ def test_moved_modules_are_found_by_their_former_names(forgetful, old, new, name
 
 
 def test_an_import_statement_is_blamed_for_the_former_name(forgetful):
-    with pytest.warns(DeprecationWarning, match="linprobe.records.schema") as caught:
+    with pytest.warns(DeprecationWarning, match="linprobe.records.store") as caught:
         from linprobe.results import load_run
     assert load_run is linprobe.load_run
     assert caught[0].filename == __file__

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 _MOVED = {
     "controls": "evaluation.controls",
     "keras": "integrations.keras",
-    "results": "records.schema",
+    "results": "records.store",
     "sklearn": "integrations.sklearn",
 }
 sys.meta_path.append(MovedModules(__name__, _MOVED))

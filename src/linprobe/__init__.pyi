@@ -22,7 +22,7 @@ from .probes.holdout import holdout_order_by_group as holdout_order_by_group
 from .probes.protocol import FittedProbe as FittedProbe
 from .probes.protocol import ProbeConfig as ProbeConfig
 from .probes.protocol import fit_probe as fit_probe
-from .records.schema import load_run as load_run
+from .records.store import load_run as load_run
 from .runtime.errors import LinprobeError as LinprobeError
 
 __version__: str

@@ -53,7 +53,7 @@ def test_error_rate_counts_wrong_predictions():
 
 @pytest.mark.parametrize("shape", [(3,), (4, 1), ()])
 def test_error_rate_refuses_other_shapes(shape):
-    with pytest.raises(LinprobeError, match="one class number a sample"):
+    with pytest.raises(LinprobeError, match="one class number per sample"):
         error_rate(torch.zeros(shape), torch.zeros(4))
 
 

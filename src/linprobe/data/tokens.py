@@ -1,4 +1,4 @@
-"""Tokens of sequences: the option that names them, and those that are samples."""
+"""Tokens of sequences: the option that chooses them, and those that are samples."""
 
 from torch import Tensor
 

@@ -23,7 +23,7 @@ def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation
     Args:
         logits: (n_classes, n_test); minus infinity for classes without training samples.
         labels: (n_test,) int64.
-        train_labels: (n_train,) int64, for what is known of the labels without features.
+        train_labels: (n_train,) int64, whose frequencies predict without features.
 
     Raises:
         LinprobeError: Shapes that don't fit, or logits that are NaN.
@@ -65,14 +65,14 @@ def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation
 
 
 def class_frequencies(labels: Tensor, num_classes: int) -> Tensor:
-    """Share of each class among `labels`: (n_classes,) float64."""
+    """Return the share of each class among `labels`: (n_classes,) float64."""
     return torch.bincount(labels, minlength=num_classes).double() / len(labels)
 
 
 def pointwise_v_information(
     own_log_probability: Tensor, labels: Tensor, frequencies: Tensor
 ) -> Tensor:
-    """Bits that the features tell the probe about each sample's label; may be negative.
+    """Compute the bits that the features tell about each sample's label; may be negative.
 
     ``PVI(x -> y) = log2 g[x](y) - log2 g[none](y)`` (Ethayarajh, Choi & Swayamdipta,
     Understanding dataset difficulty with V-usable information, ICML 2022). The best linear
@@ -93,14 +93,14 @@ def pointwise_v_information(
 
 
 def _blind_bits(labels: Tensor, frequencies: Tensor) -> Tensor:
-    """Bits that each label costs a predictor that sees no features."""
+    """Compute the bits that each label costs a predictor that sees no features."""
     return -frequencies.double().log2()[labels]
 
 
 def expected_calibration_error(
     probabilities: Tensor, labels: Tensor, num_bins: int = ECE_BINS
 ) -> float:
-    """Mean distance of confidence and accuracy over equal-width bins of confidence.
+    """Average the gap of confidence and accuracy over equal-width bins of confidence.
 
     Guo et al., On calibration of modern neural networks (ICML 2017), equation 3.
 
@@ -118,15 +118,21 @@ def expected_calibration_error(
 
 
 def top_k_error_rate(logits: Tensor, labels: Tensor, k: int) -> float:
-    """Share of samples whose label is not among the `k` largest of (n_classes, n) logits."""
+    """Return the share of samples whose label is not among the `k` largest logits.
+
+    Args:
+        logits: (n_classes, n).
+        labels: (n,) int64.
+        k: below the number of classes.
+    """
     missed = (logits.T.topk(k).indices != labels[:, None]).all(1)
     return int(missed.sum()) / len(labels)
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float | None:
-    """Probability that a positive sample scores above a negative one, ties counted half.
+    """Estimate the probability that a positive sample scores above a negative one.
 
-    It is the area under the ROC curve (Hanley & McNeil 1982).
+    Ties count half. It is the area under the ROC curve (Hanley & McNeil 1982).
 
     Args:
         scores: (n,); infinite ones are allowed.

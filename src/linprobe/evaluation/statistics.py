@@ -19,7 +19,7 @@ SIGNIFICANT = 0.05
 
 
 def error_rate(predicted: Tensor, labels: Tensor) -> float:
-    """Fraction of samples whose predicted class is not their label.
+    """Return the fraction of samples whose predicted class is not their label.
 
     Args:
         predicted: (n_samples,) integer class numbers.
@@ -31,13 +31,13 @@ def error_rate(predicted: Tensor, labels: Tensor) -> float:
     if predicted.shape != labels.shape or labels.ndim != 1 or not len(labels):
         raise LinprobeError(
             f"predictions have shape {tuple(predicted.shape)}, labels {tuple(labels.shape)}; "
-            "expected one class number a sample, and at least one sample"
+            "expected one class number per sample, and at least one sample"
         )
     return float((predicted.to(labels.device) != labels).double().mean())
 
 
 def wilson_interval(num_errors: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Score interval of a binomial proportion.
+    """Compute the score interval of a binomial proportion.
 
     Wilson, Probable inference, the law of succession, and statistical inference (JASA 1927):
     the p for which ``|p_hat - p| <= z sqrt(p (1 - p) / n)``. Unlike ``p_hat +- z s`` it stays
@@ -52,7 +52,7 @@ def wilson_interval(num_errors: int, n: int, level: float = 0.95) -> tuple[float
         Lower and upper end, as fractions.
 
     Raises:
-        LinprobeError: An argument outside its range.
+        LinprobeError: An argument is outside its range.
     """
     from scipy.stats import binomtest
 
@@ -68,14 +68,14 @@ def wilson_interval(num_errors: int, n: int, level: float = 0.95) -> tuple[float
 
 
 def mcnemar_exact(num_fixed: int, num_broken: int) -> float:
-    """Two-sided p-value of McNemar's test by the binomial distribution.
+    """Compute the two-sided p-value of McNemar's test by the binomial distribution.
 
     McNemar, Note on the sampling error of the difference between correlated proportions
     (Psychometrika 1947): without a difference each discordant sample falls to either side with
     probability one half, so the smaller count is Binomial(num_fixed + num_broken, 1/2).
 
     Args:
-        num_fixed: samples that the first classifies wrongly and the second rightly.
+        num_fixed: samples that the first classifies wrongly and the second correctly.
         num_broken: the reverse.
 
     Raises:
@@ -102,7 +102,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
         Adjusted p-values in the order given, at most 1.
 
     Raises:
-        LinprobeError: A value that is no probability.
+        LinprobeError: A value is not a probability.
     """
     for p in p_values:
         if not 0 <= p <= 1:
@@ -133,7 +133,7 @@ def depth_steps(
         if classes.shape != labels.shape:
             raise LinprobeError(
                 f"layer {layer!r} has predictions of shape {tuple(classes.shape)} for "
-                f"{len(labels)} test samples; expected one class number a sample"
+                f"{len(labels)} test samples; expected one class number per sample"
             )
         right[layer] = classes.to(labels.device) == labels
     counts = [

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from linprobe.activations.taps import inference_state
 from linprobe.experiments.networks import ConvNet, DeepMLP, Recipe
@@ -46,11 +47,10 @@ class ConvNetTraining:
         """Full minibatches in `epochs` epochs of the images that are trained on, at least 1."""
         return max(1, epochs * min(num_images, self.num_train) // self.batch_size)
 
-    def learning_rate_at(self, step: int, num_samples: int) -> float:
-        """Learning rate of minibatch `step`, counted from 0."""
+    def decay_at(self, step: int, num_samples: int) -> float:
+        """Return the factor of the learning rate at minibatch `step`, counted from 0."""
         every = self.decay_batches
-        decays = step // every if every else step * self.batch_size // num_samples
-        return self.learning_rate * self.decay**decays
+        return self.decay ** (step // every if every else step * self.batch_size // num_samples)
 
 
 CONVNET_TRAINING: dict[Recipe, ConvNetTraining] = {
@@ -94,9 +94,9 @@ class MLPTraining:
         if not 0 < self.decay <= 1:
             raise LinprobeError(f"decay is {self.decay}; expected more than 0 and at most 1")
 
-    def learning_rate_at(self, step: int, num_samples: int) -> float:
-        """Learning rate of minibatch `step`, counted from 0."""
-        return self.learning_rate * self.decay ** (step * self.batch_size // num_samples)
+    def decay_at(self, step: int, num_samples: int) -> float:
+        """Return the factor of the learning rate at minibatch `step`, counted from 0."""
+        return self.decay ** (step * self.batch_size // num_samples)
 
 
 def minibatches(num_samples: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -148,6 +148,7 @@ def train_convnet(
     device = next(network.parameters()).device
     images, labels = images[-how.num_train :].to(device), labels[-how.num_train :].to(device)
     optimizer = _convnet_optimizer(network, how)
+    schedule = LambdaLR(optimizer, lambda step: how.decay_at(step, len(images)))
     batches = minibatches(len(images), how.batch_size, generator)
     total = how.num_minibatches(len(images), epochs)
     # oneDNN's convolutions of channels-last tensors need no reordering on the way in and out.
@@ -155,9 +156,9 @@ def train_convnet(
     network.train()
     with _random_dropout(device, generator):
         for step in range(total):
-            _set_learning_rate(optimizer, how.learning_rate_at(step, len(images)))
             index = next(batches).to(device)
             loss = _step(network, optimizer, network.preprocess(images[index]), labels[index])
+            schedule.step()
             if on_batch is not None and _is_report(step + 1, total):
                 on_batch(step + 1, total, float(loss))
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -196,6 +197,9 @@ class MLPTrainer:
         device = next(network.parameters()).device
         self._images, self._labels = images.to(device), labels.to(device)
         self._optimizer = _mlp_optimizer(network, training)
+        self._schedule = LambdaLR(
+            self._optimizer, lambda step: training.decay_at(step, len(images))
+        )
         self._batches = minibatches(len(images), training.batch_size, generator)
 
     def advance(self, num_minibatches: int, on_batch: OnBatch | None = None) -> None:
@@ -204,9 +208,8 @@ class MLPTrainer:
         for done in range(1, num_minibatches + 1):
             index = next(self._batches).to(self._images.device)
             inputs = self.network.preprocess(self._images[index])
-            rate = self.training.learning_rate_at(self.num_minibatches, len(self._images))
-            _set_learning_rate(self._optimizer, rate)
             loss = _step(self.network, self._optimizer, inputs, self._labels[index])
+            self._schedule.step()
             self.num_minibatches += 1
             if on_batch is not None and _is_report(done, num_minibatches):
                 on_batch(done, num_minibatches, float(loss))
@@ -251,11 +254,6 @@ def _mlp_optimizer(network: nn.Module, training: MLPTraining) -> torch.optim.Opt
     if training.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=lr, foreach=True)
     return torch.optim.Adam(parameters, lr=lr, fused=True)
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 @contextmanager

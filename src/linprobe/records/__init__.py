@@ -1,1 +1,1 @@
-"""What is known of a run: schema, files, comparison."""
+"""Records of runs: schema, files, comparison."""

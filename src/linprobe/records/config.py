@@ -11,7 +11,7 @@ Chart = Literal["curve", "bars"]
 
 @dataclass(frozen=True)
 class MethodRecord:
-    """How probes were fitted, as `ProbeConfig` says it; NaN, () and None: unknown or not used."""
+    """Numbers of `ProbeConfig`, by which probes were fitted; NaN, () and None: not used."""
 
     tol: Number
     validation_fraction: Number
@@ -22,7 +22,7 @@ class MethodRecord:
 
 @dataclass(frozen=True)
 class MinibatchRecord:
-    """How probes were trained by protocol "sgd", as `SGDProtocol` says it."""
+    """Numbers of `SGDProtocol`, by which probes were trained."""
 
     optimizer: str
     learning_rate: Number
@@ -37,7 +37,7 @@ class MinibatchRecord:
 
 @dataclass(frozen=True)
 class ExtractionRecord:
-    """How activations became features.
+    """Settings by which activations became features.
 
     Attributes:
         network: its class; None: an experiment's own, or features without a network.
@@ -60,7 +60,7 @@ class ExtractionRecord:
 
 @dataclass(frozen=True)
 class ControlsRecord:
-    """Controls that were asked for, as `ControlConfig` says it."""
+    """Controls that were asked for, by the fields of `ControlConfig`."""
 
     names: tuple[str, ...] = ()
     repeats: int = 3
@@ -69,7 +69,7 @@ class ControlsRecord:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How the network of an experiment was trained."""
+    """Settings by which the network of an experiment was trained."""
 
     optimizer: str
     learning_rate: Number
@@ -103,7 +103,7 @@ class ExperimentRecord:
 
 @dataclass(frozen=True)
 class LoadingRecord:
-    """How the command line loaded a network, and images for it; None: not asked for.
+    """Options by which the command line loaded a network and its images; None: not given.
 
     Attributes:
         factory: what built the network, "FILE.py:NAME" or "MODULE:NAME".

@@ -35,7 +35,7 @@ class OnlineCode:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a probe's probabilities on the test split show.
+    """Measures of a probe's probabilities on the test split.
 
     Attributes:
         num_test: test samples.
@@ -70,7 +70,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class DepthStep:
-    """Whether the test error changes from one probe point to the next, on the same samples.
+    """Paired comparison of one probe point with the next, on the same test samples.
 
     Attributes:
         from_layer: the earlier probe point.

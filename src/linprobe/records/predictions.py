@@ -1,4 +1,4 @@
-"""What each probe of a checkpoint predicts on the test split, kept so that probes can be compared.
+"""Predictions of each probe of a checkpoint on the test split, by which probes can be compared.
 
 One file a checkpoint, ``RUN/predictions/CHECKPOINT.safetensors``, with ``labels`` (n_test,) int16,
 ``LAYER.predicted`` (n_test,) uint8, or int16 for more than 256 classes, and
@@ -38,7 +38,7 @@ class Predictions:
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> "Predictions":
-        """From logits (n_classes, n_test) and labels (n_test,) int64; kept on the CPU."""
+        """Take logits (n_classes, n_test) and labels (n_test,) int64; keep it on the CPU."""
         own = logits.log_softmax(0).gather(0, labels[None])[0]
         return cls(logits.argmax(0).cpu(), own.float().cpu())
 

@@ -110,7 +110,7 @@ class ProbeRecord:
 
     @property
     def converged(self) -> bool:
-        """Whether the certificate is within the tolerance that was asked for."""
+        """True if the certificate is within the tolerance that was asked for."""
         return self.status == CONVERGED
 
     def error_rate(self, split: Split) -> float:
@@ -223,7 +223,7 @@ class RunRecord:
 
     @property
     def is_experiment(self) -> bool:
-        """Whether it is an experiment of the paper, and no probe of a user's own network."""
+        """True for an experiment of the paper, false for a probe of a user's own network."""
         return self.experiment != PROBE
 
     def with_checkpoint(

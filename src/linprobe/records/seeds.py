@@ -119,9 +119,9 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def _rows(runs: Sequence[RunRecord]) -> Iterator[list[object]]:
     seeds = " ".join(str(run.seed) for run in runs)
-    for place, checkpoint in enumerate(runs[0].checkpoints):
+    for index, checkpoint in enumerate(runs[0].checkpoints):
         head = [runs[0].experiment, runs[0].protocol, checkpoint.name, checkpoint.step]
-        for probes in zip(*(run.checkpoints[place].probes for run in runs), strict=True):
+        for probes in zip(*(run.checkpoints[index].probes for run in runs), strict=True):
             for split in SPLITS:
                 rates = spread([probe.error_rate(split) for probe in probes])
                 numbers = (rates.mean, rates.sd, rates.low, rates.high)

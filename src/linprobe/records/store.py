@@ -10,10 +10,23 @@ from typing import Any
 
 from linprobe.records import schema1
 from linprobe.records.codec import FieldError, adapter, from_json, to_json
-from linprobe.records.schema import RunRecord
+from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.records.table import write_table
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
+
+__all__ = [
+    "CSV_NAME",
+    "JSON_NAME",
+    "SCHEMA",
+    "CheckpointRecord",
+    "ProbeRecord",
+    "RunRecord",
+    "json_schema",
+    "load_run",
+    "save",
+    "seed_folders",
+]
 
 SCHEMA = 2
 JSON_NAME = "results.json"

@@ -2,7 +2,7 @@
 
 
 class LinprobeError(Exception):
-    """Input that cannot be used: the message says what was wrong, what was expected, what to do.
+    """Raised on input that cannot be used: what was wrong, what was expected, what to do.
 
     Everything that a user can cause is raised as this type, so that the command line can show
     it as one line.

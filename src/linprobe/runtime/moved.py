@@ -1,4 +1,4 @@
-"""Modules that people import by the names that they had."""
+"""Imports of modules by their former names."""
 
 import warnings
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
-else:  # importing it takes longer than all else that `import linprobe` does
+else:  # importing it takes longer than all the rest of linprobe at its start
     Loader = object
 
 
 class MovedModules(Loader):
-    """Finds modules of a package by their former names, and warns.
+    """Finder of a package's modules by their former names, which warns.
 
     Args:
         package: name of the package.
@@ -29,7 +29,7 @@ class MovedModules(Loader):
         return ModuleSpec(fullname, self) if fullname in self._names else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave the making of an empty module to Python."""
+        """Let Python make an empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill the module with the names of the one that took its place."""

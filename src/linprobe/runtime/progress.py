@@ -1,4 +1,4 @@
-"""What an experiment says of itself while it runs. No torch here: displays import this."""
+"""Progress events of a run. No torch here: displays import this."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from threading import Lock
 
 @dataclass(frozen=True)
 class Event:
-    """One sign of life.
+    """One step of progress.
 
     Attributes:
         fraction: share of the run's expected work that is done, 0 to 1.
         checkpoint: which state of the network it belongs to.
         stage: "train", "extract", "solve" or "evaluate".
-        text: what is being done, in a few words.
+        text: the work that is under way, in a few words.
         milestone: something was finished; displays without a live line show only these.
     """
 
@@ -28,11 +28,11 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Default: say nothing."""
+    """Ignore an event."""
 
 
 class Tracker:
-    """Turns costs of finished work into fractions of the whole; several threads may report.
+    """Tracks the share of the work that is finished; several threads may report.
 
     Args:
         on_event: receives the events, one at a time.
@@ -49,7 +49,7 @@ class Tracker:
     def report(
         self, checkpoint: str, stage: str, text: str, *, begun: float = 0.0, milestone: bool = False
     ) -> None:
-        """Say something; `begun` is the cost of work that is under way."""
+        """Send an event; `begun` is the cost of work that is under way."""
         with self._lock:
             # Costs added in another order differ by their rounding: no display should run
             # backwards.

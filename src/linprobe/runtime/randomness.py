@@ -1,4 +1,4 @@
-"""Where random numbers come from: a generator of its own for each purpose, never the global one."""
+"""Random numbers: one generator for each purpose, never the global one."""
 
 import hashlib
 import random
@@ -10,16 +10,16 @@ import torch
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """A source of randomness of its own for each purpose of a run, on the CPU."""
+    """Make the generator of one purpose of a run, on the CPU."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Global random numbers of Python, NumPy and PyTorch's CPU start at `seed`, then are put back.
+    """Seed the global generators of Python, NumPy and PyTorch's CPU, then restore them.
 
-    For code of others that draws from them, such as a data set's random crops.
+    For foreign code that draws from them, such as a data set's random crops.
     """
     python, numpy_state = random.getstate(), np.random.get_state()
     torch_state = torch.random.get_rng_state()

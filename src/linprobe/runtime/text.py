@@ -17,7 +17,7 @@ def size_text(num_bytes: float) -> str:
 
 
 def time_left(fraction: float, elapsed: float) -> str:
-    """Tell the time that the rest will take at the pace so far; "" while that is a guess."""
+    """Write the time that the rest will take at the pace so far; "" while that is a guess."""
     if fraction < _LEAST_FRACTION or fraction >= 1:
         return ""
     return f"about {duration(elapsed * (1 - fraction) / fraction)} left"

@@ -1,4 +1,4 @@
-"""Layers side by side, one thread each.
+"""Threads: layers side by side, one thread each.
 
 A product with few columns is too small to be worth splitting: on narrow layers two threads are
 hardly faster than one, so two layers at once take little more time than one. What one thread

@@ -21,12 +21,12 @@ class Point:
 
     @property
     def converged(self) -> bool:
-        """Whether every seed's probe is certified as it was asked for."""
+        """True if every seed's probe is certified as it was asked for."""
         return all(probe.converged for probe in self.probes)
 
     @property
     def failed(self) -> bool:
-        """Whether a probe is neither certified nor as its training was meant to leave it."""
+        """True if a probe is neither certified nor as its training was meant to leave it."""
         return any(probe.standing == "failed" for probe in self.probes)
 
     @property
@@ -64,25 +64,25 @@ class Curve:
     split: Split
 
     def names(self) -> list[str]:
-        """Of the checkpoints that all its runs have."""
+        """Return the names of the checkpoints that all its runs have."""
         others = [{item.name for item in run.checkpoints} for run in self.runs[1:]]
         names = [item.name for item in self.runs[0].checkpoints]
         return [name for name in names if all(name in other for other in others)]
 
     def checkpoints(self, name: str) -> list[CheckpointRecord]:
-        """The checkpoint of that name, of each run."""
+        """Return the checkpoint of that name, of each run."""
         return [run.checkpoint(name) for run in self.runs]
 
     def points(self, checkpoint: str) -> dict[str, Point]:
-        """Of the layers that all runs have, by layer."""
-        found = [{p.layer: p for p in item.probes} for item in self.checkpoints(checkpoint)]
+        """Return the points of the layers that all runs have, by layer."""
+        runs = [{p.layer: p for p in item.probes} for item in self.checkpoints(checkpoint)]
         return {
             layer: Point(
-                spread([probes[layer].error_rate(self.split) for probes in found]),
-                tuple(probes[layer] for probes in found),
+                spread([probes[layer].error_rate(self.split) for probes in runs]),
+                tuple(probes[layer] for probes in runs),
             )
-            for layer in found[0]
-            if all(layer in probes for probes in found)
+            for layer in runs[0]
+            if all(layer in probes for probes in runs)
         }
 
     @property
@@ -117,12 +117,12 @@ class Panel:
     published: dict[str, dict[str, float]]
 
     def rates(self, curve: int) -> dict[str, float]:
-        """Error rates of a curve by layer."""
+        """Return the error rates of a curve by layer."""
         points = self.curves[curve]
         return {layer: points[layer].error.mean for layer in self.layers}
 
 
 def subtract(rates: dict[str, float], others: dict[str, float]) -> dict[str, float]:
-    """Differences by layer, where both are known."""
-    found = {layer: rates[layer] - others[layer] for layer in rates if layer in others}
-    return {layer: value for layer, value in found.items() if math.isfinite(value)}
+    """Return the differences by layer, where both are known."""
+    differences = {layer: rates[layer] - others[layer] for layer in rates if layer in others}
+    return {layer: value for layer, value in differences.items() if math.isfinite(value)}

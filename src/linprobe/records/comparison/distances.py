@@ -1,4 +1,4 @@
-"""How far curves are apart, at the checkpoints and layers that all of them have.
+"""Distances between curves, at the checkpoints and layers that all of them have.
 
 Each is compared with the first, and with the published numbers in each reading of them.
 """
@@ -20,7 +20,7 @@ _PUBLISHED = {"layer": "published", "input": "published (bar 0 = input)"}
 
 @dataclass(frozen=True)
 class Distance:
-    """How far one curve is from another at a checkpoint.
+    """Distance of one curve from another at a checkpoint.
 
     Attributes:
         checkpoint: its name.
@@ -37,7 +37,7 @@ class Distance:
     parts: dict[str, frozenset[str]]
 
     def mean_absolute(self, part: str | None = None) -> float:
-        """Mean of the absolute differences, over all layers or one part; NaN without any."""
+        """Average the absolute differences, over all layers or one part; NaN without any."""
         chosen = [
             abs(difference)
             for layer, difference in self.differences.items()
@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def runs(self) -> list[RunRecord]:
-        """Of all curves."""
+        """Runs of all curves."""
         return [run for curve in self.curves for run in curve.runs]
 
     @property
@@ -87,18 +87,18 @@ class Comparison:
         return self.first.config.experiment.skip_layer
 
     def distances(self, panel: Panel) -> Iterator[Distance]:
-        """Of each other curve from the first, then of each curve from each published reading."""
+        """Compare the other curves with the first, then each curve with each published reading."""
         parts = _halves(panel.layers, self.skip_layer)
-        for place, curve in enumerate(self.curves[1:], 1):
-            found = subtract(panel.rates(place), panel.rates(0))
-            yield Distance(panel.name, curve.label, self.curves[0].label, found, parts)
-        for place, curve in enumerate(self.curves):
+        for index, curve in enumerate(self.curves[1:], 1):
+            differences = subtract(panel.rates(index), panel.rates(0))
+            yield Distance(panel.name, curve.label, self.curves[0].label, differences, parts)
+        for index, curve in enumerate(self.curves):
             for reading, rates in panel.published.items():
-                found = subtract(panel.rates(place), rates)
-                yield Distance(panel.name, curve.label, _PUBLISHED[reading], found, parts)
+                differences = subtract(panel.rates(index), rates)
+                yield Distance(panel.name, curve.label, _PUBLISHED[reading], differences, parts)
 
     def rows(self) -> Iterator[dict[str, object]]:
-        """A row a checkpoint and layer, by column, for a table; None: unknown."""
+        """Yield a row a checkpoint and layer, by column, for a table; None: unknown."""
         for panel in self.panels:
             for layer in panel.layers:
                 row: dict[str, object] = {"checkpoint": panel.name, "step": panel.step}
@@ -108,17 +108,17 @@ class Comparison:
                     for reading in (self.published.readings if self.published else ())
                 }
                 others = published
-                for place, curve in enumerate(self.curves):
-                    found = panel.curves[place][layer]
-                    cells = _cells(found, self.split, others)
+                for index, curve in enumerate(self.curves):
+                    point = panel.curves[index][layer]
+                    cells = _cells(point, self.split, others)
                     row |= {f"{curve.label}: {name}": to_json(cell) for name, cell in cells.items()}
-                    if place == 0:
-                        others = {"first": found.error.mean, **published}
+                    if index == 0:
+                        others = {"first": point.error.mean, **published}
                 yield row | published
 
 
 def _cells(point: Point, split: Split, others: dict[str, float | None]) -> dict[str, object]:
-    """Numbers of a point, with its distance from others."""
+    """Return the numbers of a point, with its distance from others."""
     error = point.error
     cells: dict[str, object] = {f"{split}_error_rate": error.mean}
     if error.n > 1:
@@ -184,11 +184,11 @@ def _shared_checkpoints(curves: Sequence[Curve]) -> list[str]:
     names = [curve.names() for curve in curves]
     shared = [name for name in names[0] if all(name in other for other in names)]
     if not shared:
-        found = "; ".join(
+        known = "; ".join(
             f"{curve.label}: {', '.join(own) or 'none'}"
             for curve, own in zip(curves, names, strict=True)
         )
-        raise LinprobeError(f"the runs have no checkpoint in common ({found}); expected one")
+        raise LinprobeError(f"the runs have no checkpoint in common ({known}); expected one")
     return shared
 
 
@@ -196,12 +196,12 @@ def _panel(curves: Sequence[Curve], name: str, published: Published | None) -> P
     points = [curve.points(name) for curve in curves]
     layers = tuple(layer for layer in points[0] if all(layer in other for other in points))
     if not layers:
-        found = "; ".join(
+        named = "; ".join(
             f"{curve.label}: {', '.join(list(own)[:3]) or 'none'}"
             for curve, own in zip(curves, points, strict=True)
         )
         raise LinprobeError(
-            f"the runs have no layer in common at checkpoint {name!r} ({found} ...); expected "
+            f"the runs have no layer in common at checkpoint {name!r} ({named} ...); expected "
             "runs of the same network"
         )
     steps = {item.step for curve in curves for item in curve.checkpoints(name)}
@@ -232,5 +232,5 @@ def _missing_layers(curves: Sequence[Curve], panels: Sequence[Panel]) -> Iterato
 def _halves(layers: Sequence[str], skip_layer: str | None) -> dict[str, frozenset[str]]:
     if skip_layer is None or skip_layer not in layers:
         return {}
-    place = list(layers).index(skip_layer)
-    return {LOWER: frozenset(layers[:place]), UPPER: frozenset(layers[place:])}
+    index = list(layers).index(skip_layer)
+    return {LOWER: frozenset(layers[:index]), UPPER: frozenset(layers[index:])}

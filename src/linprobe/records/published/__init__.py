@@ -10,9 +10,9 @@ from linprobe.runtime.errors import LinprobeError
 
 Reading = Literal["layer", "input"]
 READINGS: tuple[Reading, ...] = get_args(Reading)
-"""What bar i of Figure 8 stands for, whose axis doesn't say: hidden layer i+1, with the logits as
-the last bar ("layer", which puts the skip connection where the bars fall), or the output of layer
-i with the input as bar 0 ("input")."""
+"""Meanings that bar i of Figure 8 may have, whose axis doesn't say: hidden layer i+1, with the
+logits as the last bar ("layer", which puts the skip connection where the bars fall), or the output
+of layer i with the input as bar 0 ("input")."""
 
 _EXPERIMENTS = ("fig5", "fig8")
 
@@ -67,10 +67,10 @@ class Published:
 
 
 def load_published(experiment: str) -> Published:
-    """What is published of an experiment.
+    """Load the published numbers of an experiment.
 
     Raises:
-        LinprobeError: Nothing is.
+        LinprobeError: There are none.
     """
     if experiment not in _EXPERIMENTS:
         raise LinprobeError(
@@ -96,7 +96,7 @@ def _rates(content: dict[str, Any]) -> dict[int, dict[str, dict[str, float]]]:
 
 
 def _read(bars: list[float]) -> dict[str, dict[str, float]]:
-    """The bars by layer, in both readings."""
+    """Return the bars by layer, in both readings."""
     depth = len(bars) - 1
     hidden = [f"layer{number}" for number in range(1, depth + 1)]
     return {
