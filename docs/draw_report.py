@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-_WIDTH, _HEIGHT = 1000, 925
+_WIDTH, _HEIGHT = 1000, 850
 
 
 def main() -> None:
