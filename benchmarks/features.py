@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.jobs import Job
 from linprobe.activations.features import extract_features
-from linprobe.core.problem import Standardisation
+from linprobe.core.features import Standardisation
 from linprobe.data import ImageDataset, load
 from linprobe.experiments.networks import ConvNet, DeepMLP
 from linprobe.experiments.training import train_convnet

@@ -78,9 +78,7 @@ def test_help_and_version_do_not_load_torch(arguments):
 
 
 def test_version(capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.main(["--version"])
-    assert end.value.code == 0
+    assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"linprobe {linprobe.__version__}\n"
 
 
@@ -93,13 +91,12 @@ def test_modules_run_as_the_command(module):
         timeout=60,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("linprobe: argument --depth")
+    assert done.stderr.startswith("linprobe: --depth: '3' given")
 
 
 @pytest.mark.parametrize("figure", ["fig5", "fig8"])
 def test_help_describes_every_option(figure, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["reproduce", figure, "--help"])
+    assert cli.main(["reproduce", figure, "--help"]) == 0
     text = capsys.readouterr().out
     options = "--out --seed --threads --device --data-dir --dataset --quick --overwrite --seeds"
     options += " --protocol --epochs"
@@ -154,8 +151,7 @@ def test_protocol_and_epochs_reach_both_figures(no_run):
 
 @pytest.mark.parametrize("figure", [figure5, figure8])
 def test_help_tells_the_usual_number_of_epochs(figure, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["reproduce", f"fig{figure.__name__[-1]}", "--help"])
+    assert cli.main(["reproduce", f"fig{figure.__name__[-1]}", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert f"at most (default: {figure.PROBE_EPOCHS}; 5 with --quick)" in text
     assert common.QUICK_PROBE_EPOCHS == 5
@@ -174,8 +170,7 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
         MLPTraining("rmsprop", batch_size=64),
     ]
     assert [config.negative_slope for config, _ in no_run] == [NEGATIVE_SLOPE, NEGATIVE_SLOPE, 0.3]
-    with pytest.raises(SystemExit):
-        cli.main(["reproduce", "fig8", "--help"])
+    assert cli.main(["reproduce", "fig8", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "--optimizer sgd --learning-rate 0.01, under which the deep network stays" in text
 
@@ -183,26 +178,32 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "required: COMMAND (see linprobe --help)"),
-        ("reproduce fig6", "invalid choice: 'fig6'"),
-        ("reproduce fig8 --controls input,x", "--controls: 'x' is no control; expected some of"),
+        ("", "a COMMAND is required: layers, probe, reproduce, report, "),
+        ("reproduce fig6", 'unknown command "fig6"'),
+        (
+            "reproduce fig8 --controls input,x",
+            "--controls: 'input,x' given; 'x' is no control;",
+        ),
         ("reproduce fig8 --repeats 0", "--repeats: '0' given; expected a whole number from 1 on"),
         ("reproduce fig5 --seed -1", "--seed: '-1' given; expected a whole number from 0 on"),
         ("reproduce fig5 --seed 1.5", "--seed: '1.5' given; expected a whole number from 0 on"),
         ("reproduce fig5 --threads 0", "--threads: '0' given; expected a whole number from 1 on"),
         ("reproduce fig8 --depth 3", "--depth: '3' given; expected an even number of layers"),
         ("reproduce fig8 --depth 0", "--depth: '0' given; expected an even number of layers"),
-        ("reproduce fig5 --depth 4", "unrecognized arguments: --depth 4"),
-        ("reproduce fig5 --device tpu", "--device: invalid choice: 'tpu'"),
-        ("reproduce fig5 --recipe mine", "--recipe: invalid choice: 'mine'"),
-        ("reproduce fig5 --dataset cifar", "--dataset: invalid choice: 'cifar'"),
-        ("reproduce fig5 --protocol mine", "--protocol: invalid choice: 'mine'"),
+        ("reproduce fig5 --depth 4", "unknown option: --depth"),
+        ("reproduce fig5 --device tpu", 'invalid value "tpu" for --device. Choose from'),
+        ("reproduce fig5 --recipe mine", 'invalid value "mine" for --recipe. Choose from'),
+        ("reproduce fig5 --dataset cifar", 'invalid value "cifar" for --dataset. Choose from'),
+        ("reproduce fig5 --protocol mine", 'invalid value "mine" for --protocol. Choose from'),
         ("reproduce fig5 --epochs 3", "--epochs is for --protocol sgd; certified probes have no"),
         ("reproduce fig8 --protocol sgd --epochs 0", "--epochs: '0' given; expected a whole"),
         ("reproduce fig8 --protocol sgd --mdl", "protocol sgd has no controls, no mdl"),
         ("reproduce fig5 --protocol sgd --controls input", "protocol sgd has no controls"),
-        ("reproduce fig5 --optimizer sgd", "unrecognized arguments: --optimizer sgd"),
-        ("reproduce fig8 --optimizer lbfgs", "--optimizer: invalid choice: 'lbfgs'"),
+        ("reproduce fig5 --optimizer sgd", "unknown option: --optimizer"),
+        (
+            "reproduce fig8 --optimizer lbfgs",
+            'invalid value "lbfgs" for --optimizer. Choose from: ',
+        ),
         ("reproduce fig8 --slope 1.5", "--slope: '1.5' given; expected a number from 0 to 1"),
         ("reproduce fig8 --learning-rate 0", "--learning-rate: '0' given; expected a positive"),
         ("reproduce fig8 --learning-rate nan", "--learning-rate: 'nan' given; expected a positive"),

@@ -1,257 +1,175 @@
 """The command ``linprobe reproduce``."""
 
-import argparse
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from linprobe.cli.options import (
-    add_control_options,
-    count,
+from cyclopts import Parameter
+
+from linprobe.cli.flags import (
+    BELOW_ONE,
+    COUNT,
+    DEPTH,
+    FRACTION,
+    FROM_ZERO,
+    POSITIVE,
     cpu_threads,
-    momentum,
-    positive_number,
-    seed,
-    slope,
-    whole_number,
+    flag,
+    options_of,
 )
+from linprobe.cli.options import OUT, Evaluation
+from linprobe.evaluation.options import EvaluationOptions
+from linprobe.experiments.figure5 import Figure5
+from linprobe.experiments.figure8 import Figure8
+from linprobe.runtime.errors import LinprobeError
 
 if TYPE_CHECKING:
-    from linprobe.cli.options import Commands
-    from linprobe.experiments.seeds import Config
-    from linprobe.experiments.settings import Settings
-    from linprobe.experiments.training import MLPTraining
-    from linprobe.pipeline.minibatch import SGDProtocol
-    from linprobe.records.schema import RunRecord
-    from linprobe.runtime.progress import OnEvent
-
-
-def add_parser(commands: "Commands") -> None:
-    """Add the command and its figures to the command line."""
-    reproduce = commands.add_parser(
-        "reproduce",
-        help="draw a figure of the paper from probes of a network trained here",
-        description="Train a figure's network, probe every layer at each checkpoint, and draw it.",
-    )
-    figures = reproduce.add_subparsers(metavar="FIGURE", required=True)
-    _add_figure5(figures)
-    _add_figure8(figures)
-
-
-def _add_figure5(figures: "Commands") -> None:
-    parser = figures.add_parser(
-        "fig5",
-        help="convolutional network, untrained and trained",
-        description="Figure 5: test error of a probe at each layer of a convolutional network, "
-        "untrained (a) and after 10 epochs (b).",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--recipe",
-        choices=("paper", "course"),
-        default="paper",
-        help="initialisation and training (default: %(default)s)",
-    )
-    parser.set_defaults(command=_reproduce_figure5, float64=False)
-    _add_common(parser, Path("runs", "fig5"), probe_epochs=500)
-
-
-def _add_figure8(figures: "Commands") -> None:
-    parser = figures.add_parser(
-        "fig8",
-        help="deep network with one skip connection, after 0, 500 and 2000 minibatches",
-        description="Figure 8: error of a probe at each layer of a deep network whose input also "
-        "enters the layer in the middle, after 0, 500 and 2000 minibatches.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--depth",
-        type=_depth,
-        metavar="N",
-        help="hidden layers, even (default: 128; 10 with --quick)",
-    )
-    parser.add_argument(
-        "--float64",
-        action="store_true",
-        help="probe the activations of a forward pass in float64: deep layers vary by less than "
-        "float32 can tell from their mean",
-    )
-    parser.set_defaults(command=_reproduce_figure8)
-    _add_training(parser)
-    _add_common(parser, Path("runs", "fig8"), probe_epochs=200)
-
-
-def _add_common(parser: argparse.ArgumentParser, out: Path, *, probe_epochs: int) -> None:
-    add = parser.add_argument
-    add(
-        "--dataset",
-        choices=("mnist", "fashion-mnist"),
-        default="mnist",
-        help="what to train and probe on (default: %(default)s)",
-    )
-    add("--data-dir", metavar="DIR", help="folder of its files (default: found or downloaded)")
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        default=out,
-        help="folder to write the run to (default: %(default)s)",
-    )
-    add(
-        "--protocol",
-        choices=("certified", "sgd"),
-        default="certified",
-        help="how probes come about: solved to certified optima, or, for comparison, trained by "
-        "minibatches as is usual (default: %(default)s)",
-    )
-    add(
-        "--epochs",
-        type=count,
-        metavar="N",
-        help="of the probes' training by --protocol sgd, at most (default: "
-        f"{probe_epochs}; 5 with --quick)",
-    )
-    add("--overwrite", action="store_true", help="replace a run that --out holds")
-    add_control_options(parser)
-    add("--seed", type=seed, metavar="N", default=0, help="of everything random (default: 0)")
-    add(
-        "--seeds",
-        type=count,
-        metavar="N",
-        default=1,
-        help="repeat network and probes with the seeds from --seed on, in DIR/seed0 and so on, "
-        "and draw mean and range (default: 1, in DIR itself)",
-    )
-    add("--threads", type=count, metavar="N", help="CPU threads (default: PyTorch's choice)")
-    add(
-        "--device",
-        choices=("cpu", "cuda"),
-        default="cpu",
-        help="where to compute (default: %(default)s)",
-    )
-    add(
-        "--quick",
-        action="store_true",
-        help="few samples and training steps, to see that all works: not a result",
-    )
-
-
-def _add_training(parser: argparse.ArgumentParser) -> None:
-    """How the deep network is trained."""
-    add = parser.add_argument
-    add(
-        "--optimizer",
-        choices=("sgd", "rmsprop", "adam"),
-        default="adam",
-        help="that trains the network (default: %(default)s); the course's setting is --optimizer "
-        "sgd --learning-rate 0.01, under which the deep network stays at the majority class",
-    )
-    add(
-        "--learning-rate",
-        type=positive_number,
-        metavar="X",
-        default=1e-4,
-        help="of the network's training (default: %(default)s)",
-    )
-    add(
-        "--batch-size",
-        type=count,
-        metavar="N",
-        default=512,
-        help="of the network's training (default: %(default)s)",
-    )
-    add("--momentum", type=momentum, metavar="X", help="of --optimizer sgd (default: 0.9)")
-    add(
-        "--slope",
-        type=slope,
-        metavar="X",
-        default=0.1,
-        help="of the network's leaky ReLU (default: %(default)s)",
-    )
-
-
-def _depth(text: str) -> int:
-    number = whole_number(text, 2, "an even number of layers, 2 or more")
-    if number % 2:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} given; expected an even number of layers, 2 or more"
-        )
-    return number
-
-
-def _reproduce_figure5(options: argparse.Namespace) -> None:
-    from linprobe.experiments import figure5
-
-    sgd = figure5.sgd_protocol(options.recipe, _epochs(options))
-    config = figure5.Figure5Config(_settings(options, sgd), recipe=options.recipe)
-    _run(options, config, figure5.run)
-
-
-def _reproduce_figure8(options: argparse.Namespace) -> None:
-    from linprobe.experiments import figure8
-
-    sgd = figure8.sgd_protocol(_epochs(options))
-    config = figure8.Figure8Config(
-        _settings(options, sgd), options.depth, _training(options), options.slope
-    )
-    _run(options, config, figure8.run)
-
-
-def _epochs(options: argparse.Namespace) -> int | None:
-    from linprobe.runtime.errors import LinprobeError
-
-    epochs: int | None = options.epochs
-    if epochs is not None and options.protocol != "sgd":
-        raise LinprobeError("--epochs is for --protocol sgd; certified probes have no epochs")
-    return epochs
-
-
-def _training(options: argparse.Namespace) -> "MLPTraining":
-    from linprobe.experiments.training import MLPTraining
-    from linprobe.runtime.errors import LinprobeError
-
-    training = MLPTraining(options.optimizer, options.learning_rate, batch_size=options.batch_size)
-    if options.momentum is None:
-        return training
-    if options.optimizer != "sgd":
-        raise LinprobeError(f"--momentum is for --optimizer sgd; {options.optimizer} has none")
-    return replace(training, momentum=options.momentum)
-
-
-def _settings(options: argparse.Namespace, sgd: "SGDProtocol") -> "Settings":
-    from linprobe.evaluation.controls import ControlConfig
+    from linprobe.experiments.experiment import Experiment
     from linprobe.experiments.settings import Settings
 
-    return Settings(
-        out=options.out,
-        dataset=options.dataset,
-        data_dir=options.data_dir,
-        seed=options.seed,
-        device=options.device,
-        quick=options.quick,
-        overwrite=options.overwrite,
-        controls=ControlConfig(options.controls, options.repeats),
-        mdl=options.mdl,
-        float64=options.float64,
-        sgd=sgd if options.protocol == "sgd" else None,
+
+@Parameter(name="*", group="run")
+@dataclass(frozen=True)
+class Run:
+    """What all figures take.
+
+    Attributes:
+        overwrite: replace a run that --out holds.
+        dataset: images to train and probe on.
+        data_dir: folder of their files; None: found or downloaded.
+        seed: of everything random.
+        seeds: repeat network and probes with the seeds from --seed on, in DIR/seed0 and so on, and
+            draw mean and range.
+        protocol: how probes are fitted: solved to certified optima, or, for comparison, trained by
+            SGD.
+        threads: CPU threads; None: PyTorch's choice.
+        device: where to compute.
+        quick: few samples and training steps: a smoke test, not a result.
+    """
+
+    overwrite: bool = False
+    dataset: Literal["mnist", "fashion-mnist"] = "mnist"
+    data_dir: Annotated[str | None, flag(str, "DIR")] = None
+    seed: Annotated[int, FROM_ZERO] = 0
+    seeds: Annotated[int, COUNT] = 1
+    protocol: Literal["certified", "sgd"] = "certified"
+    threads: Annotated[int | None, COUNT] = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    quick: bool = False
+
+
+if TYPE_CHECKING:
+    Network5 = Figure5
+    Network8 = Figure8
+else:
+    Network5 = options_of(Figure5(), "network", recipe=Literal["paper", "course"])
+    Network8 = options_of(
+        Figure8(),
+        "network",
+        depth=DEPTH,
+        optimizer=Literal["sgd", "rmsprop", "adam"],
+        learning_rate=POSITIVE,
+        batch_size=COUNT,
+        momentum=BELOW_ONE,
+        slope=FRACTION,
     )
 
 
-def _run(
-    options: argparse.Namespace, config: "Config", run: "Callable[[Config, OnEvent], RunRecord]"
+def fig5(
+    *,
+    out: Annotated[Path, OUT] = Path("runs", "fig5"),
+    epochs: Annotated[int | None, COUNT] = None,
+    network: Network5 = Figure5(),
+    run: Run = Run(),
+    evaluation: Evaluation = EvaluationOptions(),
 ) -> None:
+    """Convolutional network, untrained and trained.
+
+    Figure 5: test error of a probe at each layer of a convolutional network, untrained (a) and
+    after 10 epochs (b).
+
+    Args:
+        out: folder to write the run to.
+        epochs: of the probes' training by --protocol sgd, at most (default: 500; 5 with --quick).
+
+    Examples:
+        linprobe reproduce fig5 --quick
+        linprobe reproduce fig5 --recipe course --controls shuffled_labels,majority
+    """
+    _reproduce(network, _settings(network, run, out, evaluation, epochs), run)
+
+
+def fig8(
+    *,
+    float64: bool = False,
+    out: Annotated[Path, OUT] = Path("runs", "fig8"),
+    epochs: Annotated[int | None, COUNT] = None,
+    network: Network8 = Figure8(),
+    run: Run = Run(),
+    evaluation: Evaluation = EvaluationOptions(),
+) -> None:
+    """Deep network with one skip connection, after 0, 500 and 2000 minibatches.
+
+    Figure 8: error of a probe at each layer of a deep network whose input also enters the layer in
+    the middle, after 0, 500 and 2000 minibatches.
+
+    Args:
+        float64: probe the activations of a forward pass in float64: deep layers vary by less than
+            float32 can tell from their mean.
+        out: folder to write the run to.
+        epochs: of the probes' training by --protocol sgd, at most (default: 200; 5 with --quick).
+
+    Examples:
+        linprobe reproduce fig8 --quick --depth 10
+        linprobe reproduce fig8 --seeds 3 --out runs/fig8-seeds
+    """
+    settings = _settings(network, run, out, evaluation, epochs, float64=float64)
+    _reproduce(network, settings, run)
+
+
+def _settings(
+    experiment: "Experiment",
+    run: Run,
+    out: Path,
+    evaluation: EvaluationOptions,
+    epochs: int | None,
+    *,
+    float64: bool = False,
+) -> "Settings":
+    from linprobe.experiments.settings import Settings
+
+    sgd = None
+    if run.protocol == "sgd":
+        sgd = experiment.sgd_protocol(epochs)
+    elif epochs is not None:
+        raise LinprobeError("--epochs is for --protocol sgd; certified probes have no epochs")
+    return Settings(
+        out=out,
+        dataset=run.dataset,
+        data_dir=run.data_dir,
+        seed=run.seed,
+        device=run.device,
+        quick=run.quick,
+        overwrite=run.overwrite,
+        evaluation=evaluation,
+        float64=float64,
+        sgd=sgd,
+    )
+
+
+def _reproduce(experiment: "Experiment", settings: "Settings", asked: Run) -> None:
     from linprobe.experiments.seeds import run_over_seeds
+    from linprobe.experiments.session import run
     from linprobe.report.terminal import make_console, print_seeds, print_summary, show_progress
     from linprobe.runtime.memory import tune_allocator
 
     tune_allocator()
-    with cpu_threads(options.threads), show_progress(make_console(stderr=True)) as on_event:
-        if options.seeds > 1:
-            records = run_over_seeds(config, run, options.seeds, on_event)
+    with cpu_threads(asked.threads), show_progress(make_console(stderr=True)) as on_event:
+        if asked.seeds > 1:
+            records = run_over_seeds(experiment, settings, asked.seeds, on_event)
         else:
-            records = (run(config, on_event),)
-    if options.seeds > 1:
-        print_seeds(make_console(), records, options.out)
+            records = (run(experiment, settings, on_event),)
+    if asked.seeds > 1:
+        print_seeds(make_console(), records, settings.out)
     else:
-        print_summary(make_console(), records[0], options.out)
+        print_summary(make_console(), records[0], settings.out)

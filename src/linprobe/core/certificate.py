@@ -20,9 +20,10 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from linprobe.core.problem import Standardisation
+from linprobe.core.features import FeatureMatrix, Standardisation, as_features
 
 _BLOCK_BYTES = 4 * 2**20  # of float64: larger blocks fall out of cache, five times slower
+_CLASSES_AT_ONCE = 4  # of a mask (classes, n_samples)
 _MAX_BIAS_STEPS = 1000
 _NEAR = 1e-2  # largest relative residual of a class from which Newton's method is taken
 
@@ -51,7 +52,7 @@ class Certificate:
 
 
 def certify(
-    features: Tensor,
+    features: Tensor | FeatureMatrix,
     labels: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -63,7 +64,8 @@ def certify(
     """Bound the distance of a probe's objective from its minimum.
 
     Args:
-        features: (n_samples, n_features), any floating dtype; read twice, in row blocks.
+        features: (n_samples, n_features), any floating dtype, a tensor or any `FeatureMatrix`; read
+            twice, in row blocks, and never written to.
         labels: (n_samples,) int64 in 0..n_classes-1.
         weight: (n_classes, n_features) in the space where the penalty is stated.
         bias: (n_classes,).
@@ -75,6 +77,7 @@ def certify(
     Returns:
         The certificate.
     """
+    features = as_features(features)
     weight, bias = weight.double(), bias.double()
     if sample_weight is None:
         sample_weight = torch.ones(len(labels), device=labels.device)
@@ -83,16 +86,16 @@ def certify(
     if standardisation is not None:
         raw_weight, offset = standardisation.to_raw(weight, offset)
     logits = float64_logits(features, raw_weight) + offset[:, None]
-    target = torch.zeros_like(logits).scatter_(0, labels[None], 1.0)
+    mass = _class_mass(labels, s, len(bias))
 
     given = logits + bias[:, None]
     data_term = _cross_entropy(given, labels, s)
-    bias_residual = float((((given.softmax(0) - target) * s).sum(1)).abs().max())
-    best_bias = _best_bias(logits, target, s, bias)
-    predicted = _balanced((logits + best_bias[:, None]).softmax(0), s, target @ s)
+    bias_residual = float(_residuals(given.softmax(0), labels, s).sum(1).abs().max())
+    best_bias = _best_bias(logits, mass, s, bias)
+    predicted = _balanced((logits + best_bias[:, None]).softmax(0), s, mass)
     excess = _divergence(predicted, given.log_softmax(0), s)
 
-    residuals = (predicted - target) * s
+    residuals = _residuals(predicted, labels, s)
     gradient = _float64_backproject(residuals, features)
     if standardisation is not None:
         gradient = standardisation.pull_back(gradient, residuals.sum(1))
@@ -110,22 +113,37 @@ def certify(
     )
 
 
-def float64_logits(features: Tensor, weight: Tensor) -> Tensor:
-    """``weight @ features.T`` in float64: (n_classes, n_samples), for features of any dtype."""
-    blocks = features.split(_rows(features))
+def float64_logits(features: Tensor | FeatureMatrix, weight: Tensor) -> Tensor:
+    """Compute ``weight @ features.T`` in float64, (n_classes, n_samples), whatever their dtype."""
+    features = as_features(features)
+    blocks = features.blocks(_rows(features))
     return torch.cat([weight.double() @ block.double().T for block in blocks], dim=1)
 
 
-def _float64_backproject(residuals: Tensor, features: Tensor) -> Tensor:
+def _float64_backproject(residuals: Tensor, features: FeatureMatrix) -> Tensor:
     rows = _rows(features)
-    total = residuals.new_zeros(len(residuals), features.shape[1])
-    for r, block in zip(residuals.split(rows, dim=1), features.split(rows), strict=True):
+    total = residuals.new_zeros(len(residuals), features.num_features)
+    for r, block in zip(residuals.split(rows, dim=1), features.blocks(rows), strict=True):
         total += r @ block.double()
     return total
 
 
-def _rows(features: Tensor) -> int:
-    return max(1, _BLOCK_BYTES // (8 * max(1, features.shape[1])))
+def _rows(features: FeatureMatrix) -> int:
+    return max(1, _BLOCK_BYTES // (8 * max(1, features.num_features)))
+
+
+def _class_mass(labels: Tensor, s: Tensor, num_classes: int) -> Tensor:
+    """Sum the weights of each class's samples, a few classes at a time: (n_classes,)."""
+    classes = torch.arange(num_classes, device=labels.device)
+    few = classes.split(_CLASSES_AT_ONCE)
+    return torch.cat([(part[:, None] == labels).double() @ s for part in few])
+
+
+def _residuals(predicted: Tensor, labels: Tensor, s: Tensor) -> Tensor:
+    """Compute ``s_i (q_i - e_{y_i})``, overwriting the predictions (n_classes, n_samples)."""
+    samples = torch.arange(len(labels), device=labels.device)
+    predicted[labels, samples] -= 1.0
+    return predicted.mul_(s)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, s: Tensor) -> float:
@@ -160,9 +178,8 @@ def _divergence(q: Tensor, log_p: Tensor, s: Tensor) -> float:
     return float((s @ terms.sum(0)).clamp_min(0))
 
 
-def _best_bias(logits: Tensor, target: Tensor, s: Tensor, bias: Tensor) -> Tensor:
+def _best_bias(logits: Tensor, mass: Tensor, s: Tensor, bias: Tensor) -> Tensor:
     """Minimise the cross-entropy over the bias; minus infinity for classes without samples."""
-    mass = target @ s
     present = mass > 0
     best = torch.full_like(bias, float("-inf"))
     best[present] = _newton_bias(

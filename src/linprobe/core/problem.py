@@ -22,81 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from linprobe.core.linalg import backproject, class_logits
+from linprobe.core.features import FeatureMatrix, as_features
 from linprobe.runtime.errors import LinprobeError
-
-_STANDARDISE_ROWS = 256
-_TRANSFORM_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class Standardisation:
-    """Affine map to the space of the problem: ``(x - mean) * scale``.
-
-    Attributes:
-        mean: (n_features,) float64, each value representable in the features' dtype.
-        scale: one number for the layer, so that the mean of ``||x||^2`` becomes 1; 1 for
-            constant features. It keeps the geometry of the layer and makes `l2` comparable
-            between layers.
-    """
-
-    mean: Tensor
-    scale: float
-
-    @classmethod
-    def fit_(cls, features: Tensor) -> "Standardisation":
-        """Measure `features` (n_samples, n_features), finite, and standardise them in place."""
-        blocks = features.split(_STANDARDISE_ROWS)
-        total = torch.stack([block.sum(0).double() for block in blocks]).sum(0)
-        mean = (total / len(features)).to(features.dtype)
-        for block in blocks:
-            block.sub_(mean)
-        largest = max(float(block.abs().max()) for block in blocks)
-        # Differences below this are rounding of the mean itself: the features are constant.
-        if largest <= 4 * torch.finfo(features.dtype).eps * float(mean.abs().max()):
-            features.zero_()
-            return cls(mean.double(), 1.0)
-        # A power of two, exact, brings squares of features of any scale into range.
-        power = 2.0 ** -torch.tensor(largest, dtype=torch.float64).log2().round().item()
-        square = 0.0
-        for block in blocks:
-            block.mul_(power)
-            square += float(torch.linalg.vector_norm(block, dim=1).double().square().sum())
-        unit = torch.tensor((square / len(features)) ** -0.5, dtype=features.dtype)
-        for block in blocks:
-            block.mul_(unit)
-        return cls(mean.double(), power * float(unit))
-
-    def rounding(self, features: Tensor) -> float:
-        """Root mean square of the raw features' rounding over that of what varies in them.
-
-        An estimate of the least there can be: half a unit in the last place of their mean.
-        Rounding in earlier layers adds to it.
-
-        Args:
-            features: what `fit_` left, in the dtype of the raw features.
-
-        Returns:
-            Infinite for features that are constant, but for zeros; 0 for those.
-        """
-        size = float(self.mean.norm())
-        if self.scale == 1.0 and not bool(features.any()):
-            return float("inf") if size else 0.0
-        return 0.5 * torch.finfo(features.dtype).eps * size * self.scale
-
-    def to_raw(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Fold the map into a probe: the weight and bias returned, float64, take raw features."""
-        raw = weight.double() * self.scale
-        return raw, bias.double() - raw @ self.mean
-
-    def pull_back(self, raw: Tensor, residual_sum: Tensor) -> Tensor:
-        """Turn ``sum_i r_i x_i^T`` of raw features into that of standardised ones.
-
-        Args:
-            raw: (n_classes, n_features) float64.
-            residual_sum: ``sum_i r_i``, (n_classes,) float64.
-        """
-        return (raw - torch.outer(residual_sum, self.mean)) * self.scale
 
 
 @dataclass
@@ -108,7 +35,8 @@ class SoftmaxRegression:
     """Softmax regression on standardised features; see the module for the formulas.
 
     Args:
-        features: (n_samples, n_features) float32 or float64.
+        features: (n_samples, n_features) float32 or float64, standardised; a tensor or any
+            `FeatureMatrix`, which is only read.
         labels: (n_samples,) int64 in 0..n_classes-1.
         num_classes: K.
         sample_weight: (n_samples,), non-negative; scaled here to sum to 1. Samples of weight
@@ -117,15 +45,15 @@ class SoftmaxRegression:
 
     def __init__(
         self,
-        features: Tensor,
+        features: Tensor | FeatureMatrix,
         labels: Tensor,
         num_classes: int,
         sample_weight: Tensor | None = None,
     ) -> None:
-        self.features = features
+        self.features = features = as_features(features)
         self.labels = labels
         self.num_classes = num_classes
-        self.num_samples, self.num_features = features.shape
+        self.num_samples = features.num_rows
         if labels.shape != (self.num_samples,):
             raise LinprobeError(
                 f"{self.num_samples} samples have labels of shape {tuple(labels.shape)}; "
@@ -136,12 +64,25 @@ class SoftmaxRegression:
         self.sample_weight = (weight / weight.sum()).to(features.dtype)
         used = self.sample_weight.nonzero()
         self._end = int(used.max()) + 1 if len(used) else 0  # samples past it have weight zero
-        self.targets = torch.zeros(
-            num_classes, self.num_samples, dtype=features.dtype, device=features.device
+        self.class_mass = torch.bincount(
+            labels, weights=self.sample_weight.double(), minlength=num_classes
         )
-        self.targets.scatter_(0, labels[None], 1.0)
-        self.class_mass = weighted_sum(self.targets, self.sample_weight)
         self._reads = _Reads()
+
+    @property
+    def num_features(self) -> int:
+        """Number of columns."""
+        return self.features.num_features
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the features, of logits and of all that belongs to samples."""
+        return self.features.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features are."""
+        return self.features.device
 
     @property
     def num_reads(self) -> float:
@@ -157,21 +98,20 @@ class SoftmaxRegression:
             (n_classes, n_samples), less the logit of each sample's own label.
         """
         self._reads.count += 1
-        return self.margins(class_logits(self.features, weight.to(self.features.dtype)))
+        return self.margins(self.features.logits(weight))
 
     def backproject(self, residuals: Tensor) -> Tensor:
         """Sum of residual times feature over all samples: (n_classes, n_features), float64."""
         self._reads.count += self._end / self.num_samples
-        return backproject(residuals[:, : self._end], self.features[: self._end]).double()
+        return self.features.rows(0, self._end).backproject(residuals[:, : self._end])
 
     def rows(self, index: Tensor) -> Tensor:
         """Features of the samples `index`: (len(index), n_features)."""
-        return self.features[index]
+        return self.features.take(index)
 
     def squared_norms(self) -> Tensor:
         """Squared length of each sample's features: (n_samples,)."""
-        norms: Tensor = torch.linalg.vector_norm(self.features, dim=1)
-        return norms.square()
+        return self.features.squared_norms()
 
     def transformed(self, transform: Tensor, dtype: torch.dtype) -> "SoftmaxRegression":
         """The same samples in other coordinates, ``features @ transform``; counts as one read.
@@ -184,11 +124,7 @@ class SoftmaxRegression:
         """
         self._reads.count += 1
         seen = copy(self)
-        blocks = self.features.split(_TRANSFORM_ROWS)
-        seen.features = self.features.new_empty(self.num_samples, transform.shape[1])
-        for block, out in zip(blocks, seen.features.split(_TRANSFORM_ROWS), strict=True):
-            out.copy_(block.to(dtype) @ transform.to(dtype))
-        seen.num_features = transform.shape[1]
+        seen.features = self.features.transformed(transform, dtype)
         return seen
 
     # Arithmetic on logits
@@ -203,12 +139,14 @@ class SoftmaxRegression:
 
     def bias_margins(self, bias: Tensor) -> Tensor:
         """What a bias (n_classes,) adds to `margins`: (n_classes, n_samples)."""
-        low = bias.to(self.features.dtype)
+        low = bias.to(self.dtype)
         return low[:, None] - low[self.labels]
 
     def residuals(self, probabilities: Tensor) -> Tensor:
         """``s_i (p_i - e_{y_i})``: (n_classes, n_samples)."""
-        return (probabilities - self.targets).mul_(self.sample_weight)
+        own = self.labels[None]
+        at_label = probabilities.gather(0, own) - 1
+        return probabilities.scatter(0, own, at_label).mul_(self.sample_weight)
 
 
 def weighted_sum(values: Tensor, sample_weight: Tensor) -> Tensor:

@@ -25,10 +25,9 @@ from torch import Tensor
 
 from linprobe.core.linalg import class_logits
 from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.solvers.base import Point
-from linprobe.core.solvers.model import NewtonOptions
+from linprobe.core.solvers.base import NewtonOptions, Point
 from linprobe.core.solvers.newton import SubsampledNewton
-from linprobe.probes.protocol import ProbeConfig
+from linprobe.probes.config import ProbeConfig
 from linprobe.records.evidence import OnlineCode
 from linprobe.runtime.errors import LinprobeError
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linprobe.core.certificate import Certificate, certify, float64_logits
+from linprobe.core.features import Standardisation
 from linprobe.core.linalg import backproject
-from linprobe.core.problem import SoftmaxRegression, Standardisation
-from linprobe.core.solvers.base import Point, Status
-from linprobe.core.solvers.model import NewtonOptions
+from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.solvers.base import NewtonOptions, Point, Status
 from linprobe.core.solvers.newton import SubsampledNewton
 
 try:

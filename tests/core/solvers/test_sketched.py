@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.solvers.base import Point
-from linprobe.core.solvers.model import NewtonOptions
+from linprobe.core.solvers.base import NewtonOptions, Point
 from linprobe.core.solvers.sketched import NystromPreconditioner, SketchedModel
 from linprobe.core.solvers.subspace import minimise_in_span
 

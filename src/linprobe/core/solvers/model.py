@@ -1,28 +1,11 @@
 """What a solver asks of a model of the Hessian, and what it tells it."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from linprobe.core.solvers.base import NewtonOptions
 from linprobe.core.solvers.subspace import Direction
-
-
-@dataclass(frozen=True)
-class NewtonOptions:
-    """Tuning of `SubsampledNewton`; no value changes the optimum, only the way to it.
-
-    Attributes:
-        sample_rows: rows of the sampled Hessian to begin with, doubled when they are too few;
-            None: as many as the model asks for.
-        factorise: whether to factorise small Hessians from the start, instead of when conjugate
-            gradients don't suffice.
-        seed: of the row samples.
-    """
-
-    sample_rows: int | None = None
-    factorise: bool = False
-    seed: int = 0
 
 
 class NewtonModel(Protocol):

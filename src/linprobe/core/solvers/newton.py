@@ -19,8 +19,8 @@ from math import isfinite
 import torch
 
 from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.solvers.base import Point, Solution, Status
-from linprobe.core.solvers.model import NewtonModel, NewtonOptions
+from linprobe.core.solvers.base import NewtonOptions, Point, Solution, Status
+from linprobe.core.solvers.model import NewtonModel
 from linprobe.core.solvers.sketched import SketchedModel
 from linprobe.core.solvers.subspace import Balanced, Direction, Minimum, balance, minimise_in_span
 from linprobe.core.solvers.whitened import WhitenedModel
@@ -65,7 +65,7 @@ class SubsampledNewton:
         minimum = self._start(l2, starts, _SPAN_ACCURACY * tol * min(1.0, l2))
         model = self._model(l2)
         model.begin(minimum.probabilities, l2)
-        trace = _Trace(tol, torch.finfo(problem.features.dtype).eps)
+        trace = _Trace(tol, torch.finfo(problem.dtype).eps)
         goal = tol
         previous: tuple[Direction, ...] = ()
         while True:
@@ -120,17 +120,7 @@ class SubsampledNewton:
     def _start(self, l2: float, starts: tuple[Point, ...], accuracy: float) -> Minimum:
         problem = self.problem
         if not starts:
-            features = problem.features
-            zero = torch.zeros(
-                problem.num_classes,
-                problem.num_features,
-                dtype=torch.float64,
-                device=features.device,
-            )
-            logits = features.new_zeros(problem.num_classes, problem.num_samples)
-            return minimise_in_span(
-                problem, l2, Point(zero, zero.new_zeros(len(zero)), logits), accuracy=accuracy
-            )
+            return minimise_in_span(problem, l2, Point.zero(problem), accuracy=accuracy)
         starts = tuple(replace(p, logits=problem.margins(p.logits.clone())) for p in starts)
         base = starts[0]
         span = [Direction(base.weight, base.logits)]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from linprobe.core.linalg import fast_bfloat16
 from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.solvers.model import NewtonOptions
+from linprobe.core.solvers.base import NewtonOptions
 from linprobe.core.solvers.sampled_hessian import (
     CGOptions,
     Preconditioner,
@@ -43,10 +43,10 @@ class SketchedModel:
         self._lengths = problem.squared_norms() * problem.sample_weight
         self._preconditioner: NystromPreconditioner | None = None
         self._age = 0
-        cheap = fast_bfloat16(problem.features.device) and problem.features.dtype != torch.float64
-        self._dtypes = [torch.bfloat16, torch.float32] if cheap else [problem.features.dtype]
+        cheap = fast_bfloat16(problem.device) and problem.dtype != torch.float64
+        self._dtypes = [torch.bfloat16, torch.float32] if cheap else [problem.dtype]
         self._first_rows = self._num_rows = options.sample_rows or _FIRST_ROWS
-        bytes_per_row = problem.num_features * problem.features.element_size()
+        bytes_per_row = problem.num_features * problem.dtype.itemsize
         self._most_rows = int(min(problem.num_samples, max(4000, _SAMPLE_BYTES / bytes_per_row)))
         self._l2, self._level = 1.0, 0
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from linprobe.core.linalg import fast_bfloat16
 from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.solvers.base import NewtonOptions
 from linprobe.core.solvers.factorised import FactorisedHessian
-from linprobe.core.solvers.model import NewtonOptions
 from linprobe.core.solvers.sampled_hessian import (
     CGOptions,
     SampledHessian,
@@ -65,8 +65,8 @@ class WhitenedModel:
         self._level = 0
         self._inverse: FactorisedHessian | None = None
         self._decrement = 0.0
-        exact = problem.features.dtype
-        cheap = fast_bfloat16(problem.features.device) and exact != torch.float64
+        exact = problem.dtype
+        cheap = fast_bfloat16(problem.device) and exact != torch.float64
         self._dtypes = [torch.bfloat16, exact] if cheap else [exact]
 
     def begin(self, probabilities: Tensor, l2: float) -> None:
@@ -90,7 +90,7 @@ class WhitenedModel:
         self._transform, self._penalty = vectors * floored.rsqrt(), l2 / floored
         self._back = (vectors * floored.sqrt()).T
         self._seen = problem.transformed(
-            self._transform, torch.float64 if l2 <= _FLOAT64_L2 else problem.features.dtype
+            self._transform, torch.float64 if l2 <= _FLOAT64_L2 else problem.dtype
         )
         self._leverage = self._seen.squared_norms()
 
@@ -100,7 +100,7 @@ class WhitenedModel:
 
     def direction(self, probabilities: Tensor, gradient: Tensor) -> Direction:
         """See `NewtonModel`."""
-        whitened = (gradient @ self._transform).to(self._seen.features.dtype)
+        whitened = (gradient @ self._transform).to(self._seen.dtype)
         found = None if self._factorise else self._by_iteration(probabilities, whitened)
         if found is None:
             found = self._by_factorisation(probabilities, whitened)
