@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from linprobe.activations.features import extract_features
+
 from linprobe.data import ImageDataset, load
 from linprobe.experiments.networks import DeepMLP
 from linprobe.experiments.training import MLPTrainer, MLPTraining, OptimizerName, network_error_rate

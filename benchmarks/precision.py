@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from linprobe.activations.features import extract_features
 from safetensors.torch import load_file
 from torch import Tensor
 
-from linprobe.activations.features import extract_features
 from linprobe.core.certificate import certify
 from linprobe.core.features import Standardisation
 from linprobe.core.problem import SoftmaxRegression

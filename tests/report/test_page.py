@@ -120,14 +120,21 @@ def test_a_run_of_trained_probes_says_so_once():
     (banner,) = re.findall(
         r'<p class="banner">(.*?)</p>', re.sub("<noscript>.*?</noscript>", "", text, flags=re.S)
     )
-    assert banner.startswith("PROTOCOL SGD: these probes are as the usual optimiser left them")
+    assert banner.startswith("PROTOCOL SGD: these probes were trained by SGD, for comparison")
     assert "<h1>Linear probes: fig8, mnist, protocol sgd</h1>" in text
     assert "1 of 2 probes have no value" in report_html(trained_run("early_stop", "diverged"))
 
 
 def test_the_page_says_where_its_numbers_come_from():
     text = Elements(report_html(run_record(checkpoint_record([0.1, 0.2])))).text
-    for part in ("mnist", "60,000 training samples", "seed 3", "00ff", "skip_layer", "threads"):
+    for part in (
+        "mnist",
+        "60,000 training and 10,000 test samples",
+        "seed 3",
+        "00ff",
+        "skip_layer",
+        "threads",
+    ):
         assert part in text
 
 
@@ -151,7 +158,7 @@ def test_a_probe_report_names_its_network_and_its_data():
     )
     text = Elements(report_html(run)).text
     assert "Linear probes of ResNet" in text
-    assert "mnist, 60,000 training samples, 10,000 test samples, seed 3" in text
+    assert "mnist, 60,000 training and 10,000 test samples, seed 3, certified protocol" in text
 
 
 def test_a_deep_run_with_all_evidence_stays_below_six_megabytes(tmp_path):

@@ -13,6 +13,8 @@ from itertools import groupby
 
 from cyclopts import App, Argument, Group
 
+from linprobe.cli.errors import option_names, translated
+
 _INDENT, _COLUMN, _WIDEST = "  ", 26, 100
 _SECTIONS = re.compile(r"^(?:Args|Examples):\n", re.MULTILINE)
 
@@ -32,8 +34,10 @@ def help_text(app: App, chain: Sequence[str]) -> str:
     if not arguments:
         lines += ["", "commands (each has a --help of its own):"]
         lines += _columns(((name, _summary(app[name])) for name in app), width)
+    flags = option_names(app) if arguments else {}
     for group, members in groupby(arguments, _group):
-        lines += ["", f"{group}:", *_columns(((_label(a), _about(a)) for a in members), width)]
+        rows = ((_label(a), translated(_about(a), flags)) for a in members)
+        lines += ["", f"{group}:", *_columns(rows, width)]
     lines += ["", "examples:", textwrap.indent(textwrap.dedent(examples).strip(), _INDENT)]
     return "\n".join(lines)
 

@@ -101,6 +101,12 @@ class ProbeReport(Mapping[str, Probe]):
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        """Table and curve for notebooks."""
+        from linprobe.report.notebook import run_html
+
+        return run_html(self.run)
+
     def to_pandas(self) -> "pandas.DataFrame":
         """A row a layer, a column a field of `ProbeRecord`.
 
