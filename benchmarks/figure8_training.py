@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from linprobe.activations.features import extract_features
+
 from linprobe.data import ImageDataset, load
 from linprobe.experiments.networks import DeepMLP
 from linprobe.experiments.training import MLPTrainer, MLPTraining, OptimizerName, network_error_rate
+from linprobe.probes.base import FittedProbe
+from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import holdout_order
-from linprobe.probes.protocol import ProbeConfig, fit_probe
+from linprobe.probes.softmax import fit_probe
 from linprobe.records.published import load_published
 from linprobe.runtime.files import atomic_write
 from linprobe.runtime.randomness import generator
@@ -132,6 +134,7 @@ def _probes(network: DeepMLP, data: ImageDataset) -> list[float]:
         # The probe's test error is not looked at: a search must not choose by it.
         one = features[tap][:1].clone()
         fitted = fit_probe(features[tap], labels[order], one, labels[order][:1], _PROBE)
+        assert isinstance(fitted, FittedProbe)
         rates.append(fitted.train_error_rate)
     return rates
 

@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from linprobe.activations.features import extract_features
 from safetensors.torch import load_file
 from torch import Tensor
 
-from linprobe.activations.features import extract_features
 from linprobe.core.certificate import certify
-from linprobe.core.problem import SoftmaxRegression, Standardisation
+from linprobe.core.features import Standardisation
+from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers.base import Point
 from linprobe.core.solvers.newton import SubsampledNewton
 from linprobe.data import load
 from linprobe.experiments.networks import DeepMLP
+from linprobe.probes.config import DEFAULT_L2_PATH
 from linprobe.probes.holdout import holdout_order
-from linprobe.probes.protocol import DEFAULT_L2_PATH
 from linprobe.runtime.randomness import generator
 
 DEPTH = 128

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from linprobe.activations.features import extract_features, feature_widths, plan_groups
 from torch import Tensor, nn
 
-from linprobe.activations.features import extract_features, feature_widths, plan_groups
 from linprobe.runtime.errors import LinprobeError
 
 

@@ -9,7 +9,7 @@ from benchmarks import figure8_training, precision
 from benchmarks.figure8_training import BARS, DEPTH, Candidate
 from linprobe.data import ImageDataset
 from linprobe.experiments.networks import DeepMLP
-from linprobe.probes.protocol import ProbeConfig
+from linprobe.probes.config import ProbeConfig
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset
 

@@ -1,6 +1,7 @@
 """``linprobe compare`` from the command line."""
 
 import csv
+from typing import get_args
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_doubtful_runs_are_named(runs, capsys):
         ("a late", "no checkpoint in common (a: untrained; late: late)"),
         ("a b --checkpoint late", "certified has no checkpoint 'late'; it has: untrained"),
         ("a --published", "128 layers, but a run has None; leave --published out"),
-        ("a b --split validation", "--split: invalid choice: 'validation'"),
+        ("a b --split validation", 'invalid value "validation" for --split. Choose from: '),
         ("a b --out a/results.json", "can't write to a/results.json"),
     ],
 )
@@ -115,5 +116,5 @@ def test_commands_for_one_run_name_the_seeds(command, runs, capsys):
 
 
 def test_choices_are_those_of_the_modules():
-    assert compare._FORMATS == FORMATS
-    assert compare._READINGS == READINGS
+    assert get_args(compare.Format) == FORMATS
+    assert get_args(compare.Reading) == READINGS

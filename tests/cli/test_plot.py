@@ -1,5 +1,7 @@
 """``linprobe plot`` from the command line."""
 
+from typing import get_args
+
 import pytest
 
 from linprobe.cli import main as cli
@@ -40,7 +42,7 @@ def test_file_and_format(arguments, name, kind, run, capsys):
     [
         ("--out x.jpg", "--out x.jpg ends in .jpg; expected pdf, svg, png"),
         ("--out x.png --format pdf", "--out x.png ends in .png, but --format is pdf"),
-        ("--format gif", "--format: invalid choice: 'gif'"),
+        ("--format gif", 'invalid value "gif" for --format. Choose from: '),
         ("--checkpoint trained", "no checkpoint 'trained'; it has: untrained"),
         ("--out results.json/x.pdf", "results.json/x.pdf can't be written"),
     ],
@@ -54,5 +56,5 @@ def test_errors_are_one_line(arguments, message, run, monkeypatch, capsys):
 
 
 def test_choices_are_those_of_the_plots():
-    assert plot._FORMATS == FORMATS
-    assert tuple(STYLES) == plot._STYLES
+    assert get_args(plot.Format) == FORMATS
+    assert get_args(plot.Style) == tuple(STYLES)

@@ -115,9 +115,8 @@ def test_probe_writes_what_the_api_finds(npz, tmp_path, capsys):
     assert f"Written to {out}" in captured.out
     assert "test error" in captured.err
     train, test = images()
-    expected = linprobe.probe(
-        network, train, test, layers=["[12]", "4:in"], l2=[1e-2, 1e-3], tol=1e-6, seed=3
-    )
+    method = linprobe.ProbeConfig([1e-2, 1e-3], tol=1e-6)
+    expected = linprobe.probe(network, train, test, layers=["[12]", "4:in"], method=method, seed=3)
     found = linprobe.load_report(out)
     assert list(found) == list(expected) == ["1", "2", "4:in"]
     for layer in found:
@@ -221,12 +220,12 @@ def test_sequences_as_dimensions(tmp_path, capsys):
         ("probe FILE:small --data DATA --layers 11", "near names: '1'"),
         ("probe FILE:small --data DATA --checkpoint none.pt", "checkpoint none.pt can't be read"),
         ("probe FILE:small --data DATA --checkpoint OTHER", "it has other shapes for 1.weight"),
-        ("probe FILE:small --data DATA --device tpu", "device is 'tpu', which can't be used"),
-        ("probe FILE:small --data DATA --reduce half", "reduce is 'half'; expected"),
-        ("probe FILE:small --data DATA --tokens some", "tokens is 'some'; expected"),
-        ("probe FILE:small --data DATA --l2 -1", "l2 is [-1.0]; expected a positive number"),
+        ("probe FILE:small --data DATA --device tpu", "--device is 'tpu', which can't be used"),
+        ("probe FILE:small --data DATA --reduce half", "--reduce is 'half'; expected"),
+        ("probe FILE:small --data DATA --tokens some", "--tokens is 'some'; expected"),
+        ("probe FILE:small --data DATA --l2 -1", "--l2 is (-1.0,); expected a positive number"),
         ("probe FILE:small --data DATA --l2 a", "--l2: 'a' given; expected a positive number"),
-        ("probe FILE:small --data DATA --tol 0", "tol is 0.0; expected a positive number"),
+        ("probe FILE:small --data DATA --tol 0", "--tol: '0' given; expected a positive number"),
         ("probe FILE:small --data DATA --memory 0", "--memory: '0' given; expected a positive"),
         ("probe FILE:small --data DATA --memory x", "--memory: 'x' given; expected a positive"),
         ("probe FILE:small --data DATA --batch-size 0", "--batch-size: '0' given"),
@@ -236,7 +235,7 @@ def test_sequences_as_dimensions(tmp_path, capsys):
         ("probe FILE:small --data DATA --normalize 1", "--normalize: '1' given; expected MEAN/STD"),
         ("probe FILE:small --data DATA --normalize 0/0", "--normalize: '0/0' given"),
         ("probe FILE:small --data DATA --channels 1", "--channels, --image-size and --normalize"),
-        ("probe FILE:small", "the following arguments are required: --data"),
+        ("probe FILE:small", "--data is required (see linprobe probe --help)"),
         ("layers FILE:small", "expected either --data, or --shape of one sample"),
         ("layers FILE:small --shape 3x4 --data DATA", "expected either --data, or --shape"),
         ("layers FILE:small --shape 3x", "--shape: '3x' given; expected sizes such as 3x224x224"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from linprobe.core.certificate import certify
-from linprobe.core.problem import Standardisation
+from linprobe.core.features import Standardisation
 from tests.support.cases import Case
 from tests.support.reference import reference_optimum
 

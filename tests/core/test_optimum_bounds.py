@@ -7,8 +7,8 @@ import torch
 
 from linprobe.core import optimum_bounds as optimum
 from linprobe.core.certificate import certify
-from linprobe.core.optimum_bounds import OptimumBounds, OptimumError
-from linprobe.core.problem import Standardisation
+from linprobe.core.features import DenseFeatures, Standardisation
+from linprobe.core.optimum_bounds import OptimumBounds, OptimumError, UnknownBounds
 from linprobe.core.solvers.base import Point
 from tests.support.cases import CASES
 from tests.support.reference import reference_optimum
@@ -44,7 +44,7 @@ def near(case, rows, weight, bias, distance, l2, seed):
     loose = weight + distance * noise / noise.norm()
     x, y = case.features[rows], case.labels[rows]
     gradient = certify(x, y, loose, bias, l2).gradient
-    return loose, OptimumBounds(x, y, loose @ x.T, bias, l2, gradient)
+    return loose, OptimumBounds(DenseFeatures(x), y, loose @ x.T, bias, l2, gradient)
 
 
 def actual_moves(case, bounds, loose, weight, bias, pair):
@@ -114,7 +114,7 @@ def test_bound_is_tight_where_only_the_penalty_binds():
     off = torch.tensor([[0.01], [-0.01]], dtype=torch.float64)
     loose = torch.cat([weight, off], dim=1)
     gradient = certify(x, case.labels, loose, bias, l2).gradient
-    bounds = OptimumBounds(x, case.labels, loose @ x.T, bias, l2, gradient)
+    bounds = OptimumBounds(DenseFeatures(x), case.labels, loose @ x.T, bias, l2, gradient)
     far = torch.zeros(1, x.shape[1]).double()
     far[0, -1] = 1e4
     centre, reach = bounds.moves((0, 1), bounds.see(far, SAME))
@@ -149,7 +149,9 @@ def test_given_bias_does_not_matter():
     weight, bias = optimum_of(case, 1e-2, rows)
     x, y = case.features, case.labels
     off = torch.tensor([0.3, -0.2, -0.1], dtype=torch.float64)
-    bounds = OptimumBounds(x, y, weight @ x.T, bias + off, 1e-2, torch.zeros_like(weight))
+    bounds = OptimumBounds(
+        DenseFeatures(x), y, weight @ x.T, bias + off, 1e-2, torch.zeros_like(weight)
+    )
     shift = bounds.bias_shift - bounds.bias_shift.mean()
     torch.testing.assert_close(shift, -off, atol=1e-9, rtol=0)
 
@@ -187,8 +189,8 @@ def test_no_bound_without_a_certificate_or_with_too_many_classes():
         features = torch.eye(2 * num_classes).double()
         zero = torch.zeros(num_classes, 2 * num_classes).double()
         point = Point(zero, zero[:, 0], zero)
-        return OptimumBounds.of(features, labels, point, 1e-2, zero + slope)
+        return OptimumBounds.of(DenseFeatures(features), labels, point, 1e-2, zero + slope)
 
-    assert bounds(3, 1e-3) is not None
-    assert bounds(3, float("nan")) is None
-    assert bounds(101, 1e-3) is None
+    assert isinstance(bounds(3, 1e-3), OptimumBounds)
+    assert isinstance(bounds(3, float("nan")), UnknownBounds)
+    assert isinstance(bounds(101, 1e-3), UnknownBounds)

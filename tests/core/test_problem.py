@@ -3,10 +3,9 @@
 import pytest
 import torch
 
+from linprobe.core.features import Standardisation
 from linprobe.core.problem import (
     SoftmaxRegression,
-    Standardisation,
-    bias_hessian,
     weighted_sum,
 )
 from linprobe.runtime.errors import LinprobeError
@@ -35,7 +34,7 @@ def test_the_bias_hessian_is_the_derivative_of_the_residuals(case):
         return problem.residuals((z + bias[:, None]).softmax(0)).sum(1)
 
     expected = torch.autograd.functional.jacobian(slope, z.new_zeros(case.num_classes))
-    torch.testing.assert_close(bias_hessian(z.softmax(0), problem.sample_weight), expected)
+    torch.testing.assert_close(problem.bias_hessian(z.softmax(0)), expected)
 
 
 def test_weights_count_as_duplicates():
@@ -71,7 +70,7 @@ def test_coordinates_change_what_is_read_and_nothing_else(case):
     transform = torch.randn(width, width, generator=generator, dtype=torch.float64)
     weight = torch.randn(case.num_classes, width, generator=generator, dtype=torch.float64)
     seen = problem.transformed(transform, torch.float64)
-    torch.testing.assert_close(seen.features, case.features @ transform)
+    torch.testing.assert_close(seen.features.values, case.features @ transform)
     z = seen.logits(weight)
     torch.testing.assert_close(z, problem.logits(weight @ transform.T))
     residuals = problem.residuals(z.softmax(0))
@@ -89,7 +88,7 @@ def test_coordinates_are_rounded_once():
     transform = torch.tensor([[1.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
     problem = SoftmaxRegression(features, torch.arange(9000) % 2, 2)
     exact = features.double() @ transform
-    found = problem.transformed(transform, torch.float64).features
+    found = problem.transformed(transform, torch.float64).features.values
     assert found.dtype == torch.float32
     assert float((found - exact).abs().max() / exact[:, 1].abs().max()) < 1e-6 * 2e4
     torch.testing.assert_close(found[:, 1].double(), exact[:, 1], rtol=1e-7, atol=0)

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from linprobe.core import row_space as rowspace
-from linprobe.core.problem import Standardisation
+from linprobe.core.features import DenseFeatures, Standardisation
 from linprobe.core.row_space import row_space
-from linprobe.probes.protocol import ProbeConfig, fit_probe
+from linprobe.probes.config import ProbeConfig
+from linprobe.probes.softmax import fit_probe
 
 
 def low_rank(num_rows, num_features, rank, noise=0.0):
@@ -32,7 +33,7 @@ def small(monkeypatch):
 def test_basis_spans_the_rows(small, dtype, num_rows):
     _, features = low_rank(num_rows, 60, 12)
     features = features.to(dtype)
-    basis = row_space(features, torch.Generator().manual_seed(1))
+    basis = row_space(DenseFeatures(features), torch.Generator().manual_seed(1))
     assert basis.dtype == dtype
     # One is lost to float32 rounding at most; centring takes none from the span.
     assert 11 <= basis.shape[1] <= 12
@@ -43,10 +44,10 @@ def test_basis_spans_the_rows(small, dtype, num_rows):
 
 def test_no_basis_where_the_rank_is_high_or_the_layer_small(small):
     generator = torch.Generator().manual_seed(1)
-    assert row_space(low_rank(300, 60, 12, noise=1e-4)[1], generator) is None
-    assert row_space(low_rank(300, 60, 30)[1], generator) is None
-    assert row_space(low_rank(300, 20, 5)[1], generator) is None
-    assert row_space(torch.zeros(300, 60), generator) is None
+    assert row_space(DenseFeatures(low_rank(300, 60, 12, noise=1e-4)[1]), generator) is None
+    assert row_space(DenseFeatures(low_rank(300, 60, 30)[1]), generator) is None
+    assert row_space(DenseFeatures(low_rank(300, 20, 5)[1]), generator) is None
+    assert row_space(DenseFeatures(torch.zeros(300, 60)), generator) is None
 
 
 def test_directions_that_single_rows_have_are_found(small):
@@ -54,7 +55,7 @@ def test_directions_that_single_rows_have_are_found(small):
     _, features = low_rank(300, 60, 5)
     rare = torch.tensor([3, 43, 44, 90, 161, 299])
     features[rare] += torch.randn(6, 60, generator=torch.Generator().manual_seed(2))
-    basis = row_space(features, torch.Generator().manual_seed(1))
+    basis = row_space(DenseFeatures(features), torch.Generator().manual_seed(1))
     assert basis.shape[1] == 11
     outside = features - (features @ basis) @ basis.T
     assert float(outside.square().sum()) <= 1e-20 * float(features.square().sum())
@@ -64,8 +65,8 @@ def test_rows_that_the_sketch_missed_are_noticed(small, monkeypatch):
     """Only the first rows are sketched, so a direction that all others have is missing."""
     _, features = low_rank(300, 60, 5)
     features[40:] += torch.randn(60, generator=torch.Generator().manual_seed(2))
-    monkeypatch.setattr(rowspace, "_sketch", lambda rows, _: rows[:40].double())
-    assert row_space(features, torch.Generator().manual_seed(1)) is None
+    monkeypatch.setattr(rowspace, "_sketch", lambda rows, _: rows.values[:40].double())
+    assert row_space(DenseFeatures(features), torch.Generator().manual_seed(1)) is None
 
 
 def test_a_probe_of_low_rank_is_the_probe_without_the_short_cut(small, monkeypatch):
@@ -75,7 +76,7 @@ def test_a_probe_of_low_rank_is_the_probe_without_the_short_cut(small, monkeypat
     split = [(features[:300].clone(), labels[:300], features[300:], labels[300:]) for _ in "ab"]
     short = fit_probe(*split[0], config)
     monkeypatch.setattr(rowspace, "MAX_RANK", 0)
-    assert row_space(features, torch.Generator()) is None
+    assert row_space(DenseFeatures(features), torch.Generator()) is None
     whole = fit_probe(*split[1], config)
     assert (short.l2, short.status) == (whole.l2, whole.status)
     assert short.duality_gap <= 1e-8
@@ -89,7 +90,7 @@ def test_a_direction_outside_a_basis_is_certified_and_mended(small, monkeypatch)
     labels = inside[:, :3].argmax(1)
     generator = torch.Generator().manual_seed(3)
     wrong = torch.linalg.qr(torch.randn(60, 3, generator=generator, dtype=torch.float64)).Q
-    monkeypatch.setattr("linprobe.probes.protocol.row_space", lambda *_: wrong)
+    monkeypatch.setattr("linprobe.probes.softmax.row_space", lambda *_: wrong)
     config = ProbeConfig(l2_path=(1e-2,), tol=1e-6)
     probe = fit_probe(features[:300].clone(), labels[:300], features[300:], labels[300:], config)
     assert probe.duality_gap <= 1e-6
@@ -108,12 +109,14 @@ def of_rank_30(columns_with_energy):
 def test_coordinates_are_those_of_all_columns(columns_with_energy, from_part, monkeypatch):
     features = of_rank_30(columns_with_energy)
     basis = torch.linalg.svd(features.double(), full_matrices=False)[2][:30].T.float()
-    found = rowspace.coordinates(features, basis, torch.Generator().manual_seed(0))
+    found = rowspace.coordinates(
+        DenseFeatures(features), basis, torch.Generator().manual_seed(0)
+    ).values
     exact = features.double() @ basis.double()
     assert float((found - exact).norm() / exact.norm()) < 1e-6
     # Columns that see too little of a direction are not relied on.
     asked = []
     select = torch.Tensor.index_select
     monkeypatch.setattr(torch.Tensor, "index_select", lambda *a: asked.append(1) or select(*a))
-    rowspace.coordinates(features, basis, torch.Generator().manual_seed(0))
+    rowspace.coordinates(DenseFeatures(features), basis, torch.Generator().manual_seed(0))
     assert bool(asked) is from_part

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from linprobe.probes.protocol import ProbeConfig, fit_probe
 from scipy.stats import chisquare
 from threadpoolctl import threadpool_limits
 
 from linprobe.evaluation.controls import ControlConfig, Controls, Task, input_types, of_records
 from linprobe.probes.holdout import holdout_order, num_held_out
-from linprobe.probes.protocol import ProbeConfig, fit_probe
 from linprobe.runtime.errors import LinprobeError
 from tests.support.records import probe_record
 

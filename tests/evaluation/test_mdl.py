@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from linprobe.evaluation.mdl import CUT_POINTS, online_codelength
-from linprobe.probes.protocol import ProbeConfig
+from linprobe.probes.config import ProbeConfig
 from linprobe.runtime.errors import LinprobeError
 from tests.support.cases import CASES
 from tests.support.reference import reference_optimum

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from linprobe.probes.protocol import ProbeConfig
 from safetensors.torch import load_file
 
 from linprobe.experiments import figure5
@@ -10,7 +11,6 @@ from linprobe.experiments.figure5 import Figure5Config
 from linprobe.experiments.networks import ConvNet
 from linprobe.experiments.settings import Settings
 from linprobe.experiments.training import network_error_rate
-from linprobe.probes.protocol import ProbeConfig
 from linprobe.records.store import load_run
 from linprobe.runtime.errors import LinprobeError
 from tests.support.tiny import tiny_dataset

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from linprobe.probes.protocol import ProbeConfig
 from safetensors.torch import load_file
 
 from linprobe.experiments import figure8
@@ -9,7 +10,6 @@ from linprobe.experiments import settings as common
 from linprobe.experiments.figure8 import Figure8Config
 from linprobe.experiments.settings import Settings
 from linprobe.experiments.training import MLPTraining
-from linprobe.probes.protocol import ProbeConfig
 from linprobe.records.store import load_run
 from linprobe.runtime.errors import LinprobeError
 from tests.support.tiny import tiny_dataset

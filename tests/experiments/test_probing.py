@@ -5,12 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from linprobe.activations.features import extract_features
-from linprobe.evaluation.controls import ControlConfig
-from linprobe.experiments import probing
-from linprobe.experiments import settings as common
-from linprobe.experiments.networks import ConvNet, DeepMLP
 from linprobe.experiments.probing import (
     LayerWatcher,
     control_task,
@@ -20,9 +15,14 @@ from linprobe.experiments.probing import (
     probe_layers,
     training_cost,
 )
+
+from linprobe.evaluation.controls import ControlConfig
+from linprobe.experiments import probing
+from linprobe.experiments import settings as common
+from linprobe.experiments.networks import ConvNet, DeepMLP
 from linprobe.experiments.settings import Settings, load_samples
 from linprobe.pipeline.minibatch import SGDProtocol
-from linprobe.probes.protocol import ProbeConfig
+from linprobe.probes.config import ProbeConfig
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset
 

@@ -15,7 +15,7 @@ from linprobe.experiments.networks import DeepMLP
 from linprobe.experiments.session import Session
 from linprobe.experiments.settings import Settings, load_samples
 from linprobe.pipeline.minibatch import SGDProtocol
-from linprobe.probes.protocol import ProbeConfig
+from linprobe.probes.config import ProbeConfig
 from linprobe.records.predictions import load_predictions
 from linprobe.records.schema import ControlsRecord, ExperimentRecord
 from linprobe.records.store import load_run

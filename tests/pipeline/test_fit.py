@@ -9,6 +9,7 @@ import torch
 import linprobe
 from linprobe import LinprobeError
 from tests.support.cases import make_case
+from tests.support.options import fit_options
 
 PATH = (1e-1, 1e-2, 1e-3)
 CASE = make_case("plain", 200, 8, 3)
@@ -20,7 +21,7 @@ def fitted(train=None, test=None, **options):
     train = {"a": X[TRAIN]} if train is None else train
     test = {"a": X[TEST]} if test is None else test
     options = {"l2": PATH, **options}
-    return linprobe.fit_probes(train, Y[TRAIN], (test, Y[TEST]), **options)
+    return linprobe.fit_probes(train, Y[TRAIN], (test, Y[TEST]), **fit_options(**options))
 
 
 def test_probes_are_those_of_the_protocol():
@@ -29,7 +30,7 @@ def test_probes_are_those_of_the_protocol():
         Y[TRAIN], 1 / 6, linprobe.runtime.randomness.generator(0, "holdout")
     )
     alone = linprobe.fit_probe(
-        *(X[TRAIN][order].clone(), Y[TRAIN][order], X[TEST], Y[TEST]),
+        *(X[TRAIN][order], Y[TRAIN][order], X[TEST], Y[TEST]),
         linprobe.ProbeConfig(l2_path=PATH),
     )
     assert torch.equal(report["a"].weight, alone.weight)
@@ -99,19 +100,19 @@ def test_progress_is_told():
 @pytest.mark.parametrize(("copies", "workers"), [(9, 3), (2, 2), (1, 1)])
 def test_narrow_layers_are_solved_side_by_side(monkeypatch, copies, workers):
     """As many as there are threads and memory for; the probes are those of layers alone."""
-    free, size = linprobe.pipeline.fit.FEATURE_SHARE, 4 * X.numel()
+    free, size = linprobe.pipeline.sources.FEATURE_SHARE, 4 * X.numel()
     monkeypatch.setattr(
-        linprobe.pipeline.fit, "free_bytes", lambda device: (copies + 0.1) * size / free
+        linprobe.pipeline.sources, "free_bytes", lambda device: (copies + 0.1) * size / free
     )
-    monkeypatch.setattr(linprobe.pipeline.fit, "thread_count", lambda device: 3)
+    monkeypatch.setattr(linprobe.pipeline.sources, "thread_count", lambda device: 3)
     seen = []
-    real = linprobe.pipeline.fit.fit_layer
+    real = linprobe.pipeline.engine.fit_layer
 
-    def fit_layer(task, name, *rest, **options):
+    def fit_layer(*args):
         seen.append((threading.get_ident(), torch.get_num_threads()))
-        return real(task, name, *rest, **options)
+        return real(*args)
 
-    monkeypatch.setattr(linprobe.pipeline.fit, "fit_layer", fit_layer)
+    monkeypatch.setattr(linprobe.pipeline.engine, "fit_layer", fit_layer)
     names = list("dbca")
     report = fitted(dict.fromkeys(names, X[TRAIN]), dict.fromkeys(names, X[TEST]))
     main = threading.get_ident()

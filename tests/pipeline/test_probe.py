@@ -9,6 +9,7 @@ from torch import nn
 import linprobe
 from linprobe import LinprobeError
 from tests.support.nets import Encoder, ResNet, images, sentences
+from tests.support.options import grouped
 
 PATH = (1e-1, 1e-2, 1e-3)
 
@@ -20,7 +21,7 @@ def network():
 
 
 def probed(network, train, test, **options):
-    return linprobe.probe(network, train, test, **{"l2": PATH, **options})
+    return linprobe.probe(network, train, test, **grouped(**{"l2": PATH, **options}))
 
 
 def test_probes_of_a_network_are_those_of_its_features(network):
@@ -28,7 +29,7 @@ def test_probes_of_a_network_are_those_of_its_features(network):
     report = probed(network, train, test, layers=["layer1", "fc"])
     features = [linprobe.Taps(network, ["layer1", "fc"])(x) for x, _ in (train, test)]
     flat, flat_test = ({k: v.flatten(1) for k, v in f.items()} for f in features)
-    arrays = linprobe.fit_probes(flat, train[1], (flat_test, test[1]), l2=PATH)
+    arrays = linprobe.fit_probes(flat, train[1], (flat_test, test[1]), **grouped(l2=PATH))
     assert list(report) == ["layer1", "fc"] == list(arrays)
     for layer in report:
         assert report[layer].record.converged
@@ -149,14 +150,14 @@ def test_tokens_with_labels_of_their_own_are_held_out_by_sequence(monkeypatch):
     torch.manual_seed(0)
     words, mask, labels = sentences(30)
     held = {}
-    original = linprobe.pipeline.fitting.holdout_order_by_group
+    original = linprobe.pipeline.task.holdout_order_by_group
 
     def watched(labels, groups, fraction, generator):
         order, count = original(labels, groups, fraction, generator)
         held["out"], held["in"] = groups[order[-count:]], groups[order[:-count]]
         return order, count
 
-    monkeypatch.setattr(linprobe.pipeline.fitting, "holdout_order_by_group", watched)
+    monkeypatch.setattr(linprobe.pipeline.task, "holdout_order_by_group", watched)
     data = {"input_ids": words, "attention_mask": mask, "labels": labels}
     report = probed(Encoder(), data, data, tokens="all")
     assert not set(held["out"].tolist()) & set(held["in"].tolist())
@@ -246,7 +247,7 @@ X, Y = images(30)
         ({"reduce": None}, "reduce is None; expected 'auto'"),
         ({"tol": "small"}, "tol is 'small'; expected a positive number"),
         ({"batch_size": 2.5}, "batch_size is 2.5; expected a whole number"),
-        ({"progress": 5}, "progress is 5; expected True, False or a function"),
+        ({"progress": 5}, "progress is 5; expected None, True, False or a function"),
         (
             {"train": {"x": X, "text": ["a"] * 30, "labels": Y}},
             "TypeError: .* unexpected keyword argument 'text'; if it is called otherwise, give for",
@@ -264,7 +265,7 @@ X, Y = images(30)
 def test_bad_input_is_one_clear_line(network, changes, message):
     options = {"network": network, "train": (X, Y), "test": (X, Y), "l2": PATH, **changes}
     with pytest.raises(LinprobeError, match=message) as caught:
-        linprobe.probe(**options)
+        linprobe.probe(**grouped(**options))
     assert "\n" not in str(caught.value)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
 
@@ -330,15 +331,15 @@ def test_progress_goes_from_nothing_to_all(network):
 
 def test_narrow_layers_are_solved_side_by_side(network, monkeypatch):
     alone = probed(network, (X, Y), (X, Y), layers=["layer1", "layer2", "fc"])
-    monkeypatch.setattr(linprobe.pipeline.probe, "thread_count", lambda device: 3)
+    monkeypatch.setattr(linprobe.pipeline.sources, "thread_count", lambda device: 3)
     threads, events = set(), []
-    real = linprobe.pipeline.probe.fit_layer
+    real = linprobe.pipeline.engine.fit_layer
 
     def fit_layer(*args, **options):
         threads.add(threading.get_ident())
         return real(*args, **options)
 
-    monkeypatch.setattr(linprobe.pipeline.probe, "fit_layer", fit_layer)
+    monkeypatch.setattr(linprobe.pipeline.engine, "fit_layer", fit_layer)
     monkeypatch.setattr(linprobe.runtime.threads, "NARROW", 100)
     report = probed(
         network, (X, Y), (X, Y), layers=["layer1", "layer2", "fc"], progress=events.append

@@ -13,6 +13,7 @@ from linprobe import LinprobeError
 from linprobe.records.predictions import load_predictions
 from linprobe.records.store import load_run
 from tests.support.cases import make_case
+from tests.support.options import grouped
 
 CASE = make_case("plain", 200, 8, 3)
 X, Y = CASE.features.float(), CASE.labels
@@ -21,7 +22,7 @@ X, Y = CASE.features.float(), CASE.labels
 @pytest.fixture(scope="module")
 def report():
     train, test = ({"first": x, "second [x]": x[:, :4]} for x in (X[:150], X[150:]))
-    return linprobe.fit_probes(train, Y[:150], (test, Y[150:]), l2=(1e-1, 1e-2))
+    return linprobe.fit_probes(train, Y[:150], (test, Y[150:]), **grouped(l2=(1e-1, 1e-2)))
 
 
 def test_table_holds_every_layer(report):

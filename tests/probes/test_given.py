@@ -1,6 +1,5 @@
 """What a trained probe is worth: errors of its own weights, and a bound that holds."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -8,10 +7,12 @@ import torch
 from torch import nn
 
 from linprobe.core.certificate import certify
+from linprobe.core.features import DenseFeatures
 from linprobe.core.solvers.base import Status
-from linprobe.pipeline.minibatch import TrainedProbe
-from linprobe.probes.given import evaluate_trained
-from linprobe.probes.protocol import ProbeConfig, fit_probe
+from linprobe.probes.base import FailedProbe, Targets
+from linprobe.probes.config import ProbeConfig
+from linprobe.probes.given import GivenProbe, TrainedProbe
+from linprobe.probes.softmax import fit_probe
 
 K, NUM_FIT, L2 = 3, 100, 1e-3
 
@@ -32,9 +33,9 @@ def trained(scale=100.0, **changes):
 
 def evaluated(probe, splits, tol=1e-4):
     train, labels, test, test_labels = (x.clone() for x in splits)
-    return evaluate_trained(
-        probe, train, labels, test, test_labels, num_fit=NUM_FIT, l2=L2, tol=tol
-    )
+    targets = Targets(labels, K, len(labels) - NUM_FIT)
+    fitted = GivenProbe(probe, L2, tol).fit(DenseFeatures(train), targets)
+    return fitted if isinstance(fitted, FailedProbe) else fitted.tested(test, test_labels)
 
 
 def test_errors_are_those_of_the_given_weights_on_raw_features(splits):
@@ -97,12 +98,25 @@ def test_nothing_is_known_of_a_probe_that_diverged(splits):
     nan = torch.full((K, 5), torch.nan, dtype=torch.float64)
     probe = replace(trained(seconds=1.0, status=Status.DIVERGED), weight=nan, bias=nan[:, 0])
     found = evaluated(probe, splits)
+    assert isinstance(found, FailedProbe)
     assert (found.status, found.seconds) == (Status.DIVERGED, 1.0)
-    assert math.isnan(found.test_error_rate)
-    assert bool(found.test_logits.isnan().all())
+    assert found.reason == "a weight was not finite; lower learning_rate"
 
 
-@pytest.mark.parametrize("split", [0, 2])
-def test_features_that_are_not_finite_are_said(splits, split):
-    splits[split][-1, 0] = torch.inf
-    assert evaluated(trained(seconds=0.0), splits).status is Status.NONFINITE_FEATURES
+def test_features_that_are_not_finite_are_said(splits):
+    splits[0][-1, 0] = torch.inf
+    found = evaluated(trained(seconds=1.0), splits)
+    assert (found.status, found.seconds) == (Status.NONFINITE_FEATURES, 1.0)
+    assert (found.num_features, found.num_classes) == (5, K)
+
+
+def test_owned_features_are_standardised_in_place_and_others_are_not(splits):
+    x, y = splits[:2]
+    before = x.clone()
+    for owned in (False, True):
+        fitted = GivenProbe(trained(seconds=0.0), L2, 1e-4).fit(
+            DenseFeatures(x, owned=owned), Targets(y, K, len(y) - NUM_FIT)
+        )
+        assert torch.equal(x[:NUM_FIT], before[:NUM_FIT]) is not owned
+        assert torch.equal(x[NUM_FIT:], before[NUM_FIT:])
+        assert fitted.status is Status.EARLY_STOP

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from linprobe.core.problem import Standardisation
+from linprobe.core.features import Standardisation
 
 
 @dataclass(frozen=True)

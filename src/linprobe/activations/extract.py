@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from linprobe.activations.layers import Forward, run_network, sample_dimension
-from linprobe.activations.pooling import choose_reducer, random_columns
-from linprobe.activations.rules import Point, Reduction
-from linprobe.activations.taps import Consume, Select, Taps
-from linprobe.activations.tokens import Tokens
+from linprobe.activations.layers import run_network, sample_dimension
+from linprobe.activations.options import ExtractionOptions
+from linprobe.activations.pooling import FLATTEN, choose_reducer, random_columns
+from linprobe.activations.rules import ProbePoint, Reduction
+from linprobe.activations.taps import Consume, Taps
 from linprobe.data.batches import Batch
+from linprobe.data.inputs import Source
 from linprobe.data.splits import Split
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
@@ -25,39 +26,33 @@ OnRows = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Extractor:
-    """How a network is run and what becomes of its activations.
+    """Runs a network and turns its activations into rows of features.
 
     Attributes:
         network: left as it was.
-        forward: runs it, where it isn't simply called.
-        select: picks the tensor of a layer that gives several.
-        tokens: which tokens of a sequence count.
-        reduce: "auto" or a reducer, as text.
+        options: how it is run and what becomes of its activations.
         seed: of random reducers, and of the data's own randomness.
         device: where features are kept.
     """
 
     network: nn.Module
-    forward: Forward | None
-    select: Select | None
-    tokens: Tokens
-    reduce: str
+    options: ExtractionOptions
     seed: int
     device: torch.device
 
     def plan(
         self,
-        names: Sequence[str],
+        taps: Mapping[str, str],
         batch: Batch,
         num_rows: int,
         budget_bytes: float,
         *,
         skip_unfit: bool,
-    ) -> tuple[list[Point], dict[str, str]]:
-        """Settle how each layer becomes features, in the order of `names`.
+    ) -> tuple[list[ProbePoint], dict[str, str]]:
+        """Settle how each layer becomes features, in the order of `taps`.
 
         Args:
-            names: taps.
+            taps: layer to tap.
             batch: an example.
             num_rows: rows of both splits.
             budget_bytes: of one layer's features.
@@ -69,83 +64,91 @@ class Extractor:
         Raises:
             LinprobeError: Layers that can't be probed, or don't fit the budget.
         """
-        shapes: dict[str, tuple[int, ...]] = {}
+        seen: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
 
-        def note(name: str, tensor: Tensor) -> None:
+        def note(tap: str, tensor: Tensor) -> None:
             if tensor.is_nested or tensor.layout != torch.strided:
                 raise LinprobeError(
-                    f"layer {name!r} gives a nested or sparse tensor; expected a plain one: use "
+                    f"layer {tap!r} gives a nested or sparse tensor; expected a plain one: use "
                     "select, with torch.nested.to_padded_tensor say"
                 )
-            shapes[name] = tuple(tensor.shape)
+            seen[tap] = tuple(tensor.shape), tensor.dtype
 
-        taps = Taps(self.network, names, self.select)
-        taps.stream_during(note, self._runner(batch))
+        watched = Taps(self.network, list(taps.values()), self.options.select)
+        watched.stream_during(note, self._runner(batch))
         points, left_out = [], {}
-        for name in names:
-            why = self._unfit(shapes[name], batch)
-            if why is None:
-                points.append(self._point(name, shapes[name], batch, num_rows, budget_bytes))
+        for layer, tap in taps.items():
+            shape, dtype = seen[tap]
+            reason = self._unfit(shape, batch)
+            if reason is None:
+                point = self._point(layer, shape, dtype, batch, num_rows, budget_bytes)
+                points.append(point.at(tap))
             elif skip_unfit:
-                left_out[name] = why
+                left_out[layer] = reason
             else:
-                raise LinprobeError(f"layer {name!r} {why}")
+                raise LinprobeError(f"layer {layer!r} {reason}")
         if not points:
-            raise LinprobeError(f"no layer can be probed: {names[0]!r} {left_out[names[0]]}")
+            layer, reason = next(iter(left_out.items()))
+            raise LinprobeError(f"no layer can be probed: {layer!r} {reason}")
         return points, left_out
 
-    def gather(
+    def extract(
         self,
         split: Split,
-        points: Sequence[Point],
-        place: Tensor | None = None,
+        points: Sequence[ProbePoint],
+        permutation: Tensor | None = None,
         on_rows: OnRows | None = None,
+        room: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Read a split once.
+        """Run the network over a split once.
 
         Args:
-            split: what to read.
+            split: the data.
             points: which features to keep.
-            place: (n_rows,) int64, the row that each of the split's rows is written to.
+            permutation: (n_rows,) int64, the row that each of the split's rows is written to.
             on_rows: progress.
+            room: flat tensor of the features' dtype and device that is filled instead of new
+                memory, whose first touch takes as long as the forward pass.
 
         Returns:
-            Name to (n_rows, n_features) float32.
+            Layer to (n_rows, n_features), float64 of float64 activations, else float32.
 
         Raises:
             LinprobeError: As `plan`; or a network that fails; or a layer whose shape changes.
         """
         total = len(split.labels)
-        features = {point.name: self._allocate(point, total) for point in points}
-        by_name = {point.name: point for point in points}
-        taps = Taps(self.network, list(by_name), self.select)
+        features: dict[str, Tensor] = {}
+        for point in points:
+            features[point.tap], room = self._allocate(point, total, room)
+        by_tap = {point.tap: point for point in points}
+        taps = Taps(self.network, list(by_tap), self.options.select)
         with seeded(self.seed):
             for batch, rows in split.batches():
-                spots = torch.arange(rows.start, rows.stop) if place is None else place[rows]
-                keep = _keeper(features, by_name, batch, spots.to(self.device))
+                where = rows if permutation is None else permutation[rows].to(self.device)
+                keep = _keeper(features, by_tap, batch, where)
                 taps.stream_during(keep, self._runner(batch))
                 if on_rows is not None:
                     on_rows(rows.stop, total)
-        return features
+        return {point.layer: features[point.tap] for point in points}
 
     def _runner(self, batch: Batch) -> Callable[[], None]:
-        return lambda: run_network(self.network, batch, self.forward)
+        return lambda: run_network(self.network, batch, self.options.forward)
 
     def _unfit(self, shape: tuple[int, ...], batch: Batch) -> str | None:
         """Why a layer of this shape can't be probed; None: it can."""
-        where = sample_dimension(shape, len(batch))
-        if where is None:
+        dimension, tokens = sample_dimension(shape, len(batch)), self.options.tokens
+        if dimension is None:
             return (
                 f"gives shape {shape} for {len(batch)} samples; expected the samples along the "
                 "first dimension: use select"
             )
-        sample = _sample_shape(shape, where)
+        sample = _sample_shape(shape, dimension)
         if 0 in sample:
             return f"gives shape {shape}, without features"
-        if self.tokens == "all" and len(sample) != 2:
+        if tokens == "all" and len(sample) != 2:
             return f"gives shape {shape}, without tokens; tokens='all' needs a row for each"
         mask = batch.mask
-        if self.tokens is not None and len(sample) == 2 and mask is not None:
+        if tokens is not None and len(sample) == 2 and mask is not None:
             if mask.shape[1] != sample[0]:
                 return (
                     f"gives {sample[0]} tokens, the attention mask has {mask.shape[1]}; expected "
@@ -154,53 +157,126 @@ class Extractor:
         return None
 
     def _point(
-        self, name: str, shape: tuple[int, ...], batch: Batch, num_rows: int, budget_bytes: float
-    ) -> Point:
-        where = sample_dimension(shape, len(batch)) or 0
-        sample = _sample_shape(shape, where)
-        rule = Reduction(self.tokens if len(sample) == 2 else None)
+        self,
+        layer: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        batch: Batch,
+        num_rows: int,
+        budget_bytes: float,
+    ) -> ProbePoint:
+        dimension = sample_dimension(shape, len(batch)) or 0
+        sample = _sample_shape(shape, dimension)
+        rule = Reduction(self.options.tokens if len(sample) == 2 else None)
         inner = rule.inner_shape(sample)
-        reducer = choose_reducer(self.reduce, name, inner, num_rows, budget_bytes)
+        # Budgets are in float32 numbers; float64 ones count twice.
+        budget = budget_bytes / 2 if dtype == torch.float64 else budget_bytes
+        reducer = choose_reducer(self.options.reduce, layer, inner, num_rows, budget)
         rule = Reduction(rule.tokens, reducer)
         columns = None
         if reducer.kind == "random":
-            columns = random_columns(math.prod(inner), reducer.size, self.seed, name)
-        return Point(name, where, rule, rule.stated(sample), reducer.width(inner), columns)
+            columns = random_columns(math.prod(inner), reducer.size, self.seed, layer)
+        width = reducer.width(inner)
+        return ProbePoint(layer, layer, dimension, rule, rule.stated(sample), width, dtype, columns)
 
-    def _allocate(self, point: Point, num_rows: int) -> Tensor:
-        size = 4 * num_rows * point.width
+    def _allocate(
+        self, point: ProbePoint, num_rows: int, room: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Memory for a point's features, and what is left of the room."""
+        shape, size = (num_rows, point.num_features), num_rows * point.num_features
+        if room is not None and len(room) >= size:
+            return room[:size].view(shape), room[size:]
         try:
-            return torch.empty(num_rows, point.width, device=self.device)
+            return torch.empty(shape, dtype=point.kept_dtype, device=self.device), room
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            num_bytes = point.kept_dtype.itemsize * size
             raise LinprobeError(
-                f"layer {point.name!r}: no memory for {size_text(size)} of features; set "
-                f"memory_bytes below {size}, or use reduce='random:{max(1, point.width // 4)}'"
+                f"layer {point.layer!r}: no memory for {size_text(num_bytes)} of features; set "
+                f"memory_bytes below {num_bytes}, or use "
+                f"reduce='random:{max(1, point.num_features // 4)}'"
             ) from error
 
 
-def _keeper(
-    features: Mapping[str, Tensor], points: Mapping[str, Point], batch: Batch, spots: Tensor
-) -> Consume:
-    """Writes a tap's tensor to the rows `spots` of its features."""
+def extract_features(
+    network: nn.Module,
+    inputs: Tensor,
+    taps: Sequence[str],
+    *,
+    batch_size: int = 500,
+    device: torch.device | str | None = None,
+    progress: OnRows | None = None,
+) -> dict[str, Tensor]:
+    """Run `network` over `inputs` and collect the flattened features of each tap.
 
-    def keep(name: str, tensor: Tensor) -> None:
-        rows = _rows(points[name], tensor, batch)
-        features[name].index_copy_(0, spots, rows.to(spots.device, torch.float32))
+    Args:
+        network: left as it was, on the device that it is on.
+        inputs: (n_samples, ...), moved to the network's device a batch at a time.
+        taps: as `linprobe.activations.taps` writes them.
+        batch_size: samples in one forward pass.
+        device: where the features are kept; default: the CPU.
+        progress: called after each batch.
+
+    Returns:
+        Tap to (n_samples, n_features), in the order of `taps`, float64 of float64 activations,
+        else float32; row i belongs to ``inputs[i]``, flattened in the order of the tensor's
+        dimensions.
+
+    Raises:
+        LinprobeError: No inputs, a batch size less than 1, an unknown tap, or a tap without a
+            row for each sample or with rows whose width changes.
+    """
+    if len(inputs) == 0:
+        raise LinprobeError("there are no inputs to extract features from; expected at least one")
+    options = ExtractionOptions(reduce=str(FLATTEN), tokens=None, batch_size=batch_size)
+    extractor = Extractor(network, options, 0, torch.device(device or "cpu"))
+    labels = torch.zeros(len(inputs), dtype=torch.int64)
+    split = Split.read(Source((inputs, labels), "train", batch_size), None)
+    example = split.source.first().head(2)
+    named = {tap: tap for tap in taps}
+    points, _ = extractor.plan(named, example, len(inputs), math.inf, skip_unfit=False)
+    return extractor.extract(split, points, on_rows=progress)
+
+
+def _keeper(
+    features: Mapping[str, Tensor],
+    points: Mapping[str, ProbePoint],
+    batch: Batch,
+    rows: slice | Tensor,
+) -> Consume:
+    """Write a tap's tensor to these rows of its features."""
+
+    def keep(tap: str, tensor: Tensor) -> None:
+        point, kept = points[tap], features[tap]
+        if isinstance(rows, slice) and point.is_plain and _fits(point, tensor, batch):
+            # Straight into place: a flattened copy on the way would cost one more pass of memory.
+            kept[rows].view(tensor.shape).copy_(tensor)
+            return
+        values = _rows(point, tensor, batch).to(kept.device, kept.dtype)
+        if isinstance(rows, slice):
+            kept[rows] = values
+        else:
+            kept.index_copy_(0, rows, values)
 
     return keep
 
 
-def _sample_shape(shape: tuple[int, ...], where: int) -> tuple[int, ...]:
-    return shape[1:] if where == 0 else (shape[0], *shape[2:])
+def _fits(point: ProbePoint, tensor: Tensor, batch: Batch) -> bool:
+    """Whether a tensor is as the first batch's; what is not gets its message from `_rows`."""
+    size = len(batch) * point.num_features
+    return tensor.shape[:1] == (len(batch),) and tensor.numel() == size and not tensor.is_complex()
 
 
-def _rows(point: Point, tensor: Tensor, batch: Batch) -> Tensor:
+def _sample_shape(shape: tuple[int, ...], dimension: int) -> tuple[int, ...]:
+    return shape[1:] if dimension == 0 else (shape[0], *shape[2:])
+
+
+def _rows(point: ProbePoint, tensor: Tensor, batch: Batch) -> Tensor:
     """Rows of a batch's tensor; raises `LinprobeError` with the layer's name."""
     if tensor.ndim <= point.sample_dimension or tensor.shape[point.sample_dimension] != len(batch):
         raise LinprobeError(
-            f"layer {point.name!r} gives shape {tuple(tensor.shape)} for {len(batch)} samples; "
+            f"layer {point.layer!r} gives shape {tuple(tensor.shape)} for {len(batch)} samples; "
             f"expected them along dimension {point.sample_dimension}, as in the first batch: "
             "use select"
         )
@@ -210,10 +286,11 @@ def _rows(point: Point, tensor: Tensor, batch: Batch) -> Tensor:
     try:
         rows = point.reduction.apply(tensor, mask=batch.mask, labels=labels, columns=point.columns)
     except LinprobeError as error:
-        raise LinprobeError(f"layer {point.name!r}: {error}") from error
-    if rows.shape[1] != point.width:
+        raise LinprobeError(f"layer {point.layer!r}: {error}") from error
+    if rows.shape[1] != point.num_features:
         raise LinprobeError(
-            f"layer {point.name!r} gives {rows.shape[1]} features, but {point.width} in the first "
-            "batch; expected as many for every sample: pool it, reduce='mean', or use select"
+            f"layer {point.layer!r} gives {rows.shape[1]} features, but {point.num_features} in "
+            "the first batch; expected as many for every sample: pool it, reduce='mean', or use "
+            "select"
         )
     return rows

@@ -1,7 +1,7 @@
 """How the tensor at a tap becomes rows of features."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -107,21 +107,39 @@ class Reduction:
 
 
 @dataclass(frozen=True)
-class Point:
-    """A tap and its rule.
+class ProbePoint:
+    """A layer, its tap and its rule.
 
     Attributes:
-        name: the tap.
+        layer: its name.
+        tap: where it is captured.
         sample_dimension: 0, or 1 where tokens stand before samples.
         reduction: the rule.
         stated: the rule as the record states it.
-        width: features of a row.
+        num_features: of a row.
+        dtype: of the activations.
         columns: of a random reducer.
     """
 
-    name: str
+    layer: str
+    tap: str
     sample_dimension: int
     reduction: Reduction
     stated: str | None
-    width: int
+    num_features: int
+    dtype: torch.dtype
     columns: Tensor | None
+
+    def at(self, tap: str) -> "ProbePoint":
+        """The same layer, captured at another tap."""
+        return replace(self, tap=tap)
+
+    @property
+    def kept_dtype(self) -> torch.dtype:
+        """Dtype of the features: float64 of float64 activations, else float32."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a batch's activations are its rows of features, flattened."""
+        return self.sample_dimension == 0 and self.reduction == Reduction()

@@ -1,93 +1,73 @@
 """The command ``linprobe compare``."""
 
-import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
+from cyclopts import Parameter
+
+from linprobe.cli.flags import flag
+from linprobe.cli.options import OUT
 from linprobe.runtime.errors import LinprobeError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from linprobe.cli.options import Commands
     from linprobe.records.comparison.distances import Comparison
-    from linprobe.records.published import Published
     from linprobe.records.schema import RunRecord
-    from linprobe.report.plots import Format
 
-# As in `linprobe.report` and `linprobe.records.published`, which take long to import.
-_FORMATS: tuple["Format", ...] = ("pdf", "svg", "png")
-_READINGS = ("layer", "input")
+# Those of `linprobe.report` and `linprobe.records.published`, which take long to import.
+Format: TypeAlias = Literal["pdf", "svg", "png"]
+Reading: TypeAlias = Literal["layer", "input"]
 _NAME = "compare"
 
 
-def add_parser(commands: "Commands") -> None:
-    """Add the command to the command line."""
-    parser = commands.add_parser(
-        "compare",
-        help="draw several runs of an experiment together, or beside the published numbers",
-        description="Draw the error curves of several runs of one experiment together, a panel a "
-        "checkpoint, with their differences from the first run below; print how far they are "
-        "apart, and write DIR/compare.csv.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "runs",
-        type=Path,
-        nargs="+",
-        metavar="RUN",
-        help="folder of a run, or of the seeds of `linprobe reproduce --seeds`, drawn as their "
-        "mean with the range of the seeds",
-    )
-    add(
-        "--published",
-        action="store_true",
-        help="compare with the numbers of the paper too (Figure 5: the two in its text; Figure 8, "
-        "128 layers: bars read off the image)",
-    )
-    add(
-        "--reading",
-        choices=_READINGS,
-        default="layer",
-        help="which bars of the published Figure 8 are drawn: bar i as layer i+1, or bar 0 as the "
-        "input and bar i as layer i (the table has both; default: %(default)s)",
-    )
-    add(
-        "--split",
-        choices=("test", "train"),
-        help="whose error (default: test; with --published, that of the published numbers)",
-    )
-    add("--checkpoint", metavar="NAME", help="compare at this one (default: all that are shared)")
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        default=Path("runs", "compare"),
-        help="folder to write to (default: %(default)s)",
-    )
-    add("--format", choices=_FORMATS, help="of the figure (default: png and svg)")
-    parser.set_defaults(command=_compare)
+def compare(
+    *runs: Annotated[Path, Parameter(name="RUN", required=True)],
+    published: bool = False,
+    reading: Reading = "layer",
+    split: Literal["test", "train"] | None = None,
+    checkpoint: Annotated[str | None, flag(str, "NAME")] = None,
+    out: Annotated[Path, OUT] = Path("runs", "compare"),
+    format: Format | None = None,
+) -> None:
+    """Draw several runs of an experiment together, or beside the published numbers.
 
+    Draws the error curves of several runs of one experiment together, a panel a checkpoint, with
+    their differences from the first run below; prints how far they are apart, and writes
+    DIR/compare.csv.
 
-def _compare(options: argparse.Namespace) -> None:
+    Args:
+        runs: folder of a run, or of the seeds of `linprobe reproduce --seeds`, drawn as their mean
+            with the range of the seeds.
+        published: compare with the numbers of the paper too (Figure 5: the two in its text; Figure
+            8, 128 layers: bars read off the image).
+        reading: which bars of the published Figure 8 are drawn: bar i as layer i+1, or bar 0 as the
+            input and bar i as layer i; the table has both.
+        split: whose error; None: test, or with --published, that of the published numbers.
+        checkpoint: compare at this one; None: all that are shared.
+        out: folder to write to.
+        format: of the figure; None: png and svg.
+
+    Examples:
+        linprobe compare runs/fig8 --published
+        linprobe compare runs/fig8 runs/fig8-sgd --split train
+    """
     from linprobe.records.folder import check_folder
     from linprobe.report.overlay import draw_comparison
     from linprobe.report.plots import save_figure, write_figure
     from linprobe.report.terminal import make_console
     from linprobe.runtime.files import write_csv
 
-    comparison = _read(options)
+    comparison = _compared(runs, published, reading, split, checkpoint)
     figure = draw_comparison(comparison)
-    out: Path = options.out
     check_folder(out, overwrite=True)
     stem = out / _NAME
-    if options.format is None:
+    if format is None:
         written = list(save_figure(figure, stem))
     else:
-        written = [stem.with_suffix(f".{options.format}")]
-        write_figure(figure, written[0], options.format)
+        written = [stem.with_suffix(f".{format}")]
+        write_figure(figure, written[0], format)
     rows = list(comparison.rows())
     written.append(stem.with_suffix(".csv"))
     write_csv(written[-1], list(rows[0]), [list(row.values()) for row in rows])
@@ -98,29 +78,31 @@ def _compare(options: argparse.Namespace) -> None:
     console.print(f"Written to {', '.join(map(str, written))}", markup=False, soft_wrap=True)
 
 
-def _read(options: argparse.Namespace) -> "Comparison":
+def _compared(
+    paths: Sequence[Path],
+    published: bool,
+    reading: Reading,
+    split: Literal["test", "train"] | None,
+    checkpoint: str | None,
+) -> "Comparison":
     from linprobe.records.comparison.curves import Curve
-    from linprobe.records.comparison.distances import compare
+    from linprobe.records.comparison.distances import compare as compare_curves
     from linprobe.records.comparison.labels import labels
     from linprobe.records.published import load_published
 
-    if len(options.runs) < 2 and not options.published:
+    if len(paths) < 2 and not published:
         raise LinprobeError("one RUN given; expected two or more, or --published")
-    places = [path.resolve() for path in options.runs]
-    twice = next((path for path in options.runs if places.count(path.resolve()) > 1), None)
+    places = [path.resolve() for path in paths]
+    twice = next((path for path in paths if places.count(path.resolve()) > 1), None)
     if twice is not None:
         raise LinprobeError(f"{twice} is given twice; expected different runs")
-    named = [(path, _load(path)) for path in options.runs]
-    published: Published | None = None
-    if options.published:
-        published = load_published(named[0][1][0].experiment)
-    split = options.split or (published.split if published is not None else "test")
+    named = [(path, _load(path)) for path in paths]
+    numbers = load_published(named[0][1][0].experiment) if published else None
+    whose = split or (numbers.split if numbers is not None else "test")
     curves = [
-        Curve(label, runs, split) for label, (_, runs) in zip(labels(named), named, strict=True)
+        Curve(label, runs, whose) for label, (_, runs) in zip(labels(named), named, strict=True)
     ]
-    return compare(
-        curves, published=published, reading=options.reading, checkpoint=options.checkpoint
-    )
+    return compare_curves(curves, published=numbers, reading=reading, checkpoint=checkpoint)
 
 
 def _load(path: Path) -> "tuple[RunRecord, ...]":

@@ -1,17 +1,43 @@
 """The command line: thin, and without PyTorch until something is to be computed."""
 
-import argparse
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any
+
+from cyclopts import App, CycloptsError, Parameter
 
 import linprobe
-from linprobe.cli import add_parsers
+from linprobe.cli.compare import compare
+from linprobe.cli.errors import option_names, translated, usage_message
+from linprobe.cli.flags import as_options
+from linprobe.cli.help import help_text
+from linprobe.cli.layers import layers
+from linprobe.cli.plot import plot
+from linprobe.cli.probe import probe
+from linprobe.cli.report import report
+from linprobe.cli.reproduce import figures
+from linprobe.cli.show import show
 from linprobe.runtime.errors import LinprobeError
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+_HELP = ("--help", "-h")
+_LINPROBE = """Linear classifier probes whose every point is a certified optimum.
+
+Examples:
+    linprobe reproduce fig8 --quick --depth 10
+    linprobe probe my_code/net.py:make_net --data npz:data.npz
+"""
+_REPRODUCE = """Draw a figure of the paper from probes of a network trained here.
+
+Trains the figure's network, probes every layer at each checkpoint, and draws it.
+
+Examples:
+    linprobe reproduce fig8 --quick --depth 10
+    linprobe reproduce fig5 --seeds 3 --out runs/fig5-seeds
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 2 for what the user can put right; 130 after Ctrl-C; 1 for the rest.
         Each failure is one line on stderr. With LINPROBE_DEBUG=1, tracebacks are shown too.
     """
+    # Threads that spin while they wait make small problems many times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        options = _parser().parse_args(arguments)
-        options.command(options)
+        _run(list(sys.argv[1:] if arguments is None else arguments))
     except LinprobeError as error:
         return _fail(EXIT_USAGE, str(error))
     except KeyboardInterrupt:
@@ -44,23 +71,46 @@ def _fail(code: int, message: str) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a bad argument as one line, like every other error."""
+def _app() -> App:
+    """Return the commands, in the order of the help."""
+    # Help and version are ours: the library's need rich, which takes long to import.
+    common: dict[str, Any] = {
+        "help_flags": (),
+        "version_flags": (),
+        "default_parameter": Parameter(negative="", allow_repeating=True),
+    }
+    reproduce = App("reproduce", help=_REPRODUCE, **common)
+    for figure in figures():
+        reproduce.command(figure)
+    app = App("linprobe", help=_LINPROBE, **common)
+    for command in (layers, probe, reproduce, report, plot, show, compare):
+        app.command(command)
+    return app
 
-    def error(self, message: str) -> NoReturn:
-        raise LinprobeError(f"{message} (see {self.prog} --help)")
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="linprobe",
-        description="Linear classifier probes whose every point is a certified optimum.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"linprobe {linprobe.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    add_parsers(commands)
-    return parser
+def _run(words: list[str]) -> None:
+    app = _app()
+    asked = [word for word in words if word not in _HELP]
+    chain, apps, rest = app.parse_commands(asked)
+    called = " ".join(("linprobe", *chain))
+    if len(asked) < len(words):
+        print(help_text(apps[-1], chain))
+        return
+    if words == ["--version"]:
+        print(f"linprobe {linprobe.__version__}")
+        return
+    if apps[-1].default_command is None and not rest:
+        raise LinprobeError(f"a COMMAND is required: {', '.join(apps[-1])} (see {called} --help)")
+    try:
+        command, bound, _ = app.parse_args(
+            words, print_error=False, exit_on_error=False, verbose=False
+        )
+    except CycloptsError as error:
+        raise LinprobeError(usage_message(error, called)) from error
+    try:
+        command(*bound.args, **{name: as_options(value) for name, value in bound.kwargs.items()})
+    except LinprobeError as error:
+        raise LinprobeError(translated(str(error), option_names(apps[-1]))) from error
 
 
 if __name__ == "__main__":

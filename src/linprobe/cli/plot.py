@@ -1,61 +1,59 @@
 """The command ``linprobe plot``."""
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, Literal, TypeAlias, get_args
 
+from linprobe.cli.flags import flag
 from linprobe.runtime.errors import LinprobeError
 
-if TYPE_CHECKING:
-    from linprobe.cli.options import Commands
-    from linprobe.report.plots import Format
-
-# As in `linprobe.report`, which takes matplotlib to import.
-_FORMATS: tuple["Format", ...] = ("pdf", "svg", "png")
-_STYLES = ("paper", "slides")
+# Those of `linprobe.report`, which takes matplotlib to import.
+Format: TypeAlias = Literal["pdf", "svg", "png"]
+Style: TypeAlias = Literal["paper", "slides"]
 
 
-def add_parser(commands: "Commands") -> None:
-    """Add the command to the command line."""
-    parser = commands.add_parser(
-        "plot",
-        help="draw a run for a paper or for slides",
-        description="Draw a run from its results.json: bars for Figure 8, else test error along "
-        "the depth with intervals and controls, a panel a checkpoint.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="folder of a run")
-    add("--format", choices=_FORMATS, help="default: that of --out, else pdf")
-    add(
-        "--style",
-        choices=_STYLES,
-        default="paper",
-        help="size of figure and text (default: %(default)s)",
-    )
-    add("--checkpoint", metavar="NAME", help="draw the curve of this one (default: all)")
-    add("--out", type=Path, metavar="FILE", help="default: RUN/plot-STYLE.FORMAT")
-    parser.set_defaults(command=_plot)
+def plot(
+    run: Path,
+    /,
+    *,
+    format: Format | None = None,
+    style: Style = "paper",
+    checkpoint: Annotated[str | None, flag(str, "NAME")] = None,
+    out: Annotated[Path | None, flag(Path, "FILE")] = None,
+) -> None:
+    """Draw a run for a paper or for slides.
 
+    Draws bars for Figure 8, else the test error along the depth with intervals and controls, a
+    panel a checkpoint, from RUN/results.json alone.
 
-def _plot(options: argparse.Namespace) -> None:
-    kind = _format(options.format, options.out)
+    Args:
+        run: folder of a run.
+        format: of the file; None: that of --out, else pdf.
+        style: size of figure and text.
+        checkpoint: draw the curve of this one; None: all.
+        out: file to write; None: RUN/plot-STYLE.FORMAT.
+
+    Examples:
+        linprobe plot runs/fig8 --style slides --format svg
+        linprobe plot runs/probe --out figure.pdf
+    """
+    kind = _format(format, out)
     from linprobe.records.store import load_run
     from linprobe.report.plots import draw_run, write_figure
 
-    run = load_run(options.run)
-    folder = options.run if options.run.is_dir() else options.run.parent
-    out = options.out or folder / f"plot-{options.style}.{kind}"
-    write_figure(draw_run(run, options.checkpoint, options.style), out, kind, options.style)
-    print(f"Written to {out}")
+    record = load_run(run)
+    folder = run if run.is_dir() else run.parent
+    path = out or folder / f"plot-{style}.{kind}"
+    write_figure(draw_run(record, checkpoint, style), path, kind, style)
+    print(f"Written to {path}")
 
 
-def _format(asked: "Format | None", out: Path | None) -> "Format":
-    """The format that was asked for, in words or by the file's name."""
+def _format(asked: Format | None, out: Path | None) -> Format:
+    """Return the format that was asked for, in words or by the file's name."""
+    formats: tuple[Format, ...] = get_args(Format)
     ending = out.suffix.removeprefix(".").lower() if out else ""
-    known = [kind for kind in _FORMATS if kind == ending]
+    known = [kind for kind in formats if kind == ending]
     if ending and not known:
-        raise LinprobeError(f"--out {out} ends in .{ending}; expected {', '.join(_FORMATS)}")
+        raise LinprobeError(f"--out {out} ends in .{ending}; expected {', '.join(formats)}")
     if asked and known and asked != known[0]:
         raise LinprobeError(
             f"--out {out} ends in .{ending}, but --format is {asked}; give one of them, or the "

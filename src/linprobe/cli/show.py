@@ -1,40 +1,32 @@
 """The command ``linprobe show``."""
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from linprobe.cli.options import Commands
 
 _WIDEST = 100
 
 
-def add_parser(commands: "Commands") -> None:
-    """Add the command to the command line."""
-    parser = commands.add_parser(
-        "show",
-        help="print a run's table and curve",
-        description="Print what a run found: a table, and a small curve for each checkpoint.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    parser.set_defaults(command=_show)
+def show(run: Path, /) -> None:
+    """Print a run's table and curve.
 
+    Args:
+        run: folder of a run.
 
-def _show(options: argparse.Namespace) -> None:
+    Examples:
+        linprobe show runs/fig8
+        linprobe show runs/fig8-seeds/seed0
+    """
     from linprobe.records.store import load_run
     from linprobe.report.terminal import make_console, print_sentence, print_summary
     from linprobe.report.textcurve import text_curves
     from linprobe.report.wording import steps_summary
 
-    run = load_run(options.run)
+    record = load_run(run)
     console = make_console()
-    print_summary(console, run)
+    print_summary(console, record)
     braille = console.encoding.lower().startswith("utf")
     console.print()
-    for line in text_curves(run, width=min(console.width, _WIDEST), braille=braille):
+    for line in text_curves(record, width=min(console.width, _WIDEST), braille=braille):
         console.print(line, markup=False, soft_wrap=True)
-    for checkpoint in run.checkpoints:
+    for checkpoint in record.checkpoints:
         if checkpoint.steps:
             print_sentence(console, f"{checkpoint.name}: {steps_summary(checkpoint.steps)}")

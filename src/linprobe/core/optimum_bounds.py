@@ -51,7 +51,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from linprobe.core.problem import Standardisation, bias_hessian
+from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation
+from linprobe.core.losses import Softmax
 from linprobe.core.solvers.base import Point
 
 MAX_CLASSES = 100
@@ -104,6 +105,16 @@ class _Seen:
         return _Seen(self.inside[index], self.outside[index], self.gradient[index])
 
 
+class UnknownBounds:
+    """Bounds of an optimum of which nothing is known."""
+
+    def error_interval(
+        self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation
+    ) -> OptimumError:
+        """Return the whole interval; see `OptimumBounds.error_interval`."""
+        return OptimumError.unknown(len(labels))
+
+
 class OptimumBounds:
     """Where the exact optimum can be, as seen from the training rows; see the module.
 
@@ -122,7 +133,7 @@ class OptimumBounds:
 
     def __init__(
         self,
-        features: Tensor,
+        features: FeatureMatrix,
         labels: Tensor,
         logits: Tensor,
         bias: Tensor,
@@ -136,28 +147,28 @@ class OptimumBounds:
         self._each = 1 / len(labels)
         self._basis: Tensor | None = None
         self._rows, self._probabilities, self._inner_gradient = features, probabilities, gradient
-        num_features = features.shape[1]
+        num_features = features.num_features
         if num_features > MAX_RANK:
             unsure = 1 - probabilities.square().sum(0)
             rank = min(MAX_RANK, max(_MIN_RANK, _WIDTH_TIMES_RANK // num_features))
             rows = unsure.topk(min(rank, len(labels))).indices
-            chosen = features[rows].double()
+            chosen = features.take(rows).double()
             self._basis = torch.linalg.qr(chosen.T).Q
-            self._rows = (chosen @ self._basis).to(features.dtype)
+            self._rows = DenseFeatures((chosen @ self._basis).to(features.dtype))
             self._probabilities = probabilities[:, rows]
             self._inner_gradient = gradient @ self._basis
 
     @classmethod
     def of(
-        cls, features: Tensor, labels: Tensor, point: Point, l2: float, gradient: Tensor
-    ) -> "OptimumBounds | None":
-        """Of a solver's point; None where no bound can be had.
+        cls, features: FeatureMatrix, labels: Tensor, point: Point, l2: float, gradient: Tensor
+    ) -> "OptimumBounds | UnknownBounds":
+        """Bound the optimum from a solver's point; unknown where no bound can be had.
 
         That is without a finite gradient, and for more than `MAX_CLASSES` classes, where the
         pairs of classes would cost more than solving.
         """
         if not bool(gradient.isfinite().all()) or len(point.bias) > MAX_CLASSES:
-            return None
+            return UnknownBounds()
         return cls(features, labels, point.logits, point.bias, l2, gradient)
 
     def error_interval(
@@ -220,7 +231,7 @@ class OptimumBounds:
         p, q = self._probabilities[a], self._probabilities[c]
         weight = (p * q / (p + q)).nan_to_num(nan=0.0) * self._each
         weight, chosen = weight.topk(min(_ROWS, len(weight)))
-        rows = self._rows[chosen]
+        rows = self._rows.take(chosen)
         found = _Leverage(rows, weight, self.l2)
         # A few rows of large leverage would set H, and weigh little: they do without.
         kept = found.rows <= _quantile(found.rows, weight, _KEPT)
@@ -269,12 +280,13 @@ def _best_bias(logits: Tensor, labels: Tensor, bias: Tensor) -> tuple[Tensor, Te
     """Polish a bias by Newton's method; also returns the probabilities (n_classes, n)."""
     share = torch.full_like(logits[0], 1 / len(labels))
     mass = torch.bincount(labels, minlength=len(logits)).double() / len(labels)
+    loss = Softmax(labels, len(logits))
     for _ in range(_MAX_NEWTON_STEPS):
         probabilities = (logits + bias[:, None]).softmax(0)
         residual = probabilities @ share - mass
         if float(residual.abs().max()) < _BALANCED:
             break
-        hessian = bias_hessian(probabilities, share)
+        hessian = loss.bias_hessian(probabilities, probabilities * share)
         gauged = hessian + hessian.diagonal().mean() / len(hessian)
         bias = bias - torch.linalg.lstsq(gauged, residual).solution
     return bias, probabilities

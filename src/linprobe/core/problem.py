@@ -1,19 +1,20 @@
 """The convex problem that a probe solves: THE contract between data, solvers and certificate.
 
-For features ``x_i`` in R^D, labels ``y_i`` in {0..K-1} and sample weights ``s_i >= 0`` that sum
-to one (1/n by default)
+For features ``x_i`` in R^D, a loss of K logits with targets (softmax: labels ``y_i`` in {0..K-1})
+and sample weights ``s_i >= 0`` that sum to one (1/n by default)
 
-    P(W, b) = sum_i s_i CE(W x_i + b, y_i) + l2 / 2 ||W||_F^2,     W (K, D), b (K,)
+    P(W, b) = sum_i s_i loss_i(W x_i + b) + l2 / 2 ||W||_F^2,     W (K, D), b (K,)
 
-with natural logarithms. The bias b is not penalised; its gauge is sum(b) = 0. With the residuals
-``r_i = s_i (softmax(W x_i + b) - e_{y_i})`` and the direction ``V`` whose logits are ``u_i``
+The bias b is not penalised; for softmax its gauge is sum(b) = 0. For softmax, in natural
+logarithms, with the residuals ``r_i = s_i (softmax(W x_i + b) - e_{y_i})`` and the direction ``V``
+whose logits are ``u_i``
 
     gradient         grad_W = sum_i r_i x_i^T + l2 W,        grad_b = sum_i r_i
     Hessian product  sum_i s_i (diag(p_i) - p_i p_i^T) u_i x_i^T + l2 V.
 
 Everything that belongs to samples is laid out (K, n): a row a class. Features are read by two
-methods only, `SoftmaxRegression.logits` and `SoftmaxRegression.backproject`; all else is
-arithmetic on cached logits, so an algorithm's cost is the number of those reads.
+methods only, `LinearProblem.logits` and `LinearProblem.backproject`; all else is arithmetic on
+cached logits, so an algorithm's cost is the number of those reads.
 """
 
 from copy import copy
@@ -22,81 +23,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from linprobe.core.linalg import backproject, class_logits
+from linprobe.core.features import FeatureMatrix, as_features
+from linprobe.core.losses import Loss, Softmax
+from linprobe.core.sums import LocalSums, Sums
 from linprobe.runtime.errors import LinprobeError
-
-_STANDARDISE_ROWS = 256
-_TRANSFORM_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class Standardisation:
-    """Affine map to the space of the problem: ``(x - mean) * scale``.
-
-    Attributes:
-        mean: (n_features,) float64, each value representable in the features' dtype.
-        scale: one number for the layer, so that the mean of ``||x||^2`` becomes 1; 1 for
-            constant features. It keeps the geometry of the layer and makes `l2` comparable
-            between layers.
-    """
-
-    mean: Tensor
-    scale: float
-
-    @classmethod
-    def fit_(cls, features: Tensor) -> "Standardisation":
-        """Measure `features` (n_samples, n_features), finite, and standardise them in place."""
-        blocks = features.split(_STANDARDISE_ROWS)
-        total = torch.stack([block.sum(0).double() for block in blocks]).sum(0)
-        mean = (total / len(features)).to(features.dtype)
-        for block in blocks:
-            block.sub_(mean)
-        largest = max(float(block.abs().max()) for block in blocks)
-        # Differences below this are rounding of the mean itself: the features are constant.
-        if largest <= 4 * torch.finfo(features.dtype).eps * float(mean.abs().max()):
-            features.zero_()
-            return cls(mean.double(), 1.0)
-        # A power of two, exact, brings squares of features of any scale into range.
-        power = 2.0 ** -torch.tensor(largest, dtype=torch.float64).log2().round().item()
-        square = 0.0
-        for block in blocks:
-            block.mul_(power)
-            square += float(torch.linalg.vector_norm(block, dim=1).double().square().sum())
-        unit = torch.tensor((square / len(features)) ** -0.5, dtype=features.dtype)
-        for block in blocks:
-            block.mul_(unit)
-        return cls(mean.double(), power * float(unit))
-
-    def rounding(self, features: Tensor) -> float:
-        """Root mean square of the raw features' rounding over that of what varies in them.
-
-        An estimate of the least there can be: half a unit in the last place of their mean.
-        Rounding in earlier layers adds to it.
-
-        Args:
-            features: what `fit_` left, in the dtype of the raw features.
-
-        Returns:
-            Infinite for features that are constant, but for zeros; 0 for those.
-        """
-        size = float(self.mean.norm())
-        if self.scale == 1.0 and not bool(features.any()):
-            return float("inf") if size else 0.0
-        return 0.5 * torch.finfo(features.dtype).eps * size * self.scale
-
-    def to_raw(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Fold the map into a probe: the weight and bias returned, float64, take raw features."""
-        raw = weight.double() * self.scale
-        return raw, bias.double() - raw @ self.mean
-
-    def pull_back(self, raw: Tensor, residual_sum: Tensor) -> Tensor:
-        """Turn ``sum_i r_i x_i^T`` of raw features into that of standardised ones.
-
-        Args:
-            raw: (n_classes, n_features) float64.
-            residual_sum: ``sum_i r_i``, (n_classes,) float64.
-        """
-        return (raw - torch.outer(residual_sum, self.mean)) * self.scale
 
 
 @dataclass
@@ -104,44 +34,50 @@ class _Reads:
     count: float = 0.0
 
 
-class SoftmaxRegression:
-    """Softmax regression on standardised features; see the module for the formulas.
+class LinearProblem:
+    """A penalised linear model of standardised features; see the module for the formulas.
 
     Args:
-        features: (n_samples, n_features) float32 or float64.
-        labels: (n_samples,) int64 in 0..n_classes-1.
-        num_classes: K.
+        features: (n_samples, n_features) float32 or float64, standardised; a tensor or any
+            `FeatureMatrix`, which is only read.
+        loss: of K logits, with the targets of the same samples.
         sample_weight: (n_samples,), non-negative; scaled here to sum to 1. Samples of weight
             zero have logits but no influence: this is how held-out samples ride along.
+        sums: completes sums over samples; default: all rows are here.
     """
 
     def __init__(
         self,
-        features: Tensor,
-        labels: Tensor,
-        num_classes: int,
+        features: Tensor | FeatureMatrix,
+        loss: Loss,
         sample_weight: Tensor | None = None,
+        sums: Sums | None = None,
     ) -> None:
-        self.features = features
-        self.labels = labels
-        self.num_classes = num_classes
-        self.num_samples, self.num_features = features.shape
-        if labels.shape != (self.num_samples,):
-            raise LinprobeError(
-                f"{self.num_samples} samples have labels of shape {tuple(labels.shape)}; "
-                f"expected ({self.num_samples},): give one label for each sample"
-            )
+        self.features: FeatureMatrix = as_features(features)
+        self.loss, self.sums = loss, sums or LocalSums()
+        self.num_classes, self.num_samples = loss.num_outputs, self.features.num_rows
         weight = torch.ones(self.num_samples) if sample_weight is None else sample_weight
-        weight = weight.to(features.device, torch.float64)
-        self.sample_weight = (weight / weight.sum()).to(features.dtype)
+        weight = weight.to(self.device, torch.float64)
+        self.sample_weight = (weight / self.sums.total(weight.sum())).to(self.dtype)
         used = self.sample_weight.nonzero()
         self._end = int(used.max()) + 1 if len(used) else 0  # samples past it have weight zero
-        self.targets = torch.zeros(
-            num_classes, self.num_samples, dtype=features.dtype, device=features.device
-        )
-        self.targets.scatter_(0, labels[None], 1.0)
-        self.class_mass = weighted_sum(self.targets, self.sample_weight)
+        self.target_mass = self.sums.total(loss.target_mass(self.sample_weight))
         self._reads = _Reads()
+
+    @property
+    def num_features(self) -> int:
+        """Number of columns."""
+        return self.features.num_features
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the features, of logits and of all that belongs to samples."""
+        return self.features.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features are."""
+        return self.features.device
 
     @property
     def num_reads(self) -> float:
@@ -151,30 +87,30 @@ class SoftmaxRegression:
     # Reads of the features
 
     def logits(self, weight: Tensor) -> Tensor:
-        """Logits of a weight (n_classes, n_features), without bias, as `margins` has them.
+        """Compute the logits of a weight (n_classes, n_features), without bias, as `margins`.
 
         Returns:
-            (n_classes, n_samples), less the logit of each sample's own label.
+            (n_classes, n_samples); for softmax less the logit of each sample's own label.
         """
         self._reads.count += 1
-        return self.margins(class_logits(self.features, weight.to(self.features.dtype)))
+        return self.margins(self.features.logits(weight))
 
     def backproject(self, residuals: Tensor) -> Tensor:
-        """Sum of residual times feature over all samples: (n_classes, n_features), float64."""
+        """Sum residual times feature over all samples: (n_classes, n_features), float64."""
         self._reads.count += self._end / self.num_samples
-        return backproject(residuals[:, : self._end], self.features[: self._end]).double()
+        used = self.features.rows(0, self._end)
+        return self.sums.total(used.backproject(residuals[:, : self._end]))
 
     def rows(self, index: Tensor) -> Tensor:
-        """Features of the samples `index`: (len(index), n_features)."""
-        return self.features[index]
+        """Gather the features of the samples `index`: (len(index), n_features)."""
+        return self.features.take(index)
 
     def squared_norms(self) -> Tensor:
-        """Squared length of each sample's features: (n_samples,)."""
-        norms: Tensor = torch.linalg.vector_norm(self.features, dim=1)
-        return norms.square()
+        """Compute the squared length of each sample's features: (n_samples,)."""
+        return self.features.squared_norms()
 
-    def transformed(self, transform: Tensor, dtype: torch.dtype) -> "SoftmaxRegression":
-        """The same samples in other coordinates, ``features @ transform``; counts as one read.
+    def transformed(self, transform: Tensor, dtype: torch.dtype) -> "LinearProblem":
+        """View the same samples in other coordinates, ``features @ transform``; one read.
 
         Reads of the copy count as reads of this problem.
 
@@ -184,43 +120,77 @@ class SoftmaxRegression:
         """
         self._reads.count += 1
         seen = copy(self)
-        blocks = self.features.split(_TRANSFORM_ROWS)
-        seen.features = self.features.new_empty(self.num_samples, transform.shape[1])
-        for block, out in zip(blocks, seen.features.split(_TRANSFORM_ROWS), strict=True):
-            out.copy_(block.to(dtype) @ transform.to(dtype))
-        seen.num_features = transform.shape[1]
+        seen.features = self.features.transformed(transform, dtype)
         return seen
 
     # Arithmetic on logits
 
     def margins(self, logits: Tensor) -> Tensor:
-        """Subtract from logits (n_classes, n_samples) those of each sample's own label, in place.
-
-        Nothing changes but the precision: the cross-entropy is then a sum of ``log(1 + ...)``
-        without a linear term, and of a sample that is sure of its label nothing is left to cancel.
-        """
-        return logits.sub_(logits.gather(0, self.labels[None]))
+        """Turn logits (n_classes, n_samples) into margins, in place; see `Loss.margins`."""
+        return self.loss.margins(logits)
 
     def bias_margins(self, bias: Tensor) -> Tensor:
-        """What a bias (n_classes,) adds to `margins`: (n_classes, n_samples)."""
-        low = bias.to(self.features.dtype)
-        return low[:, None] - low[self.labels]
+        """Return what a bias (n_classes,) adds to `margins`: (n_classes, n_samples)."""
+        return self.loss.bias_margins(bias.to(self.dtype))
 
-    def residuals(self, probabilities: Tensor) -> Tensor:
-        """``s_i (p_i - e_{y_i})``: (n_classes, n_samples)."""
-        return (probabilities - self.targets).mul_(self.sample_weight)
+    def evaluate(self, margins: Tensor) -> tuple[float, Tensor]:
+        """Compute the data term of P and the predictions; the margins are overwritten."""
+        values, predictions = self.loss.evaluate(margins)
+        return float(self.sums.total(self.sample_weight.double() @ values.double())), predictions
+
+    def residuals(self, predictions: Tensor) -> Tensor:
+        """Compute the weighted residuals, for softmax ``s_i (p_i - e_{y_i})``: (n_classes, n)."""
+        return self.loss.residuals(predictions).mul_(self.sample_weight)
+
+    def gauged(self, bias: Tensor) -> Tensor:
+        """Make a bias (n_classes,) sum to zero, where equal biases change nothing."""
+        return bias - bias.mean() if self.loss.shift_invariant else bias
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Sum ``s_i v_i`` over the last dimension, in float64."""
+        return self.sums.total(weighted_sum(values, self.sample_weight))
+
+    def bias_hessian(self, predictions: Tensor) -> Tensor:
+        """Compute P's Hessian over the bias: (n_classes, n_classes) float64."""
+        weighted = self.loss.spread(predictions) * self.sample_weight
+        return self.sums.total(self.loss.bias_hessian(predictions, weighted))
+
+
+class SoftmaxRegression(LinearProblem):
+    """The problem of softmax cross-entropy.
+
+    Args:
+        features: see `LinearProblem`.
+        labels: (n_samples,) int64 in 0..n_classes-1.
+        num_classes: K.
+        sample_weight: see `LinearProblem`.
+        sums: see `LinearProblem`.
+
+    Raises:
+        LinprobeError: Not one label for each sample.
+    """
+
+    def __init__(
+        self,
+        features: Tensor | FeatureMatrix,
+        labels: Tensor,
+        num_classes: int,
+        sample_weight: Tensor | None = None,
+        sums: Sums | None = None,
+    ) -> None:
+        features = as_features(features)
+        if labels.shape != (features.num_rows,):
+            raise LinprobeError(
+                f"{features.num_rows} samples have labels of shape {tuple(labels.shape)}; "
+                f"expected ({features.num_rows},): give one label for each sample"
+            )
+        self.labels = labels
+        super().__init__(features, Softmax(labels, num_classes), sample_weight, sums)
 
 
 def weighted_sum(values: Tensor, sample_weight: Tensor) -> Tensor:
-    """``sum_i s_i v_i`` over the last dimension, in float64.
+    """Sum ``s_i v_i`` over the last dimension, in float64.
 
     A float32 accumulator would round thousands of equal addends the same way.
     """
     return (values * sample_weight).sum(-1, dtype=torch.float64)
-
-
-def bias_hessian(probabilities: Tensor, sample_weight: Tensor) -> Tensor:
-    """``sum_i s_i (diag(p_i) - p_i p_i^T)``: (n_classes, n_classes) float64, singular along 1."""
-    weighted = probabilities * sample_weight
-    cross = (weighted @ probabilities.T).double()
-    return torch.diag(cross.sum(1)) - cross

@@ -9,6 +9,8 @@ does, and a part outside would only cost penalty), so with an orthonormal basis 
 import torch
 from torch import Tensor
 
+from linprobe.core.features import DenseFeatures, FeatureMatrix
+
 MAX_RANK = 1024
 """Largest rank that is looked for."""
 
@@ -18,12 +20,13 @@ _SPARE = 16
 _COLUMNS = 4  # for each coordinate
 _SEEN = 0.02  # of what a part of the columns has of an average direction
 _CHECKED_ROWS = 256
+_BLOCK_ROWS = 8192
 # Share of the features' energy that may lie outside, about what float32 rounding leaves there.
 # It moves the optimum's gap by at most this over l2, and the certificate sees it.
 _OUTSIDE = 1e-12
 
 
-def row_space(features: Tensor, generator: torch.Generator) -> Tensor | None:
+def row_space(features: FeatureMatrix, generator: torch.Generator) -> Tensor | None:
     """Find an orthonormal basis of the span of the rows, if they are of low rank.
 
     Args:
@@ -34,7 +37,7 @@ def row_space(features: Tensor, generator: torch.Generator) -> Tensor | None:
         (n_features, rank) in the dtype of `features`; None where the rank is above `MAX_RANK` or no
         less than half of the features.
     """
-    num_rows, num_features = features.shape
+    num_features = features.num_features
     if num_features <= MAX_RANK:
         return None
     rows = _sketch(features, generator)
@@ -47,8 +50,8 @@ def row_space(features: Tensor, generator: torch.Generator) -> Tensor | None:
         return None
     # A second orthogonalisation: the first is as good as the smallest eigenvalue kept.
     basis: Tensor = torch.linalg.qr(rows.T @ vectors[:, len(values) - rank :]).Q
-    checked = torch.randperm(num_rows, generator=generator)[:_CHECKED_ROWS]
-    others = features[checked.to(features.device)].double()
+    checked = torch.randperm(features.num_rows, generator=generator)[:_CHECKED_ROWS]
+    others = features.take(checked.to(features.device)).double()
     left = others - (others @ basis) @ basis.T
     if float(left.square().sum()) > 4 * _OUTSIDE * float(others.square().sum()):
         return None
@@ -68,8 +71,10 @@ def _is_surely_high(rows: Tensor, generator: torch.Generator) -> bool:
     return len(some) > MAX_RANK and bool(values[-MAX_RANK - 1] > outside)
 
 
-def coordinates(features: Tensor, basis: Tensor, generator: torch.Generator) -> Tensor:
-    """Coordinates of rows in the basis of their span: ``features @ basis``, (n_samples, rank).
+def coordinates(
+    features: FeatureMatrix, basis: Tensor, generator: torch.Generator
+) -> FeatureMatrix:
+    """View rows in the basis of their span: ``features @ basis``, (n_samples, rank).
 
     Each row is ``z basis^T``, so a part J of the columns gives z by least squares,
     ``x_J = z basis_J^T``, at a fraction of the cost. Where J sees every direction about as well as
@@ -83,25 +88,29 @@ def coordinates(features: Tensor, basis: Tensor, generator: torch.Generator) -> 
     num_features, rank = basis.shape
     num_chosen = _COLUMNS * rank
     if 2 * num_chosen > num_features:
-        return features @ basis
+        return features.transformed(basis, features.dtype)
     chosen = torch.randperm(num_features, generator=generator)[:num_chosen].sort().values
     part = basis[chosen.to(basis.device)].double()
     gram = part.T @ part
     if float(torch.linalg.eigvalsh(gram)[0]) < _SEEN * num_chosen / num_features:
-        return features @ basis
+        return features.transformed(basis, features.dtype)
     solution: Tensor = torch.linalg.solve(gram, part.T).T.to(features.dtype)
-    return features.index_select(1, chosen.to(features.device)) @ solution
+    columns = chosen.to(features.device)
+    out = solution.new_empty(features.num_rows, rank)
+    for block, image in zip(features.blocks(_BLOCK_ROWS), out.split(_BLOCK_ROWS), strict=True):
+        torch.mm(block.index_select(1, columns), solution, out=image)
+    return DenseFeatures(out)
 
 
-def _sketch(features: Tensor, generator: torch.Generator) -> Tensor:
+def _sketch(features: FeatureMatrix, generator: torch.Generator) -> Tensor:
     """Sums of rows with random factors, (_ROWS or fewer, n_features) float64, of the same span.
 
     Every row enters two sums: a sample of the rows would miss what few of them have, such as a
     pixel that is hardly ever on. Those that share one sum differ in the other.
     """
-    size = min(_ROWS, len(features))
-    sums = features.new_zeros(size, features.shape[1])
-    for number, block in enumerate(features.split(size), 1):
+    size = min(_ROWS, features.num_rows)
+    sums = torch.zeros(size, features.num_features, dtype=features.dtype, device=features.device)
+    for number, block in enumerate(features.blocks(size), 1):
         factors = torch.randn(2, len(block), 1, generator=generator).to(block)
         start = number * _STRIDE % size
         sums[: len(block)].addcmul_(block, factors[0])

@@ -71,13 +71,16 @@ class Batch:
         return Batch.read(_map(self.raw, lambda tensor: tensor[:count]), "data")
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":
-        """On that device, the network's arguments in that floating dtype where they have one."""
+        """Copy to that device, the network's arguments in that floating dtype where they have one.
+
+        Copied in any case: the network's first layer may work in place.
+        """
 
         def cast(tensor: Tensor) -> Tensor:
-            return tensor.to(device, dtype if tensor.is_floating_point() else None)
+            return tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True)
 
         return Batch(
-            _map(self.raw, lambda tensor: tensor.to(device)),
+            _map(self.raw, lambda tensor: tensor.to(device, copy=True)),
             tuple(_map(value, cast) for value in self.args),
             {name: _map(value, cast) for name, value in self.kwargs.items()},
             self.labels,

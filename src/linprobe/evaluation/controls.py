@@ -17,16 +17,17 @@ same choice on held-out rows, same certificate.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from linprobe.core.features import DenseFeatures, FeatureMatrix
+from linprobe.evaluation.options import EvaluationOptions
 from linprobe.evaluation.statistics import error_rate, wilson_interval
-from linprobe.probes.holdout import num_held_out
-from linprobe.probes.protocol import OnEvent, ProbeConfig, fit_probe
-from linprobe.records.evidence import CONTROLS, ControlRecord
+from linprobe.probes.base import FailedProbe, OnSolve, ProbeMethod, Targets
+from linprobe.records.evidence import ControlRecord
 from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import generator
@@ -37,136 +38,128 @@ _FIT_ROWS = 10_000
 
 Pair = tuple[Tensor, Tensor]
 
-
-@dataclass(frozen=True)
-class ControlConfig:
-    """Which controls, and how often.
-
-    Attributes:
-        names: of `CONTROLS`.
-        repeats: draws of each random one.
-        seed: of the first draw; the next ones count up from it.
-    """
-
-    names: tuple[str, ...] = ()
-    repeats: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in self.names:
-            if name not in CONTROLS:
-                known = ", ".join(CONTROLS)
-                raise LinprobeError(f"there is no control {name!r}; expected some of: {known}")
-        if self.repeats < 1:
-            raise LinprobeError(f"control repeats is {self.repeats}; expected at least 1")
+SeededMethod = Callable[[int], ProbeMethod]
+"""Called as ``method(seed)``: the method of the probes that are compared, with that seed."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What the controls of all layers share; rows are those of the features.
+class ControlData:
+    """Labels, inputs and types that the controls of all layers share; rows are the features'.
 
     Attributes:
-        train_labels: (n_train,) int64, held-out rows last, as for `fit_probe`.
+        targets: labels (n_train,) int64, held-out rows last, as for the probes.
         test_labels: (n_test,) int64.
-        num_classes: K.
         inputs: of the network, flattened: (n_train, n_inputs) and (n_test, n_inputs) floating
             point; None: not known.
         types: of the control task, (n_train,) and (n_test,) int64 from 0 on; None: clusters of
             the inputs.
     """
 
-    train_labels: Tensor
+    targets: Targets
     test_labels: Tensor
-    num_classes: int
     inputs: Pair | None = None
     types: Pair | None = None
 
 
 class Controls:
-    """Runs the controls of one task layer by layer; a draw is the same for all layers.
+    """Fits the controls of a network layer by layer; a draw is the same for all layers.
 
     Args:
-        config: which ones.
-        task: labels, inputs and types.
-        probe: the protocol's numbers.
+        options: which ones, and how often.
+        data: labels, inputs and types.
+        method: of the probes.
+        seed: of the first draw; the next ones count up from it.
 
     Raises:
-        LinprobeError: A control needs inputs or types that the task does not have.
+        LinprobeError: A control needs inputs or types that the data does not have.
     """
 
-    def __init__(self, config: ControlConfig, task: Task, probe: ProbeConfig) -> None:
-        self.config, self.task, self.probe = config, task, probe
-        types_missing = "control_task" in config.names and task.types is None
-        if task.inputs is None and (types_missing or "random_features" in config.names):
+    def __init__(
+        self, options: EvaluationOptions, data: ControlData, method: SeededMethod, seed: int
+    ) -> None:
+        self.options, self.data, self.method, self.seed = options, data, method, seed
+        types_missing = "control_task" in options.controls and data.types is None
+        if data.inputs is None and (types_missing or "random_features" in options.controls):
             raise LinprobeError(
                 "the controls 'random_features' and, without types, 'control_task' start from "
                 "the network's inputs, which are not known here; give them, or leave these out"
             )
-        self._types = task.types
-        if types_missing and task.inputs is not None:
-            num_types = min(TYPES_PER_CLASS * task.num_classes, len(task.inputs[0]))
-            self._types = input_types(*task.inputs, num_types, config.seed)
+        self._types = data.types
+        if types_missing and data.inputs is not None:
+            num_types = min(TYPES_PER_CLASS * data.targets.num_classes, len(data.inputs[0]))
+            self._types = input_types(*data.inputs, num_types, seed)
 
     @property
     def fits_per_layer(self) -> int:
-        """Probes that `of_layer` fits."""
-        return self.config.repeats * sum(name in OF_LAYERS for name in self.config.names)
+        """Number of probes that `of_layer` fits."""
+        return self.options.repeats * sum(name in OF_LAYERS for name in self.options.controls)
 
     def of_layer(
         self,
         layer: str,
-        train_features: Tensor,
-        test_features: Tensor,
+        train: FeatureMatrix,
+        test: Tensor,
         test_error_rate: float,
-        on_event: OnEvent | None = None,
+        on_solve: OnSolve | None = None,
     ) -> list[ControlRecord]:
         """Fit the controls that belong to one layer.
 
         Args:
             layer: its name.
-            train_features: (n_train, n_features) finite; OVERWRITTEN by its standardised form.
-            test_features: (n_test, n_features), mapped as `train_features` is.
+            train: (n_train, n_features), finite, as the method prepared them.
+            test: (n_test, n_features), raw.
             test_error_rate: of the layer's probe, for the selectivity.
-            on_event: called after each fit, with the control's name as stage.
+            on_solve: called after each fit, with the control's name as stage.
         """
-        found = []
-        for name in (name for name in self.config.names if name in OF_LAYERS):
-            for repeat in range(self.config.repeats):
-                seed = self.config.seed + repeat
-                (x, x_test), labels = self._drawn(name, seed, train_features, test_features)
-                y, y_test = (part.to(x.device) for part in labels)
-                config = replace(self.probe, seed=seed)
-                num_classes = self.task.num_classes
-                fitted = fit_probe(x, y, x_test, y_test, config, num_classes=num_classes)
-                rate = fitted.test_error_rate
-                record = ControlRecord(
-                    *(name, layer, repeat, seed, rate, _interval(rate, len(y_test))),
-                    *(fitted.l2, fitted.duality_gap, str(fitted.status)),
-                )
+        records = []
+        for name in (name for name in self.options.controls if name in OF_LAYERS):
+            for repeat in range(self.options.repeats):
+                record, num_passes = self._control(name, layer, repeat, train, test)
                 if name == "control_task":
-                    record = replace(record, selectivity=rate - test_error_rate)
-                found.append(record)
-                if on_event is not None:
-                    stage = f"{name} {repeat + 1} of {self.config.repeats}"
-                    on_event(stage, fitted.l2, fitted.num_passes, fitted.duality_gap)
-        return found
+                    gained = record.test_error_rate - test_error_rate
+                    record = replace(record, selectivity=gained)
+                records.append(record)
+                if on_solve is not None:
+                    stage = f"{name} {repeat + 1} of {self.options.repeats}"
+                    on_solve(stage, record.l2 or 0.0, num_passes, record.duality_gap or 0.0)
+        return records
 
-    def _drawn(self, name: str, seed: int, train: Tensor, test: Tensor) -> tuple[Pair, Pair]:
-        """Features and labels of one draw of a control, each of both splits."""
-        if name == "control_task":
-            return (train, test), self.control_labels(seed)
-        if name == "shuffled_labels":
-            return (train, test), (self.shuffled(seed), self.task.test_labels)
-        labels = (self.task.train_labels, self.task.test_labels)
-        return self.random_features(train.shape[1], seed), labels
+    def _control(
+        self, name: str, layer: str, repeat: int, train: FeatureMatrix, test: Tensor
+    ) -> tuple[ControlRecord, float]:
+        """Fit one draw; also return the passes that it took."""
+        seed, targets = self.seed + repeat, self.data.targets
+        method, labels = self.method(seed), (targets.labels, self.data.test_labels)
+        if name == "random_features":
+            random_train, test = self.random_features(train.num_features, seed)
+            prepared = method.prepare(DenseFeatures(random_train, owned=True))
+            assert not isinstance(prepared, FailedProbe)  # the inputs are finite
+            train = prepared
+        elif name == "control_task":
+            labels = self.control_labels(seed)
+        else:
+            labels = self.shuffled(seed), labels[1]
+        y, y_test = (part.to(train.device) for part in labels)
+        fitted = method.fit(train, replace(targets, labels=y))
+        if isinstance(fitted, FailedProbe):
+            unknown = float("nan")
+            record = ControlRecord(name, layer, repeat, seed, unknown, (unknown, unknown))
+            return replace(record, status=str(fitted.status)), 0.0
+        fitted = fitted.tested(test, y_test)
+        rate = fitted.test_error_rate
+        record = ControlRecord(
+            *(name, layer, repeat, seed, rate, _interval(rate, len(y_test))),
+            *(fitted.l2, fitted.duality_gap, str(fitted.status)),
+        )
+        return record, fitted.num_passes
 
     def shuffled(self, seed: int) -> Tensor:
         """Training labels permuted, the held-out rows among themselves: (n_train,) int64.
 
         So each part keeps its share of every class.
         """
-        labels, draw = self.task.train_labels, generator(seed, "shuffled_labels")
-        held_out = num_held_out(len(labels), self.probe.validation_fraction)
+        labels, draw = self.data.targets.labels, generator(seed, "shuffled_labels")
+        held_out = self.data.targets.num_held_out
         parts = labels.split([len(labels) - held_out, held_out])
         orders = [torch.randperm(len(part), generator=draw).to(part.device) for part in parts]
         return torch.cat([part[order] for part, order in zip(parts, orders, strict=True)])
@@ -179,24 +172,24 @@ class Controls:
         """
         assert self._types is not None
         train, test = self._types
-        held_out = num_held_out(len(train), self.probe.validation_fraction)
+        held_out = self.data.targets.num_held_out
         draw = generator(seed, "control_task")
         num_types = int(max(train.max(), test.max())) + 1
-        label = torch.randint(self.task.num_classes, (num_types,), generator=draw)
+        label = torch.randint(self.data.targets.num_classes, (num_types,), generator=draw)
         seen = train[: len(train) - held_out].unique().cpu()
         unseen = torch.ones(num_types, dtype=torch.bool).index_fill_(0, seen, False)
         lent = seen[torch.randint(len(seen), (num_types,), generator=draw)]
         label = torch.where(unseen, label[lent], label).to(train.device)
         return label[train], label[test]
 
-    def random_features(self, width: int, seed: int) -> Pair:
-        """``relu(x A)`` of both splits, `width` of them; x is centred and of mean square 1."""
-        assert self.task.inputs is not None
-        train, test = self.task.inputs
+    def random_features(self, num_features: int, seed: int) -> Pair:
+        """Draw ``relu(x A)`` of both splits; x is centred and of mean square 1."""
+        assert self.data.inputs is not None
+        train, test = self.data.inputs
         mean = train.mean(0)
         scale = (train - mean).square().sum(1).mean().rsqrt().nan_to_num(posinf=1.0)
         draw = generator(seed, "random_features")
-        projection = torch.randn(train.shape[1], width, generator=draw).to(train)
+        projection = torch.randn(train.shape[1], num_features, generator=draw).to(train)
         train, test = (((x - mean) * scale @ projection).relu_() for x in (train, test))
         return train, test
 
@@ -225,38 +218,38 @@ def input_types(train: Tensor, test: Tensor, num_types: int, seed: int) -> Pair:
         # Fewer different rows than types, of duplicated inputs, are no fault.
         warnings.simplefilter("ignore", ConvergenceWarning)
         means.fit(train[rows.to(train.device)].float().cpu().numpy())
-        found = [means.predict(part.float().cpu().numpy()) for part in (train, test)]
-    types = [torch.from_numpy(part).to(train.device, torch.int64) for part in found]
+        types_of = [means.predict(part.float().cpu().numpy()) for part in (train, test)]
+    types = [torch.from_numpy(part).to(train.device, torch.int64) for part in types_of]
     return types[0], types[1]
 
 
 def of_records(
-    config: ControlConfig,
-    task: Task,
+    options: EvaluationOptions,
+    data: ControlData,
     probes: Sequence[ProbeRecord],
     untrained: Sequence[ProbeRecord] = (),
     untrained_seed: int | None = None,
 ) -> list[ControlRecord]:
-    """The controls that need no further fit.
+    """List the controls that need no further fit.
 
     Args:
-        config: which ones are wanted.
-        task: for the majority class.
+        options: which ones are wanted.
+        data: for the majority class.
         probes: of the network; the probe of a layer called "input" is that of the input.
         untrained: of the untrained network.
         untrained_seed: of its weights.
     """
-    found = []
-    if "untrained" in config.names:
-        found += [_of_probe("untrained", p, p.layer, untrained_seed) for p in untrained]
-    if "input" in config.names:
-        found += [_of_probe("input", p, None, None) for p in probes if p.layer == "input"]
-    if "majority" in config.names:
-        commonest = torch.bincount(task.train_labels).argmax()
-        rate = error_rate(commonest.expand(len(task.test_labels)), task.test_labels)
-        interval = _interval(rate, len(task.test_labels))
-        found.append(ControlRecord("majority", None, 0, None, rate, interval))
-    return found
+    records = []
+    if "untrained" in options.controls:
+        records += [_of_probe("untrained", p, p.layer, untrained_seed) for p in untrained]
+    if "input" in options.controls:
+        records += [_of_probe("input", p, None, None) for p in probes if p.layer == "input"]
+    if "majority" in options.controls:
+        commonest = torch.bincount(data.targets.labels).argmax()
+        rate = error_rate(commonest.expand(len(data.test_labels)), data.test_labels)
+        interval = _interval(rate, len(data.test_labels))
+        records.append(ControlRecord("majority", None, 0, None, rate, interval))
+    return records
 
 
 def _of_probe(name: str, probe: ProbeRecord, layer: str | None, seed: int | None) -> ControlRecord:

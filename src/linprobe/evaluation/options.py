@@ -1,6 +1,13 @@
 """Options of evaluation: what each probe's error is compared with."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from linprobe.records.evidence import CONTROLS
+from linprobe.runtime.errors import LinprobeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,23 @@ class EvaluationOptions:
         mdl: whether to measure the description length of the labels at each layer.
     """
 
-    controls: tuple[str, ...] = ()
+    controls: "Sequence[str] | str" = ()
     repeats: int = 3
     types: object = None
     mdl: bool = False
+
+    def __post_init__(self) -> None:
+        names = (self.controls,) if isinstance(self.controls, str) else tuple(self.controls)
+        object.__setattr__(self, "controls", tuple(dict.fromkeys(names)))
+        for name in self.controls:
+            if name not in CONTROLS:
+                known = ", ".join(CONTROLS)
+                raise LinprobeError(f"there is no control {name!r}; expected some of: {known}")
+        if self.repeats < 1:
+            raise LinprobeError(f"control repeats is {self.repeats}; expected at least 1")
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether a control starts from the network's inputs."""
+        names = {"input", "random_features"} | ({"control_task"} if self.types is None else set())
+        return bool(names & set(self.controls))

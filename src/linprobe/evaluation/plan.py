@@ -1,122 +1,98 @@
-"""What is computed beside a layer's probe, when asked for: the online code and the controls.
+"""What is computed beside each layer's probe: metrics always, controls and code when asked for.
 
-Both start from the features that `fit_probe` leaves behind, so a layer is extracted once.
+All of it starts from features that are in memory anyway, so that a layer is extracted once.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from linprobe.core.features import FeatureMatrix
 from linprobe.core.solvers.base import Status
-from linprobe.evaluation.controls import ControlConfig, Controls, Pair, Task
+from linprobe.evaluation.controls import Controls
 from linprobe.evaluation.mdl import online_codelength
-from linprobe.probes.protocol import FittedProbe, OnEvent, ProbeConfig
+from linprobe.evaluation.metrics import evaluate
+from linprobe.probes.base import FittedProbe, OnSolve, Targets
+from linprobe.probes.config import ProbeConfig
 from linprobe.records.evidence import ControlRecord, Evaluation
-
-Wanted = Sequence[str] | ControlConfig
-"""Names of controls, or these with the number of draws."""
-
-NOTHING_TO_COMPARE = (Status.NONFINITE_FEATURES, Status.DEGENERATE_LABELS)
 
 _CODE_COST = 0.6  # of a probe's seconds, roughly: for estimates of the time left
 _CONTROL_COST = 0.8
 
 
 @dataclass(frozen=True)
-class Extras:
+class EvaluationPlan:
     """What to compute beside each probe.
 
     Attributes:
         controls: those of layers; None: none.
-        mdl: whether to compute the online code of the training labels.
+        mdl: settings of the fits of the online code; None: no code is computed.
     """
 
     controls: Controls | None = None
-    mdl: bool = False
+    mdl: ProbeConfig | None = None
 
     @property
     def relative_cost(self) -> float:
         """Rough cost, in units of the layer's own probe."""
         fits = 0 if self.controls is None else self.controls.fits_per_layer
-        return _CONTROL_COST * fits + _CODE_COST * self.mdl
+        return _CONTROL_COST * fits + _CODE_COST * (self.mdl is not None)
 
-    def of_layer(
+    def compare(
         self,
         layer: str,
         fitted: FittedProbe,
-        evaluation: Evaluation | None,
-        train: tuple[Tensor, Tensor],
-        test: Tensor,
-        config: ProbeConfig,
-        on_event: OnEvent | None = None,
-    ) -> tuple[Evaluation | None, tuple[ControlRecord, ...]]:
-        """Compute what is asked for of one layer.
+        evaluation: Evaluation,
+        features: tuple[FeatureMatrix, Tensor],
+        targets: Targets,
+        on_solve: OnSolve | None = None,
+    ) -> tuple[Evaluation, tuple[ControlRecord, ...]]:
+        """Compute the online code and the controls of one layer.
 
         Args:
             layer: its name.
-            fitted: its probe.
+            fitted: its probe, tested.
             evaluation: what its test probabilities show.
-            train: features (n_train, n_features) as `fit_probe` left them, standardised, and
-                labels (n_train,).
-            test: raw features (n_test, n_features); OVERWRITTEN by their standardised form.
-            config: the protocol's numbers.
-            on_event: called after each fit.
+            features: training features as the method prepared them, and raw test features.
+            targets: that the probe was fitted to.
+            on_solve: called after each fit.
 
         Returns:
             The evaluation with the code in it, and the controls.
         """
-        if evaluation is None or fitted.status in NOTHING_TO_COMPARE:
+        if fitted.status is Status.DEGENERATE_LABELS:
             return evaluation, ()
-        if self.mdl:
-            code = online_codelength(*train, len(fitted.bias), fitted.l2, config)
+        if self.mdl is not None:
+            code = online_codelength(
+                *(features[0], targets.labels, targets.num_classes, fitted.l2, self.mdl)
+            )
             evaluation = replace(evaluation, mdl=code)
         if self.controls is None:
             return evaluation, ()
-        standardisation = fitted.standardisation
-        test.sub_(standardisation.mean.to(test.dtype)).mul_(standardisation.scale)
         rate = fitted.test_error_rate
-        found = self.controls.of_layer(layer, train[0], test, rate, on_event)
-        return evaluation, tuple(found)
+        return evaluation, tuple(self.controls.of_layer(layer, *features, rate, on_solve))
 
 
-def control_config(wanted: Wanted, seed: int) -> ControlConfig:
-    """Settle what controls are wanted; their draws start at `seed`.
-
-    Raises:
-        LinprobeError: No such control.
-    """
-    if isinstance(wanted, ControlConfig):
-        return replace(wanted, seed=seed)
-    names = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))
-    return ControlConfig(names, seed=seed)
-
-
-def make_extras(
-    controls: ControlConfig,
-    *,
-    mdl: bool,
-    train_labels: Tensor,
-    test_labels: Tensor,
-    num_classes: int,
-    probe: ProbeConfig,
-    inputs: Pair | None = None,
-    types: Pair | None = None,
-) -> Extras:
-    """Prepare the extras of all layers of one network.
+def evaluate_probe(
+    fitted: FittedProbe, train_labels: Tensor, test_labels: Tensor
+) -> Evaluation | None:
+    """Evaluate the test probabilities of a tested probe.
 
     Args:
-        controls: which controls.
-        mdl: whether to compute the online code.
-        train_labels: (n_train,) int64, held-out rows last.
-        test_labels: (n_test,) int64.
-        num_classes: K.
-        probe: the protocol's numbers.
-        inputs: flattened inputs of the network, as `linprobe.evaluation.controls.Task` takes them.
-        types: of the control task, likewise.
+        fitted: the probe, with its test result.
+        train_labels: (n_train,) int64, that it was fitted on.
+        test_labels: (n_test,) int64, that it was tested on.
 
-    Raises:
-        LinprobeError: A control lacks inputs or types.
+    Returns:
+        None where a logit is NaN, because a test feature is not finite.
     """
-    task = Task(train_labels, test_labels, num_classes, inputs, types)
-    return Extras(Controls(controls, task, probe), mdl)
+    if bool(fitted.test_logits.isnan().any()):
+        return None
+    evaluation = evaluate(fitted.test_logits, test_labels, train_labels)
+    if (bound := fitted.optimum_error) is None:
+        return evaluation
+    return replace(
+        evaluation,
+        optimum_error_interval=(bound.low, bound.high),
+        num_undecided=bound.num_undecided,
+    )

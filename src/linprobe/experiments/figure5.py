@@ -1,65 +1,49 @@
 """Figure 5: probes of a convolutional network on MNIST, before and after training.
 
-Claim of the paper (Alain & Bengio, Understanding intermediate layers using linear classifier
-probes, 2016, section 3.4 and Figure 5): even in the untrained network a probe after the first
-ReLU is much better than one on the input (test error about .02 against .08); after 10 epochs of
-training the error falls from layer to layer, with a minor kink at fc1_preact.
+Modules that need torch are imported when they are used: the command line reads options from here.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from linprobe.experiments.networks import RECIPES, ConvNet, Recipe
-from linprobe.experiments.session import Session
-from linprobe.experiments.settings import Settings, load_samples
-from linprobe.experiments.training import CONVNET_TRAINING, train_convnet
-from linprobe.pipeline.minibatch import SGDProtocol
-from linprobe.records.folder import prepare_folder
-from linprobe.records.schema import ExperimentRecord, RunRecord
-from linprobe.report.plots import figure5, save_figure
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.progress import OnEvent, ignore
-from linprobe.runtime.randomness import generator
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from linprobe.data import ImageDataset
+    from linprobe.experiments.experiment import OnBatch, Train
+    from linprobe.pipeline.minibatch import SGDProtocol
+    from linprobe.records.schema import ExperimentRecord, RunRecord
+
+Recipe = Literal["paper", "course"]
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 
 QUICK_EPOCHS = 1
-
 PROBE_EPOCHS = 500
 
-_COST_PER_SAMPLE = 7e-4  # rough seconds of training on two cores
-
-
-def sgd_protocol(recipe: Recipe, epochs: int | None = None) -> SGDProtocol:
-    """How probes of this figure are usually trained: by momentum, without an early stop.
-
-    Learning rate and decay are those that the recipe trains the network with. The course's decay
-    is applied every 50,000 minibatches, so not within 500 epochs of 98; the paper's every epoch,
-    so that after 100 epochs the rate is .6 % of the first.
-
-    Args:
-        recipe: "paper" or "course".
-        epochs: at most so many; None: 500.
-    """
-    how = CONVNET_TRAINING[recipe]
-    return SGDProtocol(
-        optimizer="sgd",
-        learning_rate=how.learning_rate,
-        max_epochs=PROBE_EPOCHS if epochs is None else epochs,
-        decay=how.decay,
-        decay_batches=how.decay_batches,
-    )
+_SECONDS_PER_SAMPLE = 7e-4  # of training on two cores, roughly
 
 
 @dataclass(frozen=True)
-class Figure5Config:
-    """What to run.
+class Figure5:
+    """Probes of a convolutional network, untrained and after 10 epochs.
 
     Attributes:
-        settings: what all experiments take.
-        recipe: initialisation and training of the network, "paper" or "course".
+        recipe: initialisation and training of the network.
         epochs: of training before the second checkpoint; a quick run takes one.
     """
 
-    settings: Settings
+    name: ClassVar[str] = "fig5"
+    claim: ClassVar[str] = (
+        "Alain & Bengio 2016, section 3.4 and Figure 5: even in the untrained network a probe "
+        "after the first ReLU is much better than one on the input (test error about .02 against "
+        ".08); after 10 epochs of training the error falls from layer to layer, with a minor kink "
+        "at fc1_preact."
+    )
+
     recipe: Recipe = "paper"
     epochs: int = 10
 
@@ -70,47 +54,83 @@ class Figure5Config:
         if self.epochs < 1:
             raise LinprobeError(f"epochs is {self.epochs}; expected at least 1")
 
+    def network(self, generator: "torch.Generator", *, quick: bool) -> "nn.Module":
+        """See `Experiment`."""
+        from linprobe.experiments.networks import ConvNet
 
-def run(config: Figure5Config, on_event: OnEvent = ignore) -> RunRecord:
-    """Train the network, probe it before and after, and write the run to ``settings.out``.
+        return ConvNet(self.recipe, generator)
 
-    Raises:
-        LinprobeError: The folder can't be used, or the data can't be had.
-    """
-    settings = config.settings
-    prepare_folder(settings.out, overwrite=settings.overwrite)
-    samples = load_samples(settings)
-    data = samples.dataset
-    epochs = QUICK_EPOCHS if settings.quick else config.epochs
-    how = CONVNET_TRAINING[config.recipe]
-    num_minibatches = how.num_minibatches(len(data.train_labels), epochs)
-    network = ConvNet(config.recipe, generator(settings.seed, "network")).to(settings.device)
-    session = Session(
-        "fig5",
-        settings,
-        ExperimentRecord(recipe=config.recipe, epochs=epochs),
-        samples,
-        network,
-        (("untrained", 0), ("trained", num_minibatches)),
-        batch_cost=_COST_PER_SAMPLE * how.batch_size,
-        draw=draw,
-        on_event=on_event,
-    )
-    session.probe()
-    with session.training(num_minibatches) as on_batch:
-        train_convnet(
-            network,
-            data.train_images,
-            data.train_labels,
-            epochs=epochs,
-            generator=generator(settings.seed, "training"),
-            on_batch=on_batch,
+    def checkpoints(self, num_train: int, *, quick: bool) -> tuple[tuple[str, int], ...]:
+        """See `Experiment`."""
+        from linprobe.experiments.training import CONVNET_TRAINING
+
+        training = CONVNET_TRAINING[self.recipe]
+        total = training.num_minibatches(num_train, self._epochs(quick=quick))
+        return ("untrained", 0), ("trained", total)
+
+    def trainer(
+        self,
+        network: "nn.Module",
+        data: "ImageDataset",
+        generator: "torch.Generator",
+        *,
+        quick: bool,
+    ) -> "Train":
+        """See `Experiment`."""
+        from linprobe.experiments.networks import ConvNet
+        from linprobe.experiments.training import train_convnet
+
+        assert isinstance(network, ConvNet)
+
+        def train(num_minibatches: int, on_batch: "OnBatch") -> None:
+            train_convnet(
+                network,
+                data.train_images,
+                data.train_labels,
+                epochs=self._epochs(quick=quick),
+                generator=generator,
+                on_batch=on_batch,
+            )
+
+        return train
+
+    def batch_seconds(self, *, quick: bool) -> float:
+        """See `Experiment`."""
+        from linprobe.experiments.training import CONVNET_TRAINING
+
+        return _SECONDS_PER_SAMPLE * CONVNET_TRAINING[self.recipe].batch_size
+
+    def sgd_protocol(self, epochs: int | None = None) -> "SGDProtocol":
+        """Train probes by momentum, without an early stop.
+
+        Learning rate and decay are those that the recipe trains the network with. The course's
+        decay is applied every 50,000 minibatches, so not within 500 epochs of 98; the paper's
+        every epoch, so that after 100 epochs the rate is .6 % of the first.
+        """
+        from linprobe.experiments.training import CONVNET_TRAINING
+        from linprobe.pipeline.minibatch import SGDProtocol
+
+        training = CONVNET_TRAINING[self.recipe]
+        return SGDProtocol(
+            optimizer="sgd",
+            learning_rate=training.learning_rate,
+            max_epochs=PROBE_EPOCHS if epochs is None else epochs,
+            decay=training.decay,
+            decay_batches=training.decay_batches,
         )
-    session.probe()
-    return session.record
 
+    def record(self, *, quick: bool) -> "ExperimentRecord":
+        """See `Experiment`."""
+        from linprobe.records.schema import ExperimentRecord
 
-def draw(record: RunRecord, folder: Path) -> None:
-    """Write figure5a (first checkpoint) and figure5b (second) as PNG and SVG."""
-    for letter, checkpoint in zip("ab", record.checkpoints, strict=False):
-        save_figure(figure5(record, checkpoint.name), folder / f"figure5{letter}")
+        return ExperimentRecord(recipe=self.recipe, epochs=self._epochs(quick=quick))
+
+    def draw(self, run: "RunRecord", folder: Path) -> None:
+        """Write figure5a (first checkpoint) and figure5b (second) as PNG and SVG."""
+        from linprobe.report.plots import figure5, save_figure
+
+        for letter, checkpoint in zip("ab", run.checkpoints, strict=False):
+            save_figure(figure5(run, checkpoint.name), folder / f"figure5{letter}")
+
+    def _epochs(self, *, quick: bool) -> int:
+        return QUICK_EPOCHS if quick else self.epochs

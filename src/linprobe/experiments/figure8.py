@@ -1,113 +1,143 @@
 """Figure 8: probes of a pathologically deep network with one skip connection.
 
-Claim of the paper (Alain & Bengio, Understanding intermediate layers using linear classifier
-probes, 2016, section 4.1 and Figure 8): in a network of 128 dense layers whose input is also
-given to the layer in the middle, probes show that after 500 and 2000 minibatches the upper half
-has learned while the lower half is left unused: information that is there at the input is not
-linearly available in the lower layers, and training does not bring it back.
+Modules that need torch are imported when they are used: the command line reads options from here.
 """
 
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from linprobe.experiments.networks import NEGATIVE_SLOPE, DeepMLP
-from linprobe.experiments.session import Session
-from linprobe.experiments.settings import Settings, load_samples
-from linprobe.experiments.training import MLPTrainer, MLPTraining
-from linprobe.pipeline.minibatch import SGDProtocol
-from linprobe.records.folder import prepare_folder
-from linprobe.records.schema import ExperimentRecord, RunRecord, TrainingRecord
-from linprobe.report.plots import Split, figure8, save_figure
-from linprobe.runtime.progress import OnEvent, ignore
-from linprobe.runtime.randomness import generator
+from linprobe.runtime.errors import LinprobeError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from linprobe.data import ImageDataset
+    from linprobe.experiments.experiment import Train
+    from linprobe.experiments.training import MLPTraining
+    from linprobe.pipeline.minibatch import SGDProtocol
+    from linprobe.records.schema import ExperimentRecord, RunRecord
 
 DEPTH, QUICK_DEPTH = 128, 10
 STEPS, QUICK_STEPS = (0, 500, 2000), (0, 20, 60)
 PROBE_EPOCHS = 200
 
-_SPLITS: tuple[Split, ...] = ("test", "train")
-_COST_PER_LAYER = 7e-4  # rough seconds of a minibatch of 512 on two cores
-
-
-def sgd_protocol(epochs: int | None = None) -> SGDProtocol:
-    """How probes of this figure are usually trained: by Adam, each with an early stop of its own.
-
-    A probe stops after two epochs without a lower held-out cross-entropy; the weights of its best
-    epoch are kept.
-
-    Args:
-        epochs: at most so many; None: 200.
-    """
-    epochs = PROBE_EPOCHS if epochs is None else epochs
-    return SGDProtocol("adam", learning_rate=1e-3, max_epochs=epochs, patience=2)
+_SECONDS_PER_LAYER = 7e-4  # of a minibatch of 512 on two cores, roughly
 
 
 @dataclass(frozen=True)
-class Figure8Config:
-    """What to run.
+class Figure8:
+    """Probes of a deep network with one skip connection, after 0, 500 and 2000 minibatches.
 
     Attributes:
-        settings: what all experiments take.
         depth: hidden layers, even; None: 128, or 10 for a quick run.
-        training: how the network is trained.
-        negative_slope: of its leaky ReLU.
+        optimizer: of the network, "sgd", "rmsprop" or "adam". The course took "sgd" with a learning
+            rate of 0.01, under which the deep network stays at the majority class.
+        learning_rate: of the network's training.
+        batch_size: samples a minibatch of the network's training.
+        momentum: of optimizer sgd; None: .9.
+        slope: of the network's leaky ReLU at negative numbers.
     """
 
-    settings: Settings
+    name: ClassVar[str] = "fig8"
+    claim: ClassVar[str] = (
+        "Alain & Bengio 2016, section 4.1 and Figure 8: in a network of 128 dense layers whose "
+        "input is also given to the layer in the middle, probes show that after 500 and 2000 "
+        "minibatches the upper half has learned while the lower half is left unused: information "
+        "that is there at the input is not linearly available in the lower layers, and training "
+        "does not bring it back."
+    )
+
     depth: int | None = None
-    training: MLPTraining = field(default_factory=MLPTraining)
-    negative_slope: float = NEGATIVE_SLOPE
+    optimizer: Literal["sgd", "rmsprop", "adam"] = "adam"
+    learning_rate: float = 1e-4
+    batch_size: int = 512
+    momentum: float | None = None
+    slope: float = 0.1
 
+    def __post_init__(self) -> None:
+        if self.momentum is not None and self.optimizer != "sgd":
+            raise LinprobeError(
+                f"momentum is for optimizer 'sgd'; {self.optimizer!r} has none: leave it out"
+            )
+        if self.depth is not None and (self.depth < 2 or self.depth % 2):
+            raise LinprobeError(
+                f"depth is {self.depth}; expected an even number of layers, 2 or more"
+            )
+        if not 0 <= self.slope <= 1:
+            raise LinprobeError(f"slope is {self.slope}; expected a number from 0 to 1")
 
-def run(config: Figure8Config, on_event: OnEvent = ignore) -> RunRecord:
-    """Train the network, probe it at each checkpoint, and write the run to ``settings.out``.
+    def network(self, generator: "torch.Generator", *, quick: bool) -> "nn.Module":
+        """See `Experiment`."""
+        from linprobe.experiments.networks import DeepMLP
 
-    Raises:
-        LinprobeError: Depth or folder can't be used, or the data can't be had.
-    """
-    settings = config.settings
-    depth = config.depth if config.depth is not None else QUICK_DEPTH if settings.quick else DEPTH
-    network = DeepMLP(
-        depth, generator(settings.seed, "network"), negative_slope=config.negative_slope
-    ).to(settings.device)
-    prepare_folder(settings.out, overwrite=settings.overwrite)
-    samples = load_samples(settings)
-    data = samples.dataset
-    steps = QUICK_STEPS if settings.quick else STEPS
-    session = Session(
-        "fig8",
-        settings,
-        ExperimentRecord(
+        return DeepMLP(self._depth(quick=quick), generator, negative_slope=self.slope)
+
+    def checkpoints(self, num_train: int, *, quick: bool) -> tuple[tuple[str, int], ...]:
+        """See `Experiment`."""
+        steps = QUICK_STEPS if quick else STEPS
+        return tuple(("untrained" if step == 0 else f"step{step}", step) for step in steps)
+
+    def trainer(
+        self,
+        network: "nn.Module",
+        data: "ImageDataset",
+        generator: "torch.Generator",
+        *,
+        quick: bool,
+    ) -> "Train":
+        """See `Experiment`."""
+        from linprobe.experiments.networks import DeepMLP
+        from linprobe.experiments.training import MLPTrainer
+
+        assert isinstance(network, DeepMLP)
+        training = self.training()
+        return MLPTrainer(
+            network, data.train_images, data.train_labels, training, generator
+        ).advance
+
+    def training(self) -> "MLPTraining":
+        """How the network is trained."""
+        from linprobe.experiments.training import MLPTraining
+
+        momentum = 0.9 if self.momentum is None else self.momentum
+        return MLPTraining(self.optimizer, self.learning_rate, momentum, self.batch_size)
+
+    def batch_seconds(self, *, quick: bool) -> float:
+        """See `Experiment`."""
+        return _SECONDS_PER_LAYER * self._depth(quick=quick)
+
+    def sgd_protocol(self, epochs: int | None = None) -> "SGDProtocol":
+        """Train probes by Adam, each with an early stop of its own.
+
+        A probe stops after two epochs without a lower held-out cross-entropy; the weights of its
+        best epoch are kept.
+        """
+        from linprobe.pipeline.minibatch import SGDProtocol
+
+        epochs = PROBE_EPOCHS if epochs is None else epochs
+        return SGDProtocol("adam", learning_rate=1e-3, max_epochs=epochs, patience=2)
+
+    def record(self, *, quick: bool) -> "ExperimentRecord":
+        """See `Experiment`."""
+        from linprobe.records.schema import ExperimentRecord, TrainingRecord
+
+        depth = self._depth(quick=quick)
+        return ExperimentRecord(
             chart="bars",
             depth=depth,
-            skip_layer=f"layer{network.receiver}",
-            negative_slope=config.negative_slope,
-            training=TrainingRecord(**asdict(config.training)),
-        ),
-        samples,
-        network,
-        [("untrained" if step == 0 else f"step{step}", step) for step in steps],
-        batch_cost=_COST_PER_LAYER * depth,
-        draw=draw,
-        on_event=on_event,
-    )
-    trainer = MLPTrainer(
-        network,
-        data.train_images,
-        data.train_labels,
-        config.training,
-        generator(settings.seed, "training"),
-    )
-    session.probe()
-    for before, after in pairwise(steps):
-        with session.training(after - before) as on_batch:
-            trainer.advance(after - before, on_batch)
-        session.probe()
-    return session.record
+            skip_layer=f"layer{depth // 2 + 1}",
+            negative_slope=self.slope,
+            training=TrainingRecord(**asdict(self.training())),
+        )
 
+    def draw(self, run: "RunRecord", folder: Path) -> None:
+        """Write figure8_test and figure8_train as PNG and SVG."""
+        from linprobe.report.plots import figure8, save_figure
 
-def draw(record: RunRecord, folder: Path) -> None:
-    """Write figure8_test and figure8_train as PNG and SVG."""
-    for split in _SPLITS:
-        save_figure(figure8(record, split), folder / f"figure8_{split}")
+        save_figure(figure8(run, "test"), folder / "figure8_test")
+        save_figure(figure8(run, "train"), folder / "figure8_train")
+
+    def _depth(self, *, quick: bool) -> int:
+        return self.depth if self.depth is not None else QUICK_DEPTH if quick else DEPTH

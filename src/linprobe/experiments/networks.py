@@ -1,15 +1,14 @@
 """The two networks of the paper's figures (Alain & Bengio 2016, Figures 5 and 8)."""
 
 from contextlib import AbstractContextManager
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from linprobe.experiments.figure5 import RECIPES, Recipe
 from linprobe.runtime.errors import LinprobeError
 
-Recipe = Literal["paper", "course"]
-RECIPES: tuple[str, ...] = get_args(Recipe)
 NEGATIVE_SLOPE = 0.1
 
 

@@ -4,15 +4,13 @@ Every seed draws another network, another order of training, other held-out rows
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from linprobe.experiments.figure5 import Figure5Config
-from linprobe.experiments.figure8 import Figure8Config
+from linprobe.experiments.experiment import Experiment
+from linprobe.experiments.session import run
 from linprobe.experiments.settings import Settings
-from linprobe.records.codec import to_json
 from linprobe.records.comparison.curves import Curve
 from linprobe.records.comparison.distances import compare
 from linprobe.records.folder import check_folder, prepare_folder
@@ -31,14 +29,9 @@ ASKED_JSON = "seeds.json"
 # Settings that change no number of a run, or that its seed stands for.
 _FREE = ("out", "overwrite", "seed", "data_dir", "feature_bytes")
 
-Config = TypeVar("Config", Figure5Config, Figure8Config)
-
 
 def run_over_seeds(
-    config: Config,
-    run: Callable[[Config, OnEvent], RunRecord],
-    count: int,
-    on_event: OnEvent = ignore,
+    experiment: Experiment, settings: Settings, count: int, on_event: OnEvent = ignore
 ) -> tuple[RunRecord, ...]:
     """Run an experiment with the seeds from ``settings.seed`` on, in ``settings.out/seedN``.
 
@@ -46,8 +39,8 @@ def run_over_seeds(
     was interrupted is run again. Whatever fails later, finished seeds are complete.
 
     Args:
-        config: the experiment's.
-        run: the experiment.
+        experiment: what to run.
+        settings: of the first seed.
         count: how many seeds, at least 1.
         on_event: receives the progress of all.
 
@@ -57,24 +50,22 @@ def run_over_seeds(
     Raises:
         LinprobeError: The folder holds something else, or what `run` raises.
     """
-    settings = config.settings
     seeds = range(settings.seed, settings.seed + count)
-    _prepare(config, seeds)
+    _prepare(experiment, settings, seeds)
     left = [seed for seed in seeds if not _is_finished(settings, seed)]
     for seed in (seed for seed in seeds if seed not in left):
         text = f"seed{seed} was finished before and is kept (--overwrite runs it again)"
         on_event(Event(0.0, settings.out.name, "evaluate", text, milestone=True))
-    for place, seed in enumerate(left):
+    for done, seed in enumerate(left):
         mine = replace(settings, seed=seed, out=settings.out / f"seed{seed}", overwrite=True)
-        run(replace(config, settings=mine), _within(on_event, seed, place, len(left)))
+        run(experiment, mine, _within(on_event, seed, done, len(left)))
         _summarise(settings.out)
     return load_seeds(settings.out) if left else _summarise(settings.out)
 
 
-def _prepare(config: Figure5Config | Figure8Config, seeds: range) -> None:
+def _prepare(experiment: Experiment, settings: Settings, seeds: range) -> None:
     """Check the folder before anything is computed; with overwriting, empty the seeds' folders."""
-    settings = config.settings
-    out, asked = settings.out, _asked(config)
+    out, asked = settings.out, _asked(experiment, settings)
     check_folder(out, overwrite=settings.overwrite)
     mine = {f"seed{seed}" for seed in seeds}
     kept = [path for path in seed_folders(out) if not (settings.overwrite and path.name in mine)]
@@ -93,13 +84,12 @@ def _prepare(config: Figure5Config | Figure8Config, seeds: range) -> None:
         temporary.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
 
 
-def _asked(config: Figure5Config | Figure8Config) -> dict[str, Any]:
-    own = asdict(config)
-    every = {"figure": type(config).__name__, **own.pop("settings"), **own}
+def _asked(experiment: Experiment, settings: Settings) -> dict[str, Any]:
+    every = {"figure": experiment.name, **asdict(settings), **asdict(experiment)}  # type: ignore[call-overload]
     # As they are read back: JSON has no tuples.
-    found = to_json({key: value for key, value in every.items() if key not in _FREE})
-    assert isinstance(found, dict)
-    return found
+    asked = json.loads(json.dumps({k: v for k, v in every.items() if k not in _FREE}))
+    assert isinstance(asked, dict)
+    return asked
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -120,11 +110,11 @@ def _is_finished(settings: Settings, seed: int) -> bool:
     return found.complete and found.seed == seed
 
 
-def _within(on_event: OnEvent, seed: int, place: int, count: int) -> OnEvent:
+def _within(on_event: OnEvent, seed: int, done: int, count: int) -> OnEvent:
     """Events of one seed as events of all."""
 
     def on_seed(event: Event) -> None:
-        fraction = (place + event.fraction) / count
+        fraction = (done + event.fraction) / count
         on_event(replace(event, fraction=fraction, checkpoint=f"seed {seed}, {event.checkpoint}"))
 
     return on_seed

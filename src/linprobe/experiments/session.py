@@ -1,41 +1,66 @@
-"""One run from start to end: its record, its files, its progress."""
+"""One run of an experiment from start to end: train, probe at each checkpoint, write it down."""
 
 import contextlib
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from linprobe.evaluation.controls import of_records
-from linprobe.evaluation.statistics import depth_steps
-from linprobe.experiments.probing import (
-    LayerWatcher,
-    Network,
-    OnSolve,
-    Probed,
-    control_task,
-    expected_cost,
-    extras_of,
-    layer_widths,
-    probe_layers,
-    training_cost,
-)
-from linprobe.experiments.settings import Samples, Settings
-from linprobe.experiments.training import OnBatch, network_error_rate
-from linprobe.pipeline.minibatch import EpochReport, OnEpoch
+from linprobe.activations.extract import Extractor
+from linprobe.activations.options import ExtractionOptions
+from linprobe.activations.rules import ProbePoint
+from linprobe.data.inputs import Source, example_batch
+from linprobe.data.splits import Split
+from linprobe.evaluation.controls import ControlData, of_records
+from linprobe.experiments.experiment import Experiment, OnBatch
+from linprobe.experiments.samples import Samples, load_samples
+from linprobe.experiments.settings import Settings
+from linprobe.experiments.training import network_error_rate
+from linprobe.pipeline.controls import with_plan
+from linprobe.pipeline.engine import Probed, checkpoint_record, probe_layers
+from linprobe.pipeline.layer_probe import save_probes
+from linprobe.pipeline.meter import EpochMeter, Meter, expected_costs, training_cost
+from linprobe.pipeline.minibatch import train_probes
+from linprobe.pipeline.records import controls_record, method_record, minibatch_record
+from linprobe.pipeline.sources import NetworkLayers
+from linprobe.pipeline.task import Task
+from linprobe.probes.given import GivenProbe
 from linprobe.records.environment import environment, peak_rss_bytes
-from linprobe.records.predictions import save_predictions
-from linprobe.records.schema import CheckpointRecord, ExperimentRecord, ProbeRecord, RunRecord
-from linprobe.records.store import save
-from linprobe.report import wording
+from linprobe.records.folder import prepare_folder
+from linprobe.records.schema import ExtractionRecord, RunConfig, RunRecord
+from linprobe.records.store import save as save_run
 from linprobe.report.page import write_report
 from linprobe.runtime.files import atomic_write
-from linprobe.runtime.progress import OnEvent, Tracker
+from linprobe.runtime.progress import OnEvent, Tracker, ignore
+from linprobe.runtime.randomness import generator
 
-Draw = Callable[[RunRecord, Path], None]
+_BATCH_SIZE = 500
+
+
+def run(experiment: Experiment, settings: Settings, on_event: OnEvent = ignore) -> RunRecord:
+    """Train an experiment's network, probe it at each checkpoint, and write the run.
+
+    Args:
+        experiment: what to run.
+        settings: where to, on what data, with which seed and method.
+        on_event: receives progress.
+
+    Raises:
+        LinprobeError: The folder can't be used, or the data can't be had.
+    """
+    draws = generator(settings.seed, "network")
+    network = experiment.network(draws, quick=settings.quick).to(settings.device)
+    prepare_folder(settings.out, overwrite=settings.overwrite)
+    session = Session(experiment, settings, load_samples(settings), network, on_event)
+    session.run()
+    return session.record
 
 
 class Session:
@@ -44,14 +69,10 @@ class Session:
     Whatever fails later, the files of finished checkpoints are complete.
 
     Args:
-        experiment: such as "fig5".
+        experiment: what to run.
         settings: what all experiments take.
-        config: the experiment's own settings, for the record.
-        samples: what to probe on.
-        network: on ``settings.device``; trained by the caller between calls of `probe`.
-        checkpoints: name and minibatches of training of each, in order.
-        batch_cost: rough seconds of a minibatch on two cores.
-        draw: draws the figures of a record into a folder.
+        samples: what to train and probe on.
+        network: on ``settings.device``; trained in place.
         on_event: receives progress.
 
     Attributes:
@@ -60,57 +81,48 @@ class Session:
 
     def __init__(
         self,
-        experiment: str,
+        experiment: Experiment,
         settings: Settings,
-        config: ExperimentRecord,
         samples: Samples,
-        network: Network,
-        checkpoints: Sequence[tuple[str, int]],
-        *,
-        batch_cost: float,
-        draw: Draw,
+        network: nn.Module,
         on_event: OnEvent,
     ) -> None:
         self._started = time.perf_counter()
-        self._settings, self._samples, self._network = settings, samples, network
-        self._left = list(checkpoints)
-        self._batch_cost, self._draw = batch_cost, draw
-        widths = layer_widths(network, samples, settings.device)
-        self._task = control_task(network, samples, settings)
-        self._extras = extras_of(self._task, settings)
-        costs = expected_cost(widths, len(samples.train_labels))
-        times = 1 + self._extras.relative_cost
-        self._costs = {layer: times * cost for layer, cost in costs.items()}
-        training = settings.probe_training
-        self._training_cost = 0.0
-        if training is not None:
-            self._training_cost = training_cost(widths, len(samples.train_labels), training)
-        probing = len(checkpoints) * (self._training_cost + sum(self._costs.values()))
-        self._tracker = Tracker(on_event, probing + batch_cost * checkpoints[-1][1])
-        self._train_seconds = 0.0
-        self.record = RunRecord(
-            experiment=experiment,
-            protocol=settings.protocol,
-            seed=settings.seed,
-            quick=settings.quick,
-            config=settings.run_config(config),
-            dataset=samples.dataset_record(),
-            environment=environment(torch.get_num_threads(), settings.device),
-            seconds=0.0,
-            peak_rss_bytes=0,
-            complete=False,
-            checkpoints=(),
+        self._experiment, self._settings, self._samples = experiment, settings, samples
+        self._network = network
+        num_train = len(samples.targets.labels)
+        self._checkpoints = experiment.checkpoints(num_train, quick=settings.quick)
+        self._task, self._points = self._make_task(), self._make_points()
+        widths = {point.layer: point.num_features for point in self._points}
+        self._costs = expected_costs(widths, self._task)
+        self._batch_cost = experiment.batch_seconds(quick=settings.quick)
+        self._training_cost = training_cost(widths, num_train, settings.probe_training)
+        probing = len(self._checkpoints) * (self._training_cost + sum(self._costs.values()))
+        self._tracker = Tracker(on_event, probing + self._batch_cost * self._checkpoints[-1][1])
+        self.record = self._first_record()
+
+    def run(self) -> None:
+        """Train and probe, checkpoint after checkpoint."""
+        settings, (name, step), seconds = self._settings, self._checkpoints[0], 0.0
+        draws = generator(settings.seed, "training")
+        train = self._experiment.trainer(
+            self._network, self._samples.dataset, draws, quick=settings.quick
         )
+        self.probe(name, step, seconds)
+        for (_, before), (name, step) in pairwise(self._checkpoints):
+            started = time.perf_counter()
+            with self.training(name, step - before) as on_batch:
+                train(step - before, on_batch)
+            self.probe(name, step, time.perf_counter() - started)
 
     @contextlib.contextmanager
-    def training(self, num_minibatches: int) -> Iterator[OnBatch]:
-        """Time the block, which trains the network towards the next checkpoint.
+    def training(self, name: str, num_minibatches: int) -> Iterator[OnBatch]:
+        """Report the block, which trains the network towards the checkpoint of this name.
 
         Yields:
             The callback that training reports to.
         """
-        name, tracker = self._left[0][0], self._tracker
-        tenths = 0
+        tracker, tenths = self._tracker, 0
 
         def on_batch(done: int, total: int, loss: float) -> None:
             nonlocal tenths
@@ -121,112 +133,148 @@ class Session:
             tracker.report(name, "train", text, begun=cost, milestone=crossed)
 
         tracker.report(name, "train", f"{num_minibatches:,} minibatches", milestone=True)
-        started = time.perf_counter()
         yield on_batch
-        self._train_seconds = time.perf_counter() - started
         tracker.spend(num_minibatches * self._batch_cost)
 
-    def probe(self) -> None:
-        """Probe the network at the next checkpoint; write record, tensors, figures and report."""
-        (name, step), *self._left = self._left
+    def probe(self, name: str, step: int, train_seconds: float = 0.0) -> None:
+        """Probe the network as it is; write record, tensors, figures and report."""
         settings, data = self._settings, self._samples.dataset
         self._tracker.report(name, "evaluate", "the network's own test error")
         started = time.perf_counter()
         rate = network_error_rate(self._network, data.test_images, data.test_labels)
         evaluated = time.perf_counter() - started
-        probed = probe_layers(
-            self._network, self._samples, settings, self._watcher(name), self._extras
-        )
-        stages = {"train": self._train_seconds, **probed.stages}
+        probed = self._probe_layers(name)
+        stages = {"train": train_seconds, **probed.stages}
         stages["evaluate"] += evaluated
-        self._train_seconds = 0.0
-        self._save_tensors("probes", name, probed.tensors)
-        save_predictions(settings.out, name, data.test_labels, probed.predictions)
+        save_probes(settings.out, name, probed.probes, data.test_labels)
         state = {key: value.cpu().contiguous() for key, value in self._network.state_dict().items()}
-        self._save_tensors("networks", name, state)
-        self.record = self.record.with_checkpoint(
-            self._checkpoint(name, step, rate, stages, probed),
-            seconds=time.perf_counter() - self._started,
-            peak_rss_bytes=peak_rss_bytes(),
-            complete=not self._left,
-        )
-        save(self.record, settings.out)
-        self._draw(self.record, settings.out)
-        write_report(self.record, settings.out)
-
-    def _checkpoint(
-        self, name: str, step: int, rate: float, stages: dict[str, float], probed: Probed
-    ) -> CheckpointRecord:
-        classes = {layer: made.predicted for layer, made in probed.predictions.items()}
-        untrained = [c.probes for c in self.record.checkpoints if c.step == 0]
-        settings = self._settings
+        with atomic_write(settings.out / "networks" / f"{name}.safetensors") as temporary:
+            save_file(state, temporary)
+        first = next((c.probes for c in self.record.checkpoints if c.step == 0), ())
         controls = of_records(
-            *(settings.controls, self._task, probed.records),
-            untrained=untrained[0] if untrained else (),
+            settings.evaluation,
+            ControlData(self._task.targets, self._task.test_labels),
+            probed.records,
+            untrained=first,
             untrained_seed=settings.seed,
         )
-        return CheckpointRecord(
-            *(name, step, rate, stages, probed.records),
-            steps=depth_steps(classes, self._samples.dataset.test_labels),
-            controls=(*probed.controls, *controls),
+        self.record = self.record.with_checkpoint(
+            checkpoint_record(
+                *(name, replace(probed, stages=stages), self._task),
+                controls=tuple(controls),
+                step=step,
+                network_test_error_rate=rate,
+            ),
+            seconds=time.perf_counter() - self._started,
+            peak_rss_bytes=peak_rss_bytes(),
+            complete=name == self._checkpoints[-1][0],
         )
+        save_run(self.record, settings.out)
+        self._experiment.draw(self.record, settings.out)
+        write_report(self.record, settings.out)
 
-    def _save_tensors(self, kind: str, name: str, tensors: dict[str, Tensor]) -> None:
-        with atomic_write(self._settings.out / kind / f"{name}.safetensors") as temporary:
-            save_file(tensors, temporary)
-
-    def _watcher(self, name: str) -> LayerWatcher:
-        tracker, costs, path = self._tracker, self._costs, self._settings.probe.l2_path
-        passes = wording.passes(self.record)
-        place = {layer: f"{layer} ({i}/{len(costs)})" for i, layer in enumerate(costs, 1)}
-        begun: dict[str, float] = {}  # cost of what is done of the layers under way
-
-        def extracting(layers: tuple[str, ...]) -> None:
-            span = layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
-            tracker.report(name, "extract", f"features of {span}")
-
-        def solving(layer: str) -> OnSolve:
-            tracker.report(name, "solve", place[layer], begun=sum(begun.values()))
-            solves = 0
-
-            def on_solve(stage: str, l2: float, passes: float, gap: float) -> None:
-                nonlocal solves
-                solves += 1
-                begun[layer] = min(1.0, solves / (len(path) + 1)) * costs[layer]
-                text = f"{place[layer]}, {stage}: l2 {l2:.0e}, {passes:.0f} passes, gap {gap:.1e}"
-                tracker.report(name, "solve", text, begun=sum(begun.values()))
-
-            return on_solve
-
-        def finished(record: ProbeRecord) -> None:
-            tracker.spend(costs[record.layer])
-            begun.pop(record.layer, None)
-            text = (
-                f"{place[record.layer]}: test error {record.test_error_rate:.4f}, "
-                f"l2 {record.l2:.0e}, gap {record.duality_gap:.1e}, "
-                f"{record.num_passes:.0f} {passes}, {record.seconds:.1f} s"
+    def _probe_layers(self, name: str) -> Probed:
+        settings, sgd = self._settings, self._settings.probe_training
+        train, test = self._inputs()
+        started = time.perf_counter()
+        task = self._task if sgd is None else self._trained(name, train)
+        trained = time.perf_counter() - started
+        float64 = settings.float64
+        network = deepcopy(self._network).double() if float64 else self._network
+        points = self._points
+        if float64:
+            points = [replace(point, dtype=torch.float64) for point in points]
+        splits = [
+            Split.read(Source(data, name, _BATCH_SIZE), None)
+            for data, name in (
+                ((train, self._task.targets.labels), "train"),
+                ((test, self._task.test_labels), "test"),
             )
-            unsolved = wording.outcome(record)
-            done = sum(begun.values())
-            tracker.report(name, "solve", text + unsolved, begun=done, milestone=True)
+        ]
+        source = NetworkLayers(
+            *(self._extractor(network), splits, points, None, settings.feature_bytes),
+            centre=float64,
+            reuse_memory=True,
+        )
+        unit = "passes" if sgd is None else "epochs"
+        num_penalties = len(settings.method.l2_path)
+        meter = Meter(self._tracker, name, self._costs, num_penalties=num_penalties, unit=unit)
+        probed = probe_layers(source, task, meter)
+        probed.stages["solve"] += trained if sgd is not None else 0.0
+        return probed
 
-        return LayerWatcher(extracting, solving, finished, self._epochs(name))
+    def _trained(self, name: str, inputs: Tensor) -> Task:
+        """The task of probes that are trained all at once, here."""
+        settings, sgd, targets = self._settings, self._settings.probe_training, self._task.targets
+        assert sgd is not None
+        taps = {point.tap: point.num_features for point in self._points}
+        trained = train_probes(
+            *(self._network, inputs, targets.labels, taps, sgd),
+            num_classes=targets.num_classes,
+            num_fit=len(targets.labels) - targets.num_held_out,
+            seed=settings.seed,
+            on_epoch=EpochMeter(self._tracker, name, len(taps), self._training_cost),
+        )
+        by_layer = {point.layer: trained[point.tap] for point in self._points}
+        l2, tol = sgd.certificate_l2, settings.method.tol
+        return replace(self._task, method_of=lambda layer: GivenProbe(by_layer[layer], l2, tol))
 
-    def _epochs(self, name: str) -> OnEpoch:
-        """Receives the epochs of probes that are trained all at once."""
-        tenths = 0
+    def _make_task(self) -> Task:
+        samples, settings = self._samples, self._settings
+        labels, test_labels = samples.targets.labels, samples.dataset.test_labels
+        config = replace(settings.method, seed=settings.seed)
+        task = Task(torch.arange(len(labels)), samples.targets, test_labels, config)
+        inputs = None
+        if {"random_features", "control_task"} & set(settings.evaluation.controls):
+            train, test = (x.flatten(1).to(settings.device) for x in self._inputs())
+            inputs = train, test
+        return with_plan(task, settings.evaluation, settings.seed, inputs)
 
-        def trained(report: EpochReport) -> None:
-            nonlocal tenths
-            crossed = int(10 * report.share) > tenths
-            tenths = int(10 * report.share)
-            text = (
-                f"epoch {report.epoch}, mean loss {report.mean_loss:.4f}, {report.active} of "
-                f"{len(self._costs)} probes go on"
-            )
-            cost = report.share * self._training_cost
-            self._tracker.report(name, "solve", text, begun=cost, milestone=crossed)
-            if report.share == 1:
-                self._tracker.spend(cost)
+    def _make_points(self) -> list[ProbePoint]:
+        network: Any = self._network
+        inputs = network.preprocess(self._samples.train_images[:2])
+        example = example_batch(inputs)
+        taps = dict(network.probe_points)
+        points, _ = self._extractor(network).plan(taps, example, 0, math.inf, skip_unfit=False)
+        # A figure's probe points are all flattened, which goes without saying.
+        return [replace(point, stated=None) for point in points]
 
-        return trained
+    def _extractor(self, network: nn.Module) -> Extractor:
+        options = ExtractionOptions(reduce="flatten", tokens=None, batch_size=_BATCH_SIZE)
+        device = torch.device(self._settings.device)
+        return Extractor(network, options, self._settings.seed, device)
+
+    def _inputs(self) -> tuple[Tensor, Tensor]:
+        """The network's inputs, training rows in the task's order."""
+        network: Any = self._network  # a `Network`, which mypy can't say beside nn.Module
+        samples = self._samples
+        test = network.preprocess(samples.dataset.test_images)
+        return network.preprocess(samples.train_images), test
+
+    def _first_record(self) -> RunRecord:
+        settings = self._settings
+        return RunRecord(
+            experiment=self._experiment.name,
+            protocol=settings.protocol,
+            seed=settings.seed,
+            quick=settings.quick,
+            config=RunConfig(
+                device=settings.device,
+                method=method_record(settings.method, settings.sgd),
+                minibatch=minibatch_record(settings.probe_training),
+                extraction=ExtractionRecord(
+                    batch_size=_BATCH_SIZE,
+                    memory_bytes=settings.feature_bytes,
+                    float64=settings.float64,
+                ),
+                controls=controls_record(settings.evaluation, settings.seed),
+                mdl=settings.evaluation.mdl,
+                experiment=self._experiment.record(quick=settings.quick),
+            ),
+            dataset=self._samples.record(),
+            environment=environment(torch.get_num_threads(), settings.device),
+            seconds=0.0,
+            peak_rss_bytes=0,
+            complete=False,
+            checkpoints=(),
+        )

@@ -1,6 +1,6 @@
 """Training of the figures' networks, batch by batch, from explicit generators."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from linprobe.activations.taps import inference_state
-from linprobe.experiments.networks import ConvNet, DeepMLP, Recipe
+from linprobe.experiments.experiment import OnBatch
+from linprobe.experiments.figure5 import Recipe
+from linprobe.experiments.networks import ConvNet, DeepMLP
 from linprobe.runtime.errors import LinprobeError
 
 OptimizerName = Literal["sgd", "rmsprop", "adam"]
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
-
-OnBatch = Callable[[int, int, float], None]
-"""Called as ``on_batch(done, total, loss)`` now and then and at the end; loss in nats."""
 
 _REPORT_EVERY = 20
 
@@ -217,9 +216,9 @@ class MLPTrainer:
 
 
 def network_error_rate(
-    network: ConvNet | DeepMLP, images: Tensor, labels: Tensor, *, batch_size: int = 500
+    network: Any, images: Tensor, labels: Tensor, *, batch_size: int = 500
 ) -> float:
-    """Fraction of wrong predictions on uint8 images (n, 28, 28) with labels (n,) int64.
+    """Measure the fraction of wrong predictions on uint8 images (n, 28, 28) with labels (n,) int64.
 
     Raises:
         LinprobeError: No images, or not one label for each.

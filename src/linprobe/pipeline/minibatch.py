@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from linprobe.activations.taps import Taps
 from linprobe.core.solvers.base import Status
+from linprobe.probes.given import TrainedProbe
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import generator
 
@@ -75,25 +76,6 @@ class SGDProtocol:
         """Learning rate of minibatch `step` in epoch `epoch`, both counted from 0."""
         decays = step // self.decay_batches if self.decay_batches else epoch
         return self.learning_rate * self.decay**decays
-
-
-@dataclass(frozen=True)
-class TrainedProbe:
-    """A probe as its training left it.
-
-    Attributes:
-        weight: (n_classes, n_features) float64 on raw features.
-        bias: (n_classes,) float64.
-        status: what ended its training: `EARLY_STOP`, `EPOCH_LIMIT` or `DIVERGED`.
-        epochs: that it was trained for.
-        seconds: its share of the time that all probes took together.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    status: Status
-    epochs: int
-    seconds: float
 
 
 @dataclass(frozen=True)

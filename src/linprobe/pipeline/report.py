@@ -1,8 +1,9 @@
 """What `linprobe.probe` returns: probes of a network's layers, and all that is known of them."""
 
 import io
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,85 +12,38 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from linprobe.activations.layers import unknown_layer
-from linprobe.activations.rules import Reduction
+from linprobe.evaluation.options import EvaluationOptions
+from linprobe.pipeline.engine import Probed, checkpoint_record
+from linprobe.pipeline.layer_probe import Probe, load_probe_tensors, save_probes
+from linprobe.pipeline.records import controls_record, method_record
+from linprobe.pipeline.task import Task, layer_notes
+from linprobe.records.environment import environment, peak_rss_bytes
 from linprobe.records.evidence import ControlRecord
 from linprobe.records.folder import prepare_folder
 from linprobe.records.predictions import FOLDER as PREDICTIONS
-from linprobe.records.predictions import Predictions, load_predictions, save_predictions
-from linprobe.records.schema import PROBE, ProbeRecord, RunRecord
+from linprobe.records.predictions import Predictions, load_predictions
+from linprobe.records.schema import (
+    PROBE,
+    DatasetRecord,
+    ExperimentRecord,
+    ExtractionRecord,
+    ProbeRecord,
+    RunConfig,
+    RunRecord,
+)
 from linprobe.records.store import load_run
 from linprobe.records.store import save as save_run
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
 CHECKPOINT = "network"
-_PROBES = "probes"
 _WIDTH = 200  # a layer's name may be long
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """The probe of one layer.
-
-    Attributes:
-        record: what was found.
-        weight: (n_classes, n_features) float64 on raw features.
-        bias: (n_classes,) float64; minus infinity for a class without training samples.
-        reduction: how the layer's activation becomes features.
-        columns: coordinates that a random reducer keeps, int64.
-        predictions: on the test split; None: not known.
-        controls: what the layer is compared with.
-    """
-
-    record: ProbeRecord
-    weight: Tensor
-    bias: Tensor
-    reduction: Reduction
-    columns: Tensor | None = None
-    predictions: Predictions | None = None
-    controls: tuple[ControlRecord, ...] = ()
-
-    def linear(self, dtype: torch.dtype = torch.float32) -> nn.Linear:
-        """The probe as a module, from features (n, n_features) to logits (n, n_classes)."""
-        # Without storage at first: initial values would be drawn from the global generator.
-        num_classes, num_features = self.weight.shape
-        linear = nn.Linear(num_features, num_classes, dtype=dtype, device="meta")
-        linear = linear.to_empty(device="cpu")
-        with torch.no_grad():
-            linear.weight.copy_(self.weight)
-            linear.bias.copy_(self.bias)
-        return linear
-
-    def features(self, activation: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Make new activations of the layer into features, as was done for this probe.
-
-        Args:
-            activation: (n_samples, ...), what the layer gives.
-            mask: (n_samples, n_tokens), the attention mask.
-
-        Returns:
-            (n_rows, n_features).
-
-        Raises:
-            LinprobeError: Not the layer's shape.
-        """
-        found = self.reduction.apply(activation, mask=mask, columns=self.columns)
-        if found.shape[1] != self.weight.shape[1]:
-            raise LinprobeError(
-                f"layer {self.record.layer!r}: an activation of shape {tuple(activation.shape)} "
-                f"gives {found.shape[1]} features, the probe takes {self.weight.shape[1]}; "
-                "expected what the layer gave when it was probed"
-            )
-        return found
 
 
 class _UnknownLayer(LinprobeError, KeyError):
@@ -190,18 +144,7 @@ class ProbeReport(Mapping[str, Probe]):
 
         folder = Path(folder)
         prepare_folder(folder, overwrite=overwrite)
-        name = self.run.checkpoints[0].name
-        tensors: dict[str, Tensor] = {}
-        for layer, probe in self.probes.items():
-            tensors[f"{layer}.weight"] = probe.weight.contiguous()
-            tensors[f"{layer}.bias"] = probe.bias.contiguous()
-            if probe.columns is not None:
-                tensors[f"{layer}.columns"] = probe.columns.contiguous()
-        with atomic_write(folder / _PROBES / f"{name}.safetensors") as temporary:
-            save_file(tensors, temporary)
-        known = {k: p.predictions for k, p in self.probes.items() if p.predictions is not None}
-        if self.test_labels is not None and known:
-            save_predictions(folder, name, self.test_labels, known)
+        save_probes(folder, self.run.checkpoints[0].name, self.probes, self.test_labels)
         save_run(self.run, folder)
         write_report(self.run, folder)
         return folder
@@ -220,6 +163,58 @@ class ProbeReport(Mapping[str, Probe]):
         yield from self.notes
 
 
+def make_report(
+    task: Task,
+    probed: Probed,
+    data_name: str,
+    extraction: ExtractionRecord,
+    device: str,
+    started: float,
+    evaluation: tuple[EvaluationOptions, int],
+    controls: tuple[ControlRecord, ...] = (),
+) -> ProbeReport:
+    """Put the probes of all layers together.
+
+    Args:
+        task: what they have in common.
+        probed: the probes.
+        data_name: what the data was, in a word.
+        extraction: how features were extracted.
+        device: where the probes were solved.
+        started: `time.perf_counter` at the start.
+        evaluation: what was asked for beside the probes, and its seed.
+        controls: those that were not fitted with their layer.
+    """
+    options, seed = evaluation
+    run = RunRecord(
+        experiment=PROBE,
+        protocol="certified",
+        seed=task.config.seed,
+        quick=False,
+        config=RunConfig(
+            device=device,
+            method=method_record(task.config),
+            extraction=extraction,
+            controls=controls_record(options, seed),
+            mdl=options.mdl,
+            experiment=ExperimentRecord(),
+            notes=(*task.notes, *layer_notes(task, probed.probes.values())),
+        ),
+        dataset=DatasetRecord(
+            name=data_name,
+            num_train=len(task.order),
+            num_test=len(task.test_labels),
+            majority_error_rate=task.majority_error_rate,
+        ),
+        environment=environment(torch.get_num_threads(), device),
+        seconds=time.perf_counter() - started,
+        peak_rss_bytes=peak_rss_bytes(),
+        complete=True,
+        checkpoints=(checkpoint_record(CHECKPOINT, probed, task, controls=controls),),
+    )
+    return ProbeReport(run, probed.probes, task.test_labels)
+
+
 def load_report(folder: str | Path) -> ProbeReport:
     """Read what `ProbeReport.save` wrote.
 
@@ -234,30 +229,27 @@ def load_report(folder: str | Path) -> ProbeReport:
             "expected what a probe report saved: use linprobe.records.store.load_run"
         )
     checkpoint = run.checkpoints[0]
-    path = folder / _PROBES / f"{checkpoint.name}.safetensors"
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise LinprobeError(f"{path} can't be read ({error}); save the report again") from error
+    tensors = load_probe_tensors(folder, checkpoint.name)
     labels: Tensor | None = None
     predictions: dict[str, Predictions] = {}
-    if (folder / PREDICTIONS / path.name).exists():
+    if (folder / PREDICTIONS / f"{checkpoint.name}.safetensors").exists():
         labels, predictions = load_predictions(folder, checkpoint.name)
-    try:
-        probes = {
-            record.layer: Probe(
-                record=record,
-                weight=tensors[f"{record.layer}.weight"],
-                bias=tensors[f"{record.layer}.bias"],
-                reduction=Reduction.parse(record.reducer),
-                columns=tensors.get(f"{record.layer}.columns"),
-                predictions=predictions.get(record.layer),
-                controls=tuple(c for c in checkpoint.controls if c.layer == record.layer),
+    probes = {
+        record.layer: Probe(
+            record=record,
+            weight=tensors.get(f"{record.layer}.weight"),
+            bias=tensors.get(f"{record.layer}.bias"),
+            columns=tensors.get(f"{record.layer}.columns"),
+            predictions=predictions.get(record.layer),
+            controls=tuple(c for c in checkpoint.controls if c.layer == record.layer),
+        )
+        for record in checkpoint.probes
+    }
+    for layer, probe in probes.items():
+        if probe.weight is None and probe.record.reason is None:
+            raise LinprobeError(
+                f"the file of {folder}'s probes has no {layer + '.weight'!r}; save the report again"
             )
-            for record in checkpoint.probes
-        }
-    except KeyError as error:
-        raise LinprobeError(f"{path} has no {error}; save the report again") from error
     return ProbeReport(run, probes, labels)
 
 

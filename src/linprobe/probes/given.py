@@ -1,29 +1,45 @@
-"""What a probe trained by minibatches is worth: its errors, and its distance from an optimum."""
+"""A probe that was trained elsewhere: its errors, and its distance from a stated optimum."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from linprobe.core.certificate import certify, float64_logits
-from linprobe.core.problem import Standardisation
+from linprobe.core.features import FeatureMatrix, standardised
 from linprobe.core.solvers.base import Status
-from linprobe.pipeline.minibatch import TrainedProbe
-from linprobe.probes.protocol import FittedProbe, all_finite, blank_probe, loss_and_error
+from linprobe.probes.base import (
+    FailedProbe,
+    FittedProbe,
+    OnSolve,
+    Targets,
+    all_finite,
+    loss_and_error,
+    nonfinite,
+)
 
 
-def evaluate_trained(
-    trained: TrainedProbe,
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
-    *,
-    num_fit: int,
-    l2: float,
-    tol: float,
-) -> FittedProbe:
-    """Evaluate a probe on the three splits and certify it, as it is, for a stated penalty.
+@dataclass(frozen=True)
+class TrainedProbe:
+    """A probe as its training left it.
+
+    Attributes:
+        weight: (n_classes, n_features) float64 on raw features.
+        bias: (n_classes,) float64.
+        status: what ended its training: `EARLY_STOP`, `EPOCH_LIMIT` or `DIVERGED`.
+        epochs: that it was trained for.
+        seconds: its share of the time that all probes took together.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    status: Status
+    epochs: int
+    seconds: float
+
+
+class GivenProbe:
+    """Certifies one trained probe, as it is, for a stated penalty; a `ProbeMethod`.
 
     The certified objective is that of the rows that were trained on, standardised by their own
     statistics, where the weight is ``W / scale`` and the bias ``b + W mean``. Where the optimum's
@@ -31,62 +47,72 @@ def evaluate_trained(
 
     Args:
         trained: the probe.
-        train_features: (n_train, n_features), raw; the first `num_fit` rows are OVERWRITTEN by
-            their standardised form.
-        train_labels: (n_train,) int64.
-        test_features: (n_test, n_features), raw.
-        test_labels: (n_test,) int64.
-        num_fit: rows that were trained on; those after them were held out.
         l2: the penalty of the certificate.
         tol: duality gap (nats) up to which the probe counts as converged.
-
-    Returns:
-        The probe. Its status is `CONVERGED` if its gap is at most `tol`, else what ended its
-        training; `num_passes` counts epochs. Nothing is known of one that diverged, or whose
-        features are not all finite.
     """
-    started = time.perf_counter()
-    blank = replace(
-        blank_probe(train_features, len(trained.bias), len(test_labels)),
-        status=trained.status,
-        l2=l2,
-        num_passes=float(trained.epochs),
-        optimum_error=None,
-    )
-    if not all_finite(train_features) or not all_finite(test_features):
-        return replace(blank, status=Status.NONFINITE_FEATURES, seconds=trained.seconds)
-    if trained.status is Status.DIVERGED:
-        return replace(blank, seconds=trained.seconds)
 
-    def logits(features: Tensor) -> Tensor:
-        return float64_logits(features, trained.weight) + trained.bias[:, None]
+    def __init__(self, trained: TrainedProbe, l2: float, tol: float) -> None:
+        self.trained, self.l2, self.tol = trained, l2, tol
 
-    held_out_loss, held_out_error = loss_and_error(
-        logits(train_features[num_fit:]), train_labels[num_fit:]
-    )
-    test_logits = logits(test_features)
-    test_loss, test_error = loss_and_error(test_logits, test_labels)
-    fitted = train_features[:num_fit]
-    standardisation = Standardisation.fit_(fitted)
-    weight = trained.weight / standardisation.scale
-    bias = trained.bias + trained.weight @ standardisation.mean
-    certificate = certify(fitted, train_labels[:num_fit], weight, bias, l2)
-    return replace(
-        blank,
-        weight=trained.weight,
-        bias=trained.bias,
-        standardisation=standardisation,
-        status=Status.CONVERGED if certificate.duality_gap <= tol else trained.status,
-        objective=certificate.objective,
-        duality_gap=certificate.duality_gap,
-        grad_norm=certificate.grad_norm,
-        bias_residual=certificate.bias_residual,
-        train_error_rate=certificate.error_rate,
-        validation_error_rate=held_out_error,
-        test_error_rate=test_error,
-        train_cross_entropy=certificate.cross_entropy,
-        validation_cross_entropy=held_out_loss,
-        test_cross_entropy=test_loss,
-        test_logits=test_logits,
-        seconds=trained.seconds + time.perf_counter() - started,
-    )
+    def prepare(self, features: FeatureMatrix) -> FeatureMatrix | FailedProbe:
+        """Return the raw features, if they are finite."""
+        if all_finite(features):
+            return features
+        return nonfinite(features, len(self.trained.bias))
+
+    def fit(
+        self, features: FeatureMatrix, targets: Targets, on_solve: OnSolve | None = None
+    ) -> FittedProbe | FailedProbe:
+        """Evaluate the probe on the training rows and certify it; nothing is solved.
+
+        Args:
+            features: (n_train, n_features), raw. Where they are owned, those that are not held
+                out are overwritten by their standardised form.
+            targets: labels, and how many rows at the end were held out of the training.
+            on_solve: not called.
+
+        Returns:
+            The probe. Its status is `CONVERGED` if its gap is at most `tol`, else what ended its
+            training; `num_passes` counts epochs. Nothing is known of one that diverged, or whose
+            features are not all finite.
+        """
+        started, trained, num_fit = time.perf_counter(), self.trained, targets.num_fit
+        prepared = self.prepare(features)
+        if isinstance(prepared, FailedProbe):
+            return replace(prepared, seconds=trained.seconds)
+        if trained.status is Status.DIVERGED:
+            return FailedProbe(
+                Status.DIVERGED,
+                "a weight was not finite; lower learning_rate",
+                features.num_features,
+                len(trained.bias),
+                trained.seconds,
+            )
+        held_out = float64_logits(features.rows(num_fit, features.num_rows), trained.weight)
+        loss, error = loss_and_error(held_out + trained.bias[:, None], targets.labels[num_fit:])
+        fitted = standardised(features.rows(0, num_fit))
+        mean, scale = fitted.standardisation.mean, fitted.standardisation.scale
+        certificate = certify(
+            *(fitted, targets.labels[:num_fit], trained.weight / scale),
+            *(trained.bias + trained.weight @ mean, self.l2),
+        )
+        return FittedProbe(
+            weight=trained.weight,
+            bias=trained.bias,
+            standardisation=fitted.standardisation,
+            path=(),
+            l2=self.l2,
+            l2_at_edge=False,
+            status=Status.CONVERGED if certificate.duality_gap <= self.tol else trained.status,
+            objective=certificate.objective,
+            duality_gap=certificate.duality_gap,
+            grad_norm=certificate.grad_norm,
+            bias_residual=certificate.bias_residual,
+            train_error_rate=certificate.error_rate,
+            validation_error_rate=error,
+            train_cross_entropy=certificate.cross_entropy,
+            validation_cross_entropy=loss,
+            num_passes=float(trained.epochs),
+            seconds=trained.seconds + time.perf_counter() - started,
+            rounded=False,
+        )

@@ -8,8 +8,7 @@ import torch
 from linprobe.core.certificate import certify
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers import newton
-from linprobe.core.solvers.base import Status
-from linprobe.core.solvers.model import NewtonOptions
+from linprobe.core.solvers.base import NewtonOptions, Status
 from linprobe.core.solvers.newton import SubsampledNewton
 from linprobe.core.solvers.sketched import SketchedModel
 from linprobe.core.solvers.whitened import WhitenedModel

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers import whitened
-from linprobe.core.solvers.base import Point
-from linprobe.core.solvers.model import NewtonOptions
+from linprobe.core.solvers.base import NewtonOptions, Point
 from linprobe.core.solvers.sampled_hessian import CGOptions, SampledHessian, conjugate_gradients
 from linprobe.core.solvers.subspace import minimise_in_span
 from linprobe.core.solvers.whitened import WhitenedModel
@@ -21,15 +20,16 @@ def begun(features: Tensor, labels: Tensor, l2: float):
     model = WhitenedModel(
         problem, NewtonOptions(sample_rows=len(labels)), torch.Generator().manual_seed(0)
     )
-    model.begin(minimum.probabilities, l2)
-    gradient = problem.backproject(problem.residuals(minimum.probabilities))
-    return problem, model, minimum.probabilities, gradient
+    model.begin(minimum.predictions, l2)
+    gradient = problem.backproject(problem.residuals(minimum.predictions))
+    return problem, model, minimum.predictions, gradient
 
 
 def newton_share(problem, p, gradient, l2, direction):
     """How much of the slope of Newton's own direction this one has, and its best step length."""
     full = SampledHessian(
-        problem.features.double(),
+        problem.features.values.double(),
+        problem.loss,
         p.double(),
         problem.sample_weight.double(),
         torch.full((1,), l2, dtype=torch.float64),

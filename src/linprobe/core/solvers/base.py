@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.problem import LinearProblem
 
 
 class Status(StrEnum):
@@ -45,6 +46,31 @@ class Point:
     bias: Tensor
     logits: Tensor
 
+    @classmethod
+    def zero(cls, problem: LinearProblem) -> "Point":
+        """Return the point where weight, bias and logits are zero."""
+        k, device = problem.num_classes, problem.device
+        weight = torch.zeros(k, problem.num_features, dtype=torch.float64, device=device)
+        logits = torch.zeros(k, problem.num_samples, dtype=problem.dtype, device=device)
+        return cls(weight, weight.new_zeros(k), logits)
+
+
+@dataclass(frozen=True)
+class NewtonOptions:
+    """Tuning of `SubsampledNewton`; no value changes the optimum, only the way to it.
+
+    Attributes:
+        sample_rows: rows of the sampled Hessian to begin with, doubled when they are too few;
+            None: as many as the model asks for.
+        factorise: whether to factorise small Hessians from the start, instead of when conjugate
+            gradients don't suffice.
+        seed: of the row samples.
+    """
+
+    sample_rows: int | None = None
+    factorise: bool = False
+    seed: int = 0
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -72,7 +98,12 @@ class Solution:
 class Solver(Protocol):
     """A solver bound to one problem; what it learns at one `l2` may help at the next."""
 
-    problem: SoftmaxRegression
+    problem: LinearProblem
+
+    @property
+    def learned(self) -> NewtonOptions:
+        """What a solver of a like problem may begin with."""
+        ...
 
     def solve(
         self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()

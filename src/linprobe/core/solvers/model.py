@@ -1,46 +1,29 @@
 """What a solver asks of a model of the Hessian, and what it tells it."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from linprobe.core.solvers.base import NewtonOptions
 from linprobe.core.solvers.subspace import Direction
-
-
-@dataclass(frozen=True)
-class NewtonOptions:
-    """Tuning of `SubsampledNewton`; no value changes the optimum, only the way to it.
-
-    Attributes:
-        sample_rows: rows of the sampled Hessian to begin with, doubled when they are too few;
-            None: as many as the model asks for.
-        factorise: whether to factorise small Hessians from the start, instead of when conjugate
-            gradients don't suffice.
-        seed: of the row samples.
-    """
-
-    sample_rows: int | None = None
-    factorise: bool = False
-    seed: int = 0
 
 
 class NewtonModel(Protocol):
     """What gives Newton directions."""
 
-    def begin(self, probabilities: Tensor, l2: float) -> None:
-        """Prepare for a new `l2`, from the probabilities (n_classes, n_samples) at its start."""
+    def begin(self, predictions: Tensor, l2: float) -> None:
+        """Prepare for a new `l2`, from the predictions (n_classes, n_samples) at its start."""
         ...
 
     def backproject(self, residuals: Tensor) -> Tensor:
-        """As `SoftmaxRegression.backproject`; reads all features once."""
+        """As `LinearProblem.backproject`; reads all features once."""
         ...
 
-    def direction(self, probabilities: Tensor, gradient: Tensor) -> Direction:
+    def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
         """About minus the inverse Hessian times the gradient; its logits read all features once.
 
         Args:
-            probabilities: (n_classes, n_samples) where the gradient was taken.
+            predictions: (n_classes, n_samples) where the gradient was taken.
             gradient: of P over the weight at the best bias, (n_classes, n_features) float64.
         """
         ...

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.solvers.base import Point, Solution, Status
+from linprobe.core.solvers.base import NewtonOptions, Point, Solution, Status
 from linprobe.runtime.errors import LinprobeError
 
-_MOST_VARIABLES = 6000
+_MAX_VARIABLES = 6000
 _MAX_HALVINGS = 60
 _ARMIJO = 1e-4
 _ROUNDING = 1e-13  # of P: smaller differences are not looked at
@@ -42,29 +42,30 @@ class ReferenceNewton:
 
     Args:
         problem: of at most 6,000 variables (K (D + 1)).
+        options: not needed; handed on as `learned`.
 
     Raises:
         LinprobeError: More variables than that.
     """
 
-    def __init__(self, problem: SoftmaxRegression) -> None:
-        self.problem = problem
+    def __init__(self, problem: SoftmaxRegression, options: NewtonOptions | None = None) -> None:
+        self.problem, self.learned = problem, options or NewtonOptions()
         variables = problem.num_classes * (problem.num_features + 1)
-        if variables > _MOST_VARIABLES:
+        if variables > _MAX_VARIABLES:
             raise LinprobeError(
                 f"the reference solver is given {variables:,} variables, n_classes * (n_features "
-                f"+ 1); expected at most {_MOST_VARIABLES:,}: use SubsampledNewton, or fewer "
+                f"+ 1); expected at most {_MAX_VARIABLES:,}: use SubsampledNewton, or fewer "
                 "features"
             )
-        everything = torch.arange(problem.num_samples, device=problem.features.device)
+        everything = torch.arange(problem.num_samples, device=problem.device)
+        rows = problem.rows(everything).double()
         self._exact = SoftmaxRegression(
-            problem.rows(everything).double(),
+            rows,
             problem.labels,
             problem.num_classes,
             problem.sample_weight,
         )
-        ones = torch.ones_like(self._exact.features[:, :1])
-        self._extended = torch.cat([self._exact.features, ones], dim=1)
+        self._extended = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
 
     def solve(
         self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()
@@ -157,7 +158,7 @@ class ReferenceNewton:
     def _solution(
         self, state: _State, l2: float, gap: float, status: Status, passes: float, steps: int
     ) -> Solution:
-        logits = (state.logits - state.bias[:, None]).to(self.problem.features.dtype)
+        logits = (state.logits - state.bias[:, None]).to(self.problem.dtype)
         point = Point(state.weight, state.bias - state.bias.mean(), logits)
         return Solution(point, l2, state.objective, gap, status, passes, steps)
 

@@ -1,16 +1,20 @@
-"""The protocol of one probe, the theory that it must obey, and its hard cases."""
+"""The certified probe, the theory that it must obey, and its hard cases."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
-import linprobe.probes.protocol as probe_module
 from linprobe import LinprobeError, ProbeConfig, certify, fit_probe, holdout_order
-from linprobe.core.problem import SoftmaxRegression, Standardisation
+from linprobe.core.features import DenseFeatures, Standardisation
+from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers.base import Status
 from linprobe.core.solvers.newton import SubsampledNewton
+from linprobe.core.solvers.reference import ReferenceNewton
+from linprobe.probes.base import FailedProbe, Targets
+from linprobe.probes.softmax import SoftmaxProbe
 from tests.support.cases import make_case
 from tests.support.reference import reference_optimum
 
@@ -126,8 +130,12 @@ def test_nonfinite_features_are_flagged_and_not_solved(bad):
     x, y, xt, yt = data()
     x[3, 2] = bad
     fit = fit_probe(x, y, xt, yt)
-    assert fit.status is Status.NONFINITE_FEATURES
-    assert math.isnan(fit.test_error_rate) and bool(fit.weight.isnan().all())
+    assert isinstance(fit, FailedProbe) and fit.status is Status.NONFINITE_FEATURES
+    assert fit.reason == "the training features hold NaN or infinity"
+    assert (fit.num_features, fit.num_classes) == (10, 4) and fit.seconds > 0
+    x[3, 2], xt[0, 0] = 0.0, bad
+    fit = fit_probe(x, y, xt, yt)
+    assert isinstance(fit, FailedProbe) and fit.reason.startswith("the test features hold")
 
 
 def test_one_class_is_degenerate():
@@ -197,7 +205,7 @@ def test_the_solver_cannot_certify_itself(monkeypatch):
         solution = honest(self, l2, **{**kwargs, "tol": 1.0})
         return replace(solution, duality_gap=0.0, status=Status.CONVERGED)
 
-    monkeypatch.setattr(probe_module.SubsampledNewton, "solve", lying)
+    monkeypatch.setattr(SubsampledNewton, "solve", lying)
     fit = fit_probe(x, y, xt, yt)
     assert fit.status is Status.PRECISION_LIMIT and fit.duality_gap > 1e-4
 
@@ -227,20 +235,96 @@ def test_bad_input_is_one_clear_line(change, message):
         fit_probe(*names.values())
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"l2_path": ()}, "falling order"),
-        ({"l2_path": (1e-3, 1e-2)}, "falling order"),
-        ({"l2_path": (0.0,)}, "positive"),
-        ({"tol": 0.0}, "positive number of nats"),
-        ({"validation_fraction": 1.0}, "between 0 and 1"),
-        ({"max_passes": 0}, "at least 1"),
-    ],
-)
-def test_bad_config_is_one_clear_line(options, message):
-    with pytest.raises(LinprobeError, match=message):
-        ProbeConfig(**options)
+def test_one_penalty_has_no_edge_and_needs_no_held_out_row():
+    x, y, _, _ = data()
+    fit = SoftmaxProbe(ProbeConfig(1e-3)).fit(DenseFeatures(x), Targets(y, 4, 0))
+    assert fit.status is Status.CONVERGED and fit.l2 == 1e-3 and not fit.l2_at_edge
+    assert math.isnan(fit.validation_error_rate)
+    with pytest.raises(LinprobeError, match="no training row is held out to choose between 2"):
+        SoftmaxProbe(ProbeConfig((1e-2, 1e-3))).fit(DenseFeatures(x), Targets(y, 4, 0))
+
+
+def test_the_probe_is_tested_when_the_test_split_is_at_hand():
+    x, y, xt, yt = data()
+    fit = SoftmaxProbe().fit(DenseFeatures(x), Targets(y, 4, 100))
+    assert fit.test is None and "bounds" not in repr(fit)
+    with pytest.raises(LinprobeError, match=r"not been tested.*call tested\(features, labels\)"):
+        _ = fit.test_error_rate
+    tested, whole = fit.tested(xt, yt), fit_probe(x, y, xt, yt)
+    assert tested.test == whole.test and tested.bounds is None
+    assert torch.equal(tested.test_logits, whole.test_logits)
+    assert tested.seconds > fit.seconds > 0
+    xt[0, 0] = torch.nan
+    with pytest.raises(LinprobeError, match=r"test features hold NaN or infinity.*all_finite"):
+        fit.tested(xt, yt)
+
+
+def test_prepared_features_serve_several_fits():
+    x, y, _, _ = data()
+    method = SoftmaxProbe()
+    prepared = method.prepare(DenseFeatures(x.clone(), owned=True))
+    fits = [method.fit(rows, Targets(y, 4, 100)) for rows in (prepared, prepared, DenseFeatures(x))]
+    assert method.prepare(prepared) is prepared
+    for fit in fits[1:]:
+        assert torch.equal(fit.weight, fits[0].weight)
+
+
+def test_any_solver_can_be_passed_in():
+    x, y, xt, yt = data(n=240, d=5, dtype=torch.float64)
+    seen = []
+
+    def reference(problem, options):
+        seen.append(problem)
+        return ReferenceNewton(problem, options)
+
+    config, targets = ProbeConfig((1e-1, 1e-2, 1e-3), tol=1e-9), Targets(y, 4, 40)
+    fit = SoftmaxProbe(config, reference).fit(DenseFeatures(x), targets).tested(xt, yt)
+    usual = fit_probe(x, y, xt, yt, config)
+    assert len(seen) == 2 and fit.status is Status.CONVERGED and fit.l2 == usual.l2
+    assert fit.objective == pytest.approx(usual.objective, abs=2e-9)
+    assert not torch.equal(fit.weight, usual.weight), "the usual solver should not have been taken"
+
+
+def test_features_are_solved_in_float64_only_where_they_are():
+    x, y, _, _ = data(dtype=torch.float64)
+    assert SoftmaxProbe().prepare(DenseFeatures(x)).dtype == torch.float64
+    problems = []
+
+    def spy(problem, options):
+        problems.append(problem.dtype)
+        return SubsampledNewton(problem, options)
+
+    SoftmaxProbe(solver=spy).fit(DenseFeatures(x), Targets(y, 4, 100))
+    assert set(problems) == {torch.float64}
+    for half in (torch.float16, torch.bfloat16):
+        prepared = SoftmaxProbe().prepare(DenseFeatures(x.to(half), owned=True))
+        assert prepared.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_that_of_its_float32_copy(dtype):
+    x, y, xt, yt = data()
+    x, xt = x.to(dtype), xt.to(dtype)
+    fit, copy = fit_probe(x, y, xt, yt), fit_probe(x.float(), y, xt.float(), yt)
+    assert torch.equal(fit.weight, copy.weight) and fit.test == copy.test
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_the_users_arrays_are_not_written_to(dtype):
+    splits = [part.numpy().copy() for part in data(d=40)]
+    splits = [part.astype(dtype) if part.dtype.kind == "f" else part for part in splits]
+    bytes_before = [part.tobytes() for part in splits]
+    for part in splits:
+        part.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        tensors = [torch.from_numpy(part) for part in splits]
+    fit = fit_probe(*tensors)
+    assert fit.status is Status.CONVERGED
+    s = fit.standardisation
+    weight, bias = fit.weight / s.scale, fit.bias + fit.weight @ s.mean
+    certify(*tensors[:2], weight, bias, fit.l2, standardisation=s)
+    assert [part.tobytes() for part in splits] == bytes_before
 
 
 def test_a_class_only_in_held_out_rows_is_refused():

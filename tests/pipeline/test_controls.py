@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import linprobe
-from linprobe.evaluation.controls import ControlConfig
 from linprobe.records.store import load_run
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import seeded
+from tests.support.options import grouped
 
 ALL = ("shuffled_labels", "control_task", "untrained", "random_features", "input", "majority")
 L2 = (1e-1, 1e-2, 1e-3)
@@ -31,7 +31,10 @@ def network():
 @pytest.fixture(scope="module")
 def report(data):
     return linprobe.probe(
-        network(), *data, layers=["0", "1"], l2=L2, controls=ControlConfig(ALL, 2), mdl=True, seed=3
+        *(network(), *data),
+        layers=["0", "1"],
+        seed=3,
+        **grouped(l2=L2, controls=ALL, repeats=2, mdl=True),
     )
 
 
@@ -60,7 +63,7 @@ def test_codes_are_there(report):
 
 
 def test_controls_change_no_probe(report, data):
-    plain = linprobe.probe(network(), *data, layers=["0", "1"], l2=L2, seed=3)
+    plain = linprobe.probe(network(), *data, layers=["0", "1"], seed=3, **grouped(l2=L2))
     for layer, probe in plain.items():
         assert torch.equal(probe.weight, report[layer].weight)
         assert probe.record.test_error_rate == report[layer].record.test_error_rate
@@ -71,7 +74,9 @@ def test_controls_change_no_probe(report, data):
 def test_untrained_network_is_another_one_and_the_given_one_stays(report, data):
     net = network()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    again = linprobe.probe(net, *data, layers=["0"], l2=L2, controls=["untrained"], seed=3)
+    again = linprobe.probe(
+        net, *data, layers=["0"], seed=3, **grouped(l2=L2, controls=["untrained"])
+    )
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     (control,) = again.run.checkpoints[0].controls
     known = [c for c in report.run.checkpoints[0].controls if c.name == "untrained"]
@@ -97,25 +102,21 @@ def test_types_follow_their_samples(data):
         {"a": features[:360]},
         labels,
         ({"a": features[360:]}, data[1][1]),
-        l2=(1e-4,),
-        controls="control_task",
-        types=(types[:360].numpy(), types[360:]),
+        **grouped(l2=1e-4, controls="control_task", types=(types[:360].numpy(), types[360:])),
     )
     assert [c.test_error_rate for c in made["a"].controls] == [0.0] * 3
     wrong = linprobe.fit_probes(
         {"a": features[:360]},
         labels,
         ({"a": features[360:]}, data[1][1]),
-        l2=(1e-4,),
-        controls="control_task",
-        types=(types[:360].flip(0), types[360:]),
+        **grouped(l2=1e-4, controls="control_task", types=(types[:360].flip(0), types[360:])),
     )
     assert max(c.test_error_rate for c in wrong["a"].controls) > 0.2
 
 
 def fit(**changes):
     x, y = torch.randn(30, 2, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 2
-    return linprobe.fit_probes({"a": x}, y, ({"a": x}, y), l2=(1e-2,), **changes)
+    return linprobe.fit_probes({"a": x}, y, ({"a": x}, y), **grouped(l2=1e-2, **changes))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 import linprobe
 from linprobe import LinprobeError
 from tests.support.cases import make_case
+from tests.support.options import grouped
 
 PATH = (1e-1, 1e-2, 1e-3)
 CASE = make_case("plain", 200, 8, 3)
@@ -17,7 +18,7 @@ TRAIN, TEST = slice(0, 150), slice(150, 200)
 
 def fitted(train, test=None, labels=Y[TRAIN], test_labels=Y[TEST], **options):
     test = {name: X[TEST] for name in train} if test is None else test
-    return linprobe.fit_probes(train, labels, (test, test_labels), l2=PATH, **options)
+    return linprobe.fit_probes(train, labels, (test, test_labels), **grouped(l2=PATH, **options))
 
 
 def test_nothing_is_said_of_what_is_usual():
@@ -66,7 +67,7 @@ def test_a_class_without_training_samples_is_allowed_and_reported():
 def test_fewer_samples_than_features_is_said():
     wide = make_case("wide", 40, 100, 3)
     x, y = wide.features.float(), wide.labels
-    report = linprobe.fit_probes({"w": x[:30]}, y[:30], ({"w": x[30:]}, y[30:]), l2=PATH)
+    report = linprobe.fit_probes({"w": x[:30]}, y[:30], ({"w": x[30:]}, y[30:]), **grouped(l2=PATH))
     assert report["w"].record.converged
     assert len(report.notes) == 1
     assert "at least as many features as there are training samples (30): w;" in report.notes[0]
@@ -80,7 +81,7 @@ def test_layers_that_stop_short_are_named():
 
 def test_tiny_classes_keep_a_sample_to_be_fitted_on():
     labels = torch.arange(11) % 10  # only class 0 has a sample to spare
-    report = linprobe.fit_probes({"a": X[:11]}, labels, ({"a": X[:11]}, labels), l2=PATH)
+    report = linprobe.fit_probes({"a": X[:11]}, labels, ({"a": X[:11]}, labels), **grouped(l2=PATH))
     assert report["a"].record.converged
     assert report.run.config.method.validation_fraction == pytest.approx(1 / 11)
 
@@ -88,14 +89,14 @@ def test_tiny_classes_keep_a_sample_to_be_fitted_on():
 def test_labels_that_all_differ_are_refused():
     labels = torch.arange(11)
     with pytest.raises(LinprobeError, match=r"stands only once.*numbers of the samples"):
-        linprobe.fit_probes({"a": X[:11]}, labels, ({"a": X[:11]}, labels), l2=PATH)
+        linprobe.fit_probes({"a": X[:11]}, labels, ({"a": X[:11]}, labels), **grouped(l2=PATH))
 
 
 def test_memory_that_ends_while_solving(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
 
-    monkeypatch.setattr(linprobe.pipeline.fitting, "fit_probe", fail)
+    monkeypatch.setattr(linprobe.pipeline.task.SoftmaxProbe, "fit", fail)
     message = r"layer 'a': no memory left to solve 8 features .*memory_bytes.*reduce='random:2'"
     with pytest.raises(LinprobeError, match=message):
         fitted({"a": X[TRAIN]})
@@ -105,6 +106,6 @@ def test_other_errors_of_the_solver_are_not_hidden(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(linprobe.pipeline.fitting, "fit_probe", fail)
+    monkeypatch.setattr(linprobe.pipeline.task.SoftmaxProbe, "fit", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         fitted({"a": X[TRAIN]})

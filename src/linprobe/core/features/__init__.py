@@ -1,0 +1,18 @@
+"""Feature matrices: the rows of one layer, wherever they are."""
+
+from linprobe.core.features.base import FeatureMatrix
+from linprobe.core.features.dense import DenseFeatures, as_features
+from linprobe.core.features.standardised import (
+    Standardisation,
+    StandardisedFeatures,
+    standardised,
+)
+
+__all__ = [
+    "DenseFeatures",
+    "FeatureMatrix",
+    "Standardisation",
+    "StandardisedFeatures",
+    "as_features",
+    "standardised",
+]

@@ -1,0 +1,83 @@
+"""What an experiment is: a network, its training, its checkpoints, a claim and a chart."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from linprobe.data import ImageDataset
+    from linprobe.pipeline.minibatch import SGDProtocol
+    from linprobe.records.schema import ExperimentRecord, RunRecord
+
+OnBatch = Callable[[int, int, float], None]
+"""Called as ``on_batch(done, total, loss)`` now and then and at the end; loss in nats."""
+
+Train = Callable[[int, OnBatch], None]
+"""Called as ``train(num_minibatches, on_batch)``: trains a network towards its next checkpoint."""
+
+
+class Network(Protocol):
+    """A network of an experiment: a `torch.nn.Module` that names its probe points."""
+
+    @property
+    def probe_points(self) -> Mapping[str, str]:
+        """Names of the probe points, in depth order, to taps of `linprobe.activations.taps`."""
+        ...
+
+    def preprocess(self, images: "Tensor") -> "Tensor":
+        """Turn uint8 images (n, 28, 28) into the network's input."""
+        ...
+
+
+class Experiment(Protocol):
+    """One figure of the paper; the fields of an implementation are its options.
+
+    Attributes:
+        name: as the command line and records call it.
+        claim: what the paper says that it shows.
+    """
+
+    name: ClassVar[str]
+    claim: ClassVar[str]
+
+    def network(self, generator: "torch.Generator", *, quick: bool) -> "torch.nn.Module":
+        """Make the network; it is also a `Network`."""
+        ...
+
+    def checkpoints(self, num_train: int, *, quick: bool) -> tuple[tuple[str, int], ...]:
+        """Name and training minibatches of each checkpoint, in order, the first one untrained."""
+        ...
+
+    def trainer(
+        self,
+        network: "torch.nn.Module",
+        data: "ImageDataset",
+        generator: "torch.Generator",
+        *,
+        quick: bool,
+    ) -> Train:
+        """Give the training of the network."""
+        ...
+
+    def batch_seconds(self, *, quick: bool) -> float:
+        """Rough seconds of a training minibatch on two cores."""
+        ...
+
+    def sgd_protocol(self, epochs: int | None = None) -> "SGDProtocol":
+        """How probes of this figure are usually trained.
+
+        Args:
+            epochs: at most so many; None: as many as usual.
+        """
+        ...
+
+    def record(self, *, quick: bool) -> "ExperimentRecord":
+        """What a run's record keeps of the options."""
+        ...
+
+    def draw(self, run: "RunRecord", folder: Path) -> None:
+        """Write the figures of a run so far."""
+        ...

@@ -1,0 +1,105 @@
+"""From the controls that a user asks for to what each layer gets."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linprobe.evaluation.controls import ControlData, Controls, Pair, of_records
+from linprobe.evaluation.options import EvaluationOptions
+from linprobe.evaluation.plan import EvaluationPlan
+from linprobe.pipeline.engine import LayerFeatures, fit_layer
+from linprobe.pipeline.task import Task
+from linprobe.probes.base import ProbeMethod
+from linprobe.probes.softmax import SoftmaxProbe
+from linprobe.records.evidence import ControlRecord
+from linprobe.records.schema import ProbeRecord
+from linprobe.runtime.errors import LinprobeError
+
+INPUT = "input"
+OF_NETWORKS = ("untrained", INPUT, "random_features")
+
+
+def with_plan(
+    task: Task, options: EvaluationOptions, seed: int, inputs: Pair | None = None
+) -> Task:
+    """Add what is to be computed beside each probe to a task.
+
+    Args:
+        task: without a plan.
+        options: which controls, and whether to compute the online code.
+        seed: of the controls' first draw.
+        inputs: of the network, flattened: (n_train, n_inputs) in the task's order, and
+            (n_test, n_inputs).
+
+    Raises:
+        LinprobeError: Types that don't fit, or a control without what it starts from.
+    """
+    types = None if options.types is None else _read_types(task, options.types)
+    data = ControlData(task.targets, task.test_labels, inputs, types)
+
+    def method(seed: int) -> ProbeMethod:
+        return SoftmaxProbe(replace(task.config, seed=seed))
+
+    controls = Controls(options, data, method, seed)
+    return replace(task, plan=EvaluationPlan(controls, task.config if options.mdl else None))
+
+
+def controls_of_task(
+    task: Task,
+    options: EvaluationOptions,
+    seed: int,
+    inputs: Pair | None = None,
+    untrained: Callable[[Task], Sequence[ProbeRecord]] | None = None,
+) -> tuple[ControlRecord, ...]:
+    """Fit the controls that belong to no layer, and those of the untrained network.
+
+    Args:
+        task: of the probes.
+        options: which controls.
+        seed: of the untrained network's weights.
+        inputs: as `with_plan` takes them.
+        untrained: probes the untrained network by a task without a plan.
+    """
+    plain = replace(task, plan=EvaluationPlan())
+    probes = []
+    if INPUT in options.controls and inputs is not None:
+        probes.append(fit_layer(INPUT, 0, LayerFeatures(*inputs, inputs[0].dtype), plain).record)
+    before: Sequence[ProbeRecord] = ()
+    if "untrained" in options.controls and untrained is not None:
+        before = untrained(plain)
+    data = ControlData(task.targets, task.test_labels)
+    return tuple(of_records(options, data, probes, before, seed))
+
+
+def _read_types(task: Task, types: object) -> Pair:
+    if not isinstance(types, tuple | list) or len(types) != 2:
+        raise LinprobeError("types is no pair; expected (types of train, types of test)")
+    train, test = (_numbers(t, split) for t, split in zip(types, ("train", "test"), strict=True))
+    for split, given, labels in (
+        ("train", train, task.targets.labels),
+        ("test", test, task.test_labels),
+    ):
+        if given.shape != labels.shape or (len(given) and int(given.min()) < 0):
+            raise LinprobeError(
+                f"{split} types have shape {tuple(given.shape)}; expected "
+                f"{tuple(labels.shape)}, a number from 0 on for each sample's type"
+            )
+    return train[task.order], test
+
+
+def _numbers(types: Any, split: str) -> Tensor:
+    try:
+        # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
+        given = torch.as_tensor(types.copy() if isinstance(types, np.ndarray) else types)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LinprobeError(f"{split} types can't be read ({error}); expected numbers") from error
+    if given.is_floating_point() or given.is_complex():
+        raise LinprobeError(
+            f"{split} types have dtype {str(given.dtype).removeprefix('torch.')}; expected whole "
+            "numbers from 0 on"
+        )
+    return given.detach().cpu().to(torch.int64)

@@ -1,0 +1,353 @@
+"""THE engine: extract, fit and certify, evaluate and record, layer by layer.
+
+`linprobe.probe`, `linprobe.fit_probes` and all experiments run this one loop; they differ in their
+`LayerSource`, which gives the features.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from linprobe.core.features import DenseFeatures, FeatureMatrix
+from linprobe.evaluation.plan import evaluate_probe
+from linprobe.evaluation.statistics import depth_steps, wilson_interval
+from linprobe.pipeline.layer_probe import Probe
+from linprobe.pipeline.meter import Meter
+from linprobe.pipeline.task import Task
+from linprobe.probes.base import (
+    FailedProbe,
+    FittedProbe,
+    OnSolve,
+    ProbeMethod,
+    Targets,
+    all_finite,
+    check_splits,
+    nonfinite,
+)
+from linprobe.records.evidence import ControlRecord, Evaluation
+from linprobe.records.predictions import Predictions
+from linprobe.records.schema import CheckpointRecord, ProbeRecord
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.memory import is_out_of_memory
+from linprobe.runtime.text import size_text
+from linprobe.runtime.threads import map_layers
+
+
+@dataclass(frozen=True)
+class LayerFeatures:
+    """Features of one layer, in buffers that may be overwritten.
+
+    Attributes:
+        train: (n_train, n_features), rows in the task's order.
+        test: (n_test, n_features).
+        dtype: of the activations, before they became features.
+        stated: how they were reduced, as `Reduction.stated` says it; None: not at all.
+        columns: which coordinates a random reducer kept.
+        offset: (n_features,) float64 that was subtracted from both splits; None: nothing was.
+    """
+
+    train: Tensor
+    test: Tensor
+    dtype: torch.dtype
+    stated: str | None = None
+    columns: Tensor | None = None
+    offset: Tensor | None = None
+
+
+LayerGroup = Mapping[str, Callable[[], LayerFeatures]]
+"""Layers whose features are held together; each is features once, by the thread that fits it."""
+
+
+class LayerSource(Protocol):
+    """Where the features of a network's layers come from."""
+
+    @property
+    def num_features(self) -> Mapping[str, int]:
+        """Layers in order, with the number of features of each."""
+        ...
+
+    @property
+    def num_workers(self) -> int:
+        """How many narrow layers may be fitted side by side."""
+        ...
+
+    def groups(self, meter: Meter) -> Iterator[LayerGroup]:
+        """Give all layers, as many at a time as the memory holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Probes of one state of a network.
+
+    Attributes:
+        probes: by layer, in the order of the source.
+        stages: seconds of "extract", "solve", "evaluate", and "controls" if there are any, as
+            shares of the wall time.
+    """
+
+    probes: dict[str, Probe]
+    stages: dict[str, float]
+
+    @property
+    def records(self) -> tuple[ProbeRecord, ...]:
+        """Records of the probes."""
+        return tuple(probe.record for probe in self.probes.values())
+
+
+def probe_layers(source: LayerSource, task: Task, meter: Meter) -> Probed:
+    """Fit, evaluate and record a probe of every layer.
+
+    Args:
+        source: gives the features.
+        task: labels, method and what to evaluate.
+        meter: is told how it goes.
+
+    Raises:
+        LinprobeError: Features that can't be used; the message names the layer.
+    """
+    widths = source.num_features
+    places = {layer: index for index, layer in enumerate(widths)}
+    clock, groups = Clock(), source.groups(meter)
+    probes: dict[str, Probe] = {}
+
+    def fit(group: LayerGroup, layer: str) -> Probe:
+        begun = time.perf_counter()
+        features = group[layer]()
+        clock.spend("extract", time.perf_counter() - begun)
+        probe = fit_layer(layer, places[layer], features, task, meter.solving(layer), clock)
+        meter.finished(probe.record)
+        return probe
+
+    while (group := clock.next(groups)) is not None:
+        sizes = {layer: widths[layer] for layer in group}
+        for probe in map_layers(partial(fit, group), sizes, source.num_workers):
+            probes[probe.record.layer] = probe
+    return Probed({layer: probes[layer] for layer in widths}, clock.stages())
+
+
+def fit_layer(
+    layer: str,
+    index: int,
+    features: LayerFeatures,
+    task: Task,
+    on_solve: OnSolve | None = None,
+    clock: "Clock | None" = None,
+) -> Probe:
+    """Fit, evaluate and record the probe of one layer.
+
+    Args:
+        layer: its name.
+        index: its place along the network.
+        features: overwritten.
+        task: labels, method and what to evaluate.
+        on_solve: is told of each solve.
+        clock: counts the seconds of each stage.
+
+    Raises:
+        LinprobeError: Features that can't be used; the message names the layer.
+    """
+    try:
+        return _fit_and_evaluate(layer, index, features, task, on_solve, clock or Clock())
+    except LinprobeError as error:
+        raise LinprobeError(f"layer {layer!r}: {error}") from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise LinprobeError(_out_of_memory(layer, features)) from error
+
+
+def checkpoint_record(
+    name: str,
+    probed: Probed,
+    task: Task,
+    *,
+    controls: tuple[ControlRecord, ...] = (),
+    step: int = 0,
+    network_test_error_rate: float = float("nan"),
+    stages: Mapping[str, float] | None = None,
+) -> CheckpointRecord:
+    """Put the records of all layers together, with the paired tests between them.
+
+    Args:
+        name: of the state of the network.
+        probed: its probes.
+        task: that they were fitted for.
+        controls: those that belong to no layer, and those of the untrained network.
+        step: training minibatches before it.
+        network_test_error_rate: of the network's own output; NaN: not known.
+        stages: seconds of further stages.
+    """
+    probes = probed.probes.values()
+    predicted = {
+        probe.record.layer: probe.predictions.predicted
+        for probe in probes
+        if probe.predictions is not None
+    }
+    return CheckpointRecord(
+        name=name,
+        step=step,
+        network_test_error_rate=network_test_error_rate,
+        stages={**(stages or {}), **probed.stages},
+        probes=probed.records,
+        steps=depth_steps(predicted, task.test_labels),
+        controls=(*(c for probe in probes for c in probe.controls), *controls),
+    )
+
+
+def _fit_and_evaluate(
+    layer: str,
+    index: int,
+    features: LayerFeatures,
+    task: Task,
+    on_solve: OnSolve | None,
+    clock: "Clock",
+) -> Probe:
+    targets, test_labels = task.on(features.train.device)
+    with clock.stage("solve"):
+        prepared, fitted = _fit(task.method(layer), features, targets, test_labels, on_solve)
+    if prepared is None or isinstance(fitted, FailedProbe):
+        assert isinstance(fitted, FailedProbe)
+        return Probe(_failed_record(layer, index, features, fitted), None, None, features.columns)
+    with clock.stage("evaluate"):
+        evaluation = evaluate_probe(fitted, targets.labels, test_labels)
+    predictions: Predictions | None = None
+    controls: tuple[ControlRecord, ...] = ()
+    if evaluation is not None:
+        predictions = Predictions.of(fitted.test_logits, test_labels)
+        with clock.stage("controls"):
+            evaluation, controls = task.plan.compare(
+                layer, fitted, evaluation, (prepared, features.test), targets, on_solve
+            )
+    record = _record(layer, index, features, fitted, evaluation, len(test_labels))
+    weight, bias = fitted.weight, fitted.bias
+    if features.offset is not None:
+        bias = bias - weight @ features.offset
+    return Probe(record, weight.cpu(), bias.cpu(), features.columns, predictions, controls)
+
+
+def _fit(
+    method: ProbeMethod,
+    features: LayerFeatures,
+    targets: Targets,
+    test_labels: Tensor,
+    on_solve: OnSolve | None,
+) -> tuple[FeatureMatrix | None, FittedProbe | FailedProbe]:
+    """Fit and test a probe; also return the training features as the method prepared them."""
+    check_splits(features.train, targets.labels, features.test, test_labels)
+    started = time.perf_counter()
+    if not all_finite(features.test):
+        return None, nonfinite(DenseFeatures(features.test), targets.num_classes, "test")
+    prepared = method.prepare(DenseFeatures(features.train, owned=True))
+    seconds = time.perf_counter() - started
+    if isinstance(prepared, FailedProbe):
+        return None, prepared
+    fitted = method.fit(prepared, targets, on_solve)
+    if isinstance(fitted, FailedProbe):
+        return None, fitted
+    fitted = fitted.tested(features.test, test_labels)
+    return prepared, replace(fitted, seconds=fitted.seconds + seconds)
+
+
+def _record(
+    layer: str,
+    index: int,
+    features: LayerFeatures,
+    fitted: FittedProbe,
+    evaluation: Evaluation | None,
+    num_test: int,
+) -> ProbeRecord:
+    rate = fitted.test_error_rate
+    known = rate == rate
+    return ProbeRecord(
+        layer=layer,
+        index=index,
+        num_features=features.train.shape[1],
+        reducer=features.stated,
+        dtype=str(features.dtype).removeprefix("torch."),
+        l2=fitted.l2,
+        l2_at_edge=fitted.l2_at_edge,
+        status=str(fitted.status),
+        objective=fitted.objective,
+        duality_gap=fitted.duality_gap,
+        grad_norm=fitted.grad_norm,
+        bias_residual=fitted.bias_residual,
+        train_error_rate=fitted.train_error_rate,
+        validation_error_rate=fitted.validation_error_rate,
+        test_error_rate=rate,
+        test_error_ci95=wilson_interval(round(rate * num_test), num_test) if known else (rate,) * 2,
+        train_cross_entropy=fitted.train_cross_entropy,
+        validation_cross_entropy=fitted.validation_cross_entropy,
+        test_cross_entropy=fitted.test_cross_entropy,
+        num_passes=fitted.num_passes,
+        seconds=fitted.seconds,
+        evaluation=evaluation,
+        rounded=fitted.rounded,
+    )
+
+
+def _failed_record(
+    layer: str, index: int, features: LayerFeatures, failed: FailedProbe
+) -> ProbeRecord:
+    return ProbeRecord(
+        layer=layer,
+        index=index,
+        num_features=features.train.shape[1],
+        reducer=features.stated,
+        dtype=str(features.dtype).removeprefix("torch."),
+        status=str(failed.status),
+        reason=failed.reason,
+        seconds=failed.seconds,
+    )
+
+
+def _out_of_memory(layer: str, features: LayerFeatures) -> str:
+    size = features.train.nbytes + features.test.nbytes
+    return (
+        f"layer {layer!r}: no memory left to solve {features.train.shape[1]:,} features "
+        f"({size_text(size)}); lower memory_bytes, or use "
+        f"reduce='random:{max(1, features.train.shape[1] // 4)}'"
+    )
+
+
+class Clock:
+    """Shares the wall time among the stages; threads count their own seconds."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._waited = 0.0
+        self._spent = {"extract": 0.0, "solve": 0.0, "evaluate": 0.0, "controls": 0.0}
+
+    def next(self, groups: Iterator[LayerGroup]) -> LayerGroup | None:
+        """Take the next group and count the time that it takes."""
+        begun = time.perf_counter()
+        group = next(groups, None)
+        self._waited += time.perf_counter() - begun
+        return group
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Count seconds of one thread."""
+        self._spent[stage] += seconds
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the seconds of a block."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spend(name, time.perf_counter() - begun)
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of wall time of each stage."""
+        wall = time.perf_counter() - self._started - self._waited
+        total = sum(self._spent.values()) or 1.0
+        shares = {stage: wall * seconds / total for stage, seconds in self._spent.items()}
+        shares["extract"] += self._waited
+        return shares

@@ -1,0 +1,125 @@
+"""From what the engine does to events that displays show."""
+
+from collections.abc import Callable, Mapping
+from threading import Lock
+
+from linprobe.pipeline.minibatch import EpochReport, SGDProtocol
+from linprobe.pipeline.task import Task
+from linprobe.probes.base import OnSolve
+from linprobe.records.schema import ProbeRecord
+from linprobe.report import wording
+from linprobe.runtime.progress import Tracker
+from linprobe.runtime.threads import NARROW
+
+
+class Meter:
+    """Reports the progress of one checkpoint's probes; several threads may call it.
+
+    Args:
+        tracker: receives the events.
+        checkpoint: name of the state of the network.
+        costs: expected seconds of each layer, in order.
+        num_penalties: of the path.
+        unit: what a probe's `num_passes` counts.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        checkpoint: str,
+        costs: Mapping[str, float],
+        *,
+        num_penalties: int,
+        unit: str = "passes",
+    ) -> None:
+        self._tracker, self._checkpoint, self._costs = tracker, checkpoint, costs
+        self._num_solves, self._unit = num_penalties + 1, unit
+        self._labels = {layer: f"{layer} ({i}/{len(costs)})" for i, layer in enumerate(costs, 1)}
+        self._begun: dict[str, float] = {}  # cost of what is done of the layers under way
+        self._lock = Lock()
+
+    def extracting(self, layers: tuple[str, ...], split: str) -> Callable[[int, int], None]:
+        """Announce the features of some layers; the receiver is called with rows done and all."""
+        span = layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
+        text = f"{split} features of {span}"
+        self._tracker.report(self._checkpoint, "extract", text)
+
+        def on_rows(done: int, total: int) -> None:
+            text_now = f"{text}: {done:,} of {total:,}"
+            self._tracker.report(self._checkpoint, "extract", text_now)
+
+        return on_rows
+
+    def solving(self, layer: str) -> OnSolve:
+        """Announce a layer; the receiver takes what its solver says."""
+        self._say(layer, self._labels[layer])
+        solves = 0
+
+        def on_solve(stage: str, l2: float, passes: float, gap: float) -> None:
+            nonlocal solves
+            solves += 1
+            share = min(1.0, solves / self._num_solves)
+            label = self._labels[layer]
+            text = f"{label}, {stage}: l2 {l2:.0e}, {passes:.0f} passes, gap {gap:.1e}"
+            self._say(layer, text, share * self._costs[layer])
+
+        return on_solve
+
+    def finished(self, record: ProbeRecord) -> None:
+        """Report that a layer is done."""
+        with self._lock:
+            self._begun.pop(record.layer, None)
+            self._tracker.spend(self._costs[record.layer])
+            text = (
+                f"{self._labels[record.layer]}: test error {record.test_error_rate:.4f}, "
+                f"l2 {record.l2:.0e}, gap {record.duality_gap:.1e}, "
+                f"{record.num_passes:.0f} {self._unit}, {record.seconds:.1f} s"
+            )
+            done = sum(self._begun.values())
+            text += wording.outcome(record)
+            self._tracker.report(self._checkpoint, "solve", text, begun=done, milestone=True)
+
+    def _say(self, layer: str, text: str, begun: float | None = None) -> None:
+        with self._lock:
+            if begun is not None:
+                self._begun[layer] = begun
+            done = sum(self._begun.values())
+            self._tracker.report(self._checkpoint, "solve", text, begun=done)
+
+
+class EpochMeter:
+    """Reports the epochs of probes that are trained all at once; call it with each report."""
+
+    def __init__(self, tracker: Tracker, checkpoint: str, num_probes: int, cost: float) -> None:
+        self._tracker, self._checkpoint = tracker, checkpoint
+        self._num_probes, self._cost, self._tenths = num_probes, cost, 0
+
+    def __call__(self, report: EpochReport) -> None:
+        """Report an epoch."""
+        crossed = int(10 * report.share) > self._tenths
+        self._tenths = int(10 * report.share)
+        text = (
+            f"epoch {report.epoch}, mean loss {report.mean_loss:.4f}, {report.active} of "
+            f"{self._num_probes} probes go on"
+        )
+        cost = report.share * self._cost
+        self._tracker.report(self._checkpoint, "solve", text, begun=cost, milestone=crossed)
+        if report.share == 1:
+            self._tracker.spend(cost)
+
+
+def expected_costs(num_features: Mapping[str, int], task: Task) -> dict[str, float]:
+    """Rough seconds for each layer on two cores, for estimates of the time left."""
+    share, times = len(task.order) / 60_000, 1 + task.plan.relative_cost
+    costs = {k: 0.05 + (0.6 + 6e-3 * width) * share for k, width in num_features.items()}
+    return {k: times * cost / (1 + (num_features[k] <= NARROW)) for k, cost in costs.items()}
+
+
+def training_cost(
+    num_features: Mapping[str, int], num_train: int, protocol: SGDProtocol | None
+) -> float:
+    """Rough seconds of training all probes at once on two cores, if none stops early."""
+    if protocol is None:
+        return 0.0
+    epoch = sum(0.03 + 2.5e-4 * width for width in num_features.values()) * num_train / 60_000
+    return protocol.max_epochs * epoch

@@ -1,0 +1,39 @@
+"""How `probe` and `fit_probes` show what goes on."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from linprobe.pipeline.meter import Meter, expected_costs
+from linprobe.pipeline.report import CHECKPOINT
+from linprobe.pipeline.task import Task
+from linprobe.report.terminal import make_console, show_progress
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.progress import OnEvent, Tracker, ignore
+
+Progress = bool | OnEvent | None
+
+
+@contextmanager
+def progress_shown(progress: Progress) -> Iterator[OnEvent]:
+    """Give the receiver of events, which shows them until the block ends where that is asked.
+
+    Args:
+        progress: as `probe` takes it.
+
+    Raises:
+        LinprobeError: Something else.
+    """
+    if progress is True:
+        with show_progress(make_console(stderr=True)) as show:
+            yield show
+    elif progress and not callable(progress):
+        raise LinprobeError(f"progress is {progress!r}; expected None, True, False or a function")
+    else:
+        yield progress or ignore
+
+
+def single_meter(show: OnEvent, num_features: Mapping[str, int], task: Task) -> Meter:
+    """The meter of a call that probes one state of a network."""
+    costs = expected_costs(num_features, task)
+    tracker = Tracker(show, sum(costs.values()))
+    return Meter(tracker, CHECKPOINT, costs, num_penalties=len(task.config.l2_path))

@@ -1,0 +1,26 @@
+"""From options to what a run's record keeps of them."""
+
+from dataclasses import asdict, fields
+
+from linprobe.evaluation.options import EvaluationOptions
+from linprobe.pipeline.minibatch import SGDProtocol
+from linprobe.probes.config import ProbeConfig
+from linprobe.records.schema import ControlsRecord, MethodRecord, MinibatchRecord
+
+
+def method_record(config: ProbeConfig, sgd: SGDProtocol | None = None) -> MethodRecord:
+    """What the record keeps of a method; of probes trained by SGD, the numbers that count."""
+    if sgd is not None:
+        return MethodRecord(config.tol, config.validation_fraction)
+    known = {field.name for field in fields(MethodRecord)}
+    return MethodRecord(**{k: v for k, v in asdict(config).items() if k in known})
+
+
+def minibatch_record(sgd: SGDProtocol | None) -> MinibatchRecord | None:
+    """What the record keeps of the training of probes."""
+    return None if sgd is None else MinibatchRecord(**asdict(sgd))
+
+
+def controls_record(options: EvaluationOptions, seed: int) -> ControlsRecord:
+    """What the record keeps of the controls that were asked for."""
+    return ControlsRecord(tuple(options.controls), options.repeats, seed)

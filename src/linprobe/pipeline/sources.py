@@ -1,0 +1,177 @@
+"""Sources of features: a network that is run over data, or arrays that are there already."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linprobe.activations.extract import Extractor
+from linprobe.activations.groups import plan_groups
+from linprobe.activations.rules import ProbePoint
+from linprobe.data.splits import Split
+from linprobe.pipeline.engine import LayerFeatures, LayerGroup
+from linprobe.pipeline.meter import Meter
+from linprobe.runtime.devices import free_bytes
+from linprobe.runtime.memory import FEATURE_SHARE
+from linprobe.runtime.threads import NARROW
+
+Array = Tensor | np.ndarray
+
+_COPIED_ROWS = 4096
+
+
+def thread_count(device: torch.device) -> int:
+    """How many narrow layers are fitted at a time; a GPU's are not held up by threads."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+class NetworkLayers:
+    """Layers of a network, run over both splits for each group that the memory holds.
+
+    Args:
+        extractor: runs the network.
+        splits: train and test.
+        points: layers and how they become features.
+        permutation: (n_train,) int64, the row that each training row is written to; None: its own.
+        budget_bytes: features held at a time.
+        centre: subtract the training mean of float64 features and round what varies to float32.
+        reuse_memory: extract every group into the same memory, on a CPU.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        splits: Sequence[Split],
+        points: Sequence[ProbePoint],
+        permutation: Tensor | None,
+        budget_bytes: float,
+        *,
+        centre: bool = False,
+        reuse_memory: bool = False,
+    ) -> None:
+        self._extractor, self._splits, self._permutation = extractor, splits, permutation
+        self._points = {point.layer: point for point in points}
+        self._centre = centre
+        self._itemsize = max(point.kept_dtype.itemsize for point in points)
+        num_rows = sum(len(split.labels) for split in splits)
+        self._groups = plan_groups(self.num_features, num_rows, budget_bytes, self._itemsize)
+        self._reuse = reuse_memory and extractor.device.type == "cpu" and len(self._groups) > 1
+
+    @property
+    def num_features(self) -> dict[str, int]:
+        """Layers in order, with the number of features of each."""
+        return {layer: point.num_features for layer, point in self._points.items()}
+
+    @property
+    def num_workers(self) -> int:
+        """How many narrow layers may be fitted side by side."""
+        return thread_count(self._extractor.device)
+
+    def groups(self, meter: Meter) -> Iterator[LayerGroup]:
+        """Extract the features of one group after the other."""
+        rooms = [self._room(split) for split in self._splits]
+        for group in self._groups:
+            features = []
+            points = [self._points[layer] for layer in group]
+            orders = (self._permutation, None)
+            for split, permutation, room in zip(self._splits, orders, rooms, strict=True):
+                on_rows = meter.extracting(group, split.source.split)
+                features.append(self._extractor.extract(split, points, permutation, on_rows, room))
+            yield {layer: partial(self._take, layer, *features) for layer in group}
+
+    def _take(self, layer: str, train: dict[str, Tensor], test: dict[str, Tensor]) -> LayerFeatures:
+        point = self._points[layer]
+        # Popped, so that a layer's features are freed once its probe is done.
+        x, xt = train.pop(layer), test.pop(layer)
+        offset = None
+        if self._centre and x.dtype == torch.float64:
+            # What varies fits float32 once the mean is gone.
+            offset = x.mean(0)
+            x, xt = (part.sub_(offset).float() for part in (x, xt))
+        return LayerFeatures(x, xt, point.dtype, point.stated, point.columns, offset)
+
+    def _room(self, split: Split) -> Tensor | None:
+        if not self._reuse:
+            return None
+        widths = self.num_features
+        widest = max(sum(widths[layer] for layer in group) for group in self._groups)
+        dtypes = {point.kept_dtype for point in self._points.values()}
+        if len(dtypes) > 1:
+            return None
+        return torch.empty(len(split.labels) * widest, dtype=dtypes.pop())
+
+
+class ArrayLayers:
+    """Layers whose features are arrays; each is copied when its probe is fitted.
+
+    Args:
+        arrays: layer to (n_train, n_features) and (n_test, n_features), checked.
+        permutation: (n_train,) int64, the row that each training row is written to.
+        device: where probes are solved.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, tuple[Array, Array]],
+        permutation: Tensor,
+        device: torch.device,
+    ) -> None:
+        self._arrays, self._permutation, self._device = arrays, permutation, device
+
+    @property
+    def num_features(self) -> dict[str, int]:
+        """Layers in order, with the number of features of each."""
+        return {layer: train.shape[1] for layer, (train, _) in self._arrays.items()}
+
+    @property
+    def num_workers(self) -> int:
+        """As many narrow layers at a time as there are threads, and memory for their copies."""
+        narrow = (pair for pair in self._arrays.values() if pair[0].shape[1] <= NARROW)
+        largest = max((copied_bytes(*pair) for pair in narrow), default=1)
+        room = FEATURE_SHARE * free_bytes(self._device) / max(1, largest)
+        return max(1, min(thread_count(self._device), int(room)))
+
+    def groups(self, meter: Meter) -> Iterator[LayerGroup]:
+        """Give all layers at once: nothing is held until a layer is taken."""
+        yield {layer: self._taker(layer) for layer in self._arrays}
+
+    def _taker(self, layer: str) -> Callable[[], LayerFeatures]:
+        def take() -> LayerFeatures:
+            train, test = self._arrays[layer]
+            x = _copy(train, self._device, self._permutation)
+            return LayerFeatures(x, _copy(test, self._device, None), torch_dtype(train))
+
+        return take
+
+
+def torch_dtype(features: Array) -> torch.dtype:
+    """The dtype of an array, as PyTorch's."""
+    if isinstance(features, Tensor):
+        return features.dtype
+    return torch.from_numpy(np.empty(0, features.dtype.newbyteorder("="))).dtype
+
+
+def copied_bytes(*features: Array) -> int:
+    """Bytes of copies in the dtype that probes are solved in."""
+    return sum(_solved_dtype(x).itemsize * x.shape[0] * x.shape[1] for x in features)
+
+
+def _solved_dtype(features: Array) -> torch.dtype:
+    """Dtype that features are solved in: float64 stays, all else is float32."""
+    return torch.float64 if features.dtype in (torch.float64, np.float64) else torch.float32
+
+
+def _copy(features: Array, device: torch.device, permutation: Tensor | None) -> Tensor:
+    """(n_samples, n_features), row i written to row ``permutation[i]``."""
+    dtype = _solved_dtype(features)
+    copy = torch.empty(tuple(features.shape), dtype=dtype, device=device)
+    for start in range(0, len(features), _COPIED_ROWS):
+        rows = features[start : start + _COPIED_ROWS]
+        # Copied first: PyTorch warns of arrays that can't be written to.
+        block = rows.detach() if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
+        stop = start + _COPIED_ROWS
+        where = slice(start, stop) if permutation is None else permutation[start:stop]
+        copy[where] = block.to(device, dtype)
+    return copy

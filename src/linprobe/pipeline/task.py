@@ -1,0 +1,170 @@
+"""Labels and settings that all layers of one network share."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from linprobe.core.solvers.base import Status
+from linprobe.data.splits import check_labels
+from linprobe.evaluation.plan import EvaluationPlan
+from linprobe.evaluation.statistics import error_rate
+from linprobe.pipeline.layer_probe import Probe
+from linprobe.probes.base import ProbeMethod, Targets
+from linprobe.probes.config import ProbeConfig
+from linprobe.probes.holdout import holdout_order, holdout_order_by_group, num_held_out
+from linprobe.probes.softmax import SoftmaxProbe
+from linprobe.records.schema import MajorityErrorRate
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.randomness import generator
+
+
+@dataclass(frozen=True)
+class Task:
+    """Labels, how they are split, and what is fitted to them: the same for every layer.
+
+    Attributes:
+        order: (n_train,) int64, the training rows with those held out last.
+        targets: training labels in that order.
+        test_labels: (n_test,) int64.
+        config: numbers of the certified method.
+        notes: what is unusual about the labels, a sentence each.
+        plan: what is computed beside each probe.
+        method_of: gives each layer's method; default: `SoftmaxProbe` by `config`.
+    """
+
+    order: Tensor
+    targets: Targets
+    test_labels: Tensor
+    config: ProbeConfig
+    notes: tuple[str, ...] = ()
+    plan: EvaluationPlan = field(default_factory=EvaluationPlan)
+    method_of: Callable[[str], ProbeMethod] | None = None
+
+    def method(self, layer: str) -> ProbeMethod:
+        """The method of a layer's probe."""
+        return SoftmaxProbe(self.config) if self.method_of is None else self.method_of(layer)
+
+    @property
+    def permutation(self) -> Tensor:
+        """(n_train,) int64: the row that each training row is written to."""
+        permutation = torch.empty_like(self.order)
+        permutation[self.order] = torch.arange(len(self.order))
+        return permutation
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of features of both splits."""
+        return len(self.order) + len(self.test_labels)
+
+    @property
+    def majority_error_rate(self) -> MajorityErrorRate:
+        """Error rates of the majority-class baseline."""
+        return majority_error_rate(self.targets.labels, self.test_labels)
+
+    def on(self, device: torch.device) -> tuple[Targets, Tensor]:
+        """Targets and test labels on a device."""
+        labels = self.targets.labels.to(device)
+        return replace(self.targets, labels=labels), self.test_labels.to(device)
+
+
+def majority_error_rate(train_labels: Tensor, test_labels: Tensor) -> MajorityErrorRate:
+    """Error rates of always predicting the most frequent training label."""
+    commonest = train_labels.mode().values
+    splits = (train_labels, test_labels)
+    return MajorityErrorRate(*(error_rate(commonest.expand(len(y)), y) for y in splits))
+
+
+def make_task(
+    train_labels: Tensor,
+    test_labels: Tensor,
+    *,
+    groups: Tensor | None,
+    config: ProbeConfig,
+    seed: int,
+    num_classes: int | None = None,
+) -> Task:
+    """Check the labels and settle which training rows are held out.
+
+    Args:
+        train_labels: (n_train,) int64.
+        test_labels: (n_test,) int64.
+        groups: (n_train,) int64; no group is both fitted and held out. None: each row for itself.
+        config: numbers of the method; its seed is replaced by `seed`.
+        seed: of the held-out rows and the solver.
+        num_classes: K; default: one more than the largest label.
+
+    Raises:
+        LinprobeError: Labels, groups or numbers that can't be used.
+    """
+    check_seed(seed)
+    count = check_labels(train_labels, test_labels, num_classes)
+    # Each class keeps a sample to be fitted on; where classes are tiny, fewer are held out.
+    spare = len(train_labels) - len(train_labels.unique())
+    if not spare:
+        raise LinprobeError(
+            "every training label stands only once, so no sample can be held out for choosing l2; "
+            "expected several samples for each class (are these the numbers of the samples?)"
+        )
+    fraction = min(config.validation_fraction, spare / len(train_labels))
+    draws = generator(seed, "holdout")
+    if groups is None:
+        order = holdout_order(train_labels, fraction, draws)
+        held = num_held_out(len(order), fraction)
+    else:
+        order, held = holdout_order_by_group(train_labels, groups, fraction, draws)
+    # The share that rounds to exactly this many rows.
+    config = replace(config, validation_fraction=held / len(order), seed=seed)
+    targets = Targets(train_labels[order], count, held)
+    notes = tuple(_unseen_labels(train_labels, test_labels))
+    return Task(order, targets, test_labels, config, notes)
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that is no whole number from 0 on, with a `LinprobeError`."""
+    if type(seed) is not int or seed < 0:
+        raise LinprobeError(f"seed is {seed!r}; expected a whole number from 0 on")
+
+
+def _unseen_labels(train_labels: Tensor, test_labels: Tensor) -> Iterator[str]:
+    missing = sorted(set(test_labels.tolist()) - set(train_labels.tolist()))
+    if missing:
+        rows = int(torch.isin(test_labels, torch.tensor(missing)).sum())
+        yield (
+            f"No training sample has label {_some(missing, 5)}: {rows} test samples with it count "
+            "as errors, and the test cross-entropy is infinite."
+        )
+
+
+def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
+    """Say what is unusual about layers, a sentence each."""
+    wide = []
+    for probe in probes:
+        record = probe.record
+        name = f"Layer {record.layer!r}"
+        if record.status == Status.NONFINITE_FEATURES:
+            yield f"{name} holds NaN or infinity: no probe was fitted."
+        elif record.status == Status.PRECISION_LIMIT:
+            yield f"{name}: arithmetic ended before tol was reached; raise l2 or tol."
+        elif record.status == Status.MAX_PASSES_REACHED:
+            yield f"{name}: the passes over the features ran out before tol; raise l2 or tol."
+        elif probe.weight is not None and not bool(probe.weight.any()):
+            yield f"{name} is constant on the training samples."
+        elif record.rounded:
+            yield (
+                f"{name} varies little beyond the rounding of its activations; run the network "
+                "in float64 to see what lies below it."
+            )
+        elif record.num_features >= len(task.order):
+            wide.append(record.layer)
+    if wide:
+        yield (
+            f"{len(wide)} layers have at least as many features as there are training samples "
+            f"({len(task.order):,}): {_some(wide, 3)}; any labels could be fitted there, so only "
+            "the test error tells."
+        )
+
+
+def _some(values: list[object] | list[str] | list[int], count: int) -> str:
+    return ", ".join(map(str, values[:count])) + (" ..." if len(values) > count else "")

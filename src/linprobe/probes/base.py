@@ -1,0 +1,273 @@
+"""What every kind of probe takes and gives: targets, methods, fitted and failed probes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from linprobe.core.certificate import float64_logits
+from linprobe.core.features import FeatureMatrix, Standardisation, as_features
+from linprobe.core.optimum_bounds import OptimumBounds, OptimumError, UnknownBounds
+from linprobe.core.solvers.base import Status
+from linprobe.runtime.errors import LinprobeError
+
+OnSolve = Callable[[str, float, float, float], None]
+"""Called as ``on_solve(stage, l2, num_passes, duality_gap)``; stage is "path" or "refit"."""
+
+_READ_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The labels of the training rows.
+
+    Attributes:
+        labels: (n_train,) int64 in 0..num_classes-1, in the order of the rows.
+        num_classes: K.
+        num_held_out: rows at the end that choose the penalty and are not fitted for that.
+    """
+
+    labels: Tensor
+    num_classes: int
+    num_held_out: int
+
+    @property
+    def num_fit(self) -> int:
+        """Rows before the held-out ones."""
+        return len(self.labels) - self.num_held_out
+
+
+@dataclass(frozen=True)
+class FailedProbe:
+    """A probe that could not be fitted.
+
+    Attributes:
+        status: why, as a word.
+        reason: why, as a sentence without its full stop.
+        num_features: D.
+        num_classes: K.
+        seconds: spent on it.
+    """
+
+    status: Status
+    reason: str
+    num_features: int
+    num_classes: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """One `l2` of the path, solved on the rows that are not held out.
+
+    `duality_gap` is the solver's own; only the refit is certified.
+    """
+
+    l2: float
+    validation_cross_entropy: float
+    validation_error_rate: float
+    duality_gap: float
+    num_passes: float
+    status: Status
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """A probe on the test split.
+
+    Attributes:
+        error_rate: fraction of wrong predictions.
+        cross_entropy: nats; infinite where the split has a class that training lacks.
+        logits: (K, n_test) float64.
+        optimum_error: interval of the exact optimum's error rate, by the certificate; None: not
+            computed.
+    """
+
+    __test__ = False  # no test case, whatever pytest thinks of the name
+
+    error_rate: float
+    cross_entropy: float
+    logits: Tensor = field(repr=False, compare=False)
+    optimum_error: OptimumError | None
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """A probe and what is known of it; error rates are fractions, cross-entropies nats.
+
+    Attributes:
+        weight: (K, n_features) float64 on raw features, so that
+            ``logits = raw_features @ weight.T + bias``.
+        bias: (K,) float64; minus infinity for a class without training samples.
+        standardisation: the map to the space where `l2` is stated; ``weight / scale`` is W.
+        path: the penalties tried, in order.
+        l2_at_edge: whether the chosen penalty is the first or last of several.
+        num_passes: of the path and the refit together; epochs of a probe trained by minibatches.
+        rounded: of what varies in the features, 1 % or more may be their own rounding; see
+            `linprobe.core.features.StandardisedFeatures.rounding`.
+        bounds: where the exact optimum can be, until the probe is tested.
+        test: the probe on the test split; None: not tested.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    standardisation: Standardisation
+    path: tuple[PathPoint, ...]
+    l2: float
+    l2_at_edge: bool
+    status: Status
+    objective: float
+    duality_gap: float
+    grad_norm: float
+    bias_residual: float
+    train_error_rate: float
+    validation_error_rate: float
+    train_cross_entropy: float
+    validation_cross_entropy: float
+    num_passes: float
+    seconds: float
+    rounded: bool
+    bounds: OptimumBounds | UnknownBounds | None = field(default=None, repr=False)
+    test: TestResult | None = None
+
+    def tested(self, features: Tensor, labels: Tensor) -> "FittedProbe":
+        """Evaluate the probe on the test split, once.
+
+        Args:
+            features: (n_test, n_features), raw; never written to.
+            labels: (n_test,) int64.
+
+        Returns:
+            This probe with `test`, without `bounds`, and with the seconds that it took added.
+
+        Raises:
+            LinprobeError: Features that are not all finite.
+        """
+        started = time.perf_counter()
+        logits = float64_logits(features, self.weight)
+        if not bool(torch.isfinite(logits).all()):  # even a zero weight carries NaN on
+            raise LinprobeError(
+                "the test features hold NaN or infinity; expected finite numbers: test the probe "
+                "on features for which linprobe.probes.base.all_finite holds"
+            )
+        logits += self.bias[:, None]
+        optimum_error = None
+        if self.bounds is not None:
+            classes = torch.isfinite(self.bias).nonzero()[:, 0]
+            known = torch.isin(labels, classes)
+            own = torch.where(known, torch.searchsorted(classes, labels.contiguous()), -1)
+            optimum_error = self.bounds.error_interval(
+                logits[classes], own, features, self.standardisation
+            )
+        cross_entropy, error_rate = loss_and_error(logits, labels)
+        test = TestResult(error_rate, cross_entropy, logits, optimum_error)
+        seconds = self.seconds + time.perf_counter() - started
+        return replace(self, test=test, bounds=None, seconds=seconds)
+
+    @property
+    def test_error_rate(self) -> float:
+        """Fraction of wrong predictions on the test split."""
+        return self._tested.error_rate
+
+    @property
+    def test_cross_entropy(self) -> float:
+        """Cross-entropy of the test split in nats."""
+        return self._tested.cross_entropy
+
+    @property
+    def test_logits(self) -> Tensor:
+        """Logits of the test split: (K, n_test) float64."""
+        return self._tested.logits
+
+    @property
+    def optimum_error(self) -> OptimumError | None:
+        """Interval of the exact optimum's test error rate; None: not computed."""
+        return self._tested.optimum_error
+
+    @property
+    def _tested(self) -> TestResult:
+        if self.test is None:
+            raise LinprobeError(
+                "the probe has not been tested; expected a test split first: call "
+                "tested(features, labels)"
+            )
+        return self.test
+
+
+class ProbeMethod(Protocol):
+    """One kind of probe, with its settings."""
+
+    def prepare(self, features: FeatureMatrix) -> FeatureMatrix | FailedProbe:
+        """Bring features to the form in which the method states its problem.
+
+        What is prepared once serves several fits, such as those of controls. Features that are
+        prepared already are returned as they are.
+        """
+        ...
+
+    def fit(
+        self, features: FeatureMatrix, targets: Targets, on_solve: OnSolve | None = None
+    ) -> FittedProbe | FailedProbe:
+        """Fit to training rows, prepared or not, and certify; the test split is not needed."""
+        ...
+
+
+def nonfinite(features: FeatureMatrix, num_classes: int, split: str = "training") -> FailedProbe:
+    """Report features of a split that hold NaN or infinity."""
+    reason = f"the {split} features hold NaN or infinity"
+    return FailedProbe(Status.NONFINITE_FEATURES, reason, features.num_features, num_classes)
+
+
+def all_finite(features: Tensor | FeatureMatrix) -> bool:
+    """Check that no number of features (n_samples, n_features) is NaN or infinite."""
+    # The extremes carry NaN and infinity along, without a mask as large as the features.
+    return all(
+        bool(torch.isfinite(extreme))
+        for block in as_features(features).blocks(_READ_ROWS)
+        for extreme in torch.aminmax(block)
+    )
+
+
+def loss_and_error(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Compute cross-entropy (nats) and error rate of logits (K, n_samples), float64."""
+    own = logits.gather(0, labels[None])[0]
+    wrong = logits.argmax(0) != labels
+    return float((logits.logsumexp(0) - own).mean()), float(wrong.double().mean())
+
+
+def check_splits(
+    train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
+) -> None:
+    """Refuse features (n, n_features) and labels (n,) that no probe can take.
+
+    Raises:
+        LinprobeError: Shapes, dtypes or labels that cannot be used.
+    """
+    for split, x, y in (
+        ("train", train_features, train_labels),
+        ("test", test_features, test_labels),
+    ):
+        if x.ndim != 2 or not x.is_floating_point() or not x.shape[1]:
+            raise LinprobeError(
+                f"{split} features have shape {tuple(x.shape)} and dtype {x.dtype}; expected "
+                "floating point (n_samples, n_features): flatten or pool each sample"
+            )
+        if y.shape != x.shape[:1] or y.dtype != torch.int64:
+            raise LinprobeError(
+                f"{split} labels have shape {tuple(y.shape)} and dtype {y.dtype}; expected "
+                f"int64 ({len(x)},), one class number for each sample"
+            )
+        if len(y) < (2 if split == "train" else 1):
+            raise LinprobeError(f"the {split} split has {len(y)} samples; expected more")
+        if int(y.min()) < 0:
+            raise LinprobeError(
+                f"{split} labels hold {int(y.min())}; expected class numbers from 0 on"
+            )
+    if train_features.shape[1] != test_features.shape[1]:
+        raise LinprobeError(
+            f"train features have {train_features.shape[1]} columns, test features "
+            f"{test_features.shape[1]}; expected the same layer for both splits"
+        )

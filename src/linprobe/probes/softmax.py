@@ -1,0 +1,272 @@
+"""The certified probe: standardise, choose l2 on held-out training rows, refit, certify.
+
+1. Features are standardised by the statistics of the training split (one scale for the layer).
+2. The problem is solved on the training rows that are not held out, for a path of `l2` from large
+   to small, each solution starting from those before it.
+3. The `l2` with the least held-out cross-entropy is refitted on all training rows, starting from
+   its solution, and certified in float64 at the weight that is returned.
+4. The test split is touched once, by that weight.
+"""
+
+import time
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from linprobe.core.certificate import Certificate, certify
+from linprobe.core.features import (
+    DenseFeatures,
+    FeatureMatrix,
+    StandardisedFeatures,
+    standardised,
+)
+from linprobe.core.optimum_bounds import OptimumBounds, UnknownBounds
+from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.row_space import coordinates, row_space
+from linprobe.core.solve import (
+    DEFAULT_SOLVER,
+    Attempt,
+    CertifiedSolution,
+    SolverFactory,
+    in_float64,
+    solve_certified,
+)
+from linprobe.core.solvers.base import Status
+from linprobe.probes.base import (
+    FailedProbe,
+    FittedProbe,
+    OnSolve,
+    Targets,
+    all_finite,
+    check_splits,
+    nonfinite,
+)
+from linprobe.probes.config import ProbeConfig
+from linprobe.probes.holdout import num_held_out
+from linprobe.probes.path import Path, solve_path
+from linprobe.runtime.errors import LinprobeError
+
+_FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
+_ROUNDED = 1e-2  # of what varies
+_NAN = float("nan")
+
+
+class SoftmaxProbe:
+    """Softmax regression, solved to a certified optimum; a `ProbeMethod`.
+
+    Args:
+        config: the method's numbers.
+        solver: makes the solver of a problem; default: `SubsampledNewton`.
+    """
+
+    def __init__(
+        self, config: ProbeConfig | None = None, solver: SolverFactory = DEFAULT_SOLVER
+    ) -> None:
+        self.config, self.solver = config or ProbeConfig(), solver
+
+    def prepare(self, features: FeatureMatrix) -> StandardisedFeatures | FailedProbe:
+        """Standardise the training rows; see `linprobe.probes.base.ProbeMethod`."""
+        if isinstance(features, StandardisedFeatures):
+            return features
+        return standardised(features) if all_finite(features) else nonfinite(features, 0)
+
+    def fit(
+        self, features: FeatureMatrix, targets: Targets, on_solve: OnSolve | None = None
+    ) -> FittedProbe | FailedProbe:
+        """Choose the penalty, refit and certify; see `linprobe.probes.base.ProbeMethod`.
+
+        Raises:
+            LinprobeError: A class stands in the held-out rows only, or there is no row to choose
+                between several penalties by.
+        """
+        started = time.perf_counter()
+        prepared = self.prepare(features)
+        if isinstance(prepared, FailedProbe):
+            return replace(
+                prepared,
+                num_classes=targets.num_classes,
+                seconds=time.perf_counter() - started,
+            )
+        classes = torch.unique(targets.labels)
+        compact = torch.searchsorted(classes, targets.labels.contiguous())
+        present = Targets(compact, len(classes), targets.num_held_out)
+        if len(classes) == 1:
+            fitted = _degenerate(prepared)
+        else:
+            _check_held_out(present, self.config)
+            fitted = _Fit(self, prepared, present, on_solve or _ignore).run()
+        weight, bias = fitted.weight, fitted.bias
+        if len(classes) < targets.num_classes:
+            weight = weight.new_zeros(targets.num_classes, weight.shape[1])
+            bias = bias.new_full((targets.num_classes,), float("-inf"))
+            weight[classes], bias[classes] = fitted.weight, fitted.bias
+        seconds = time.perf_counter() - started
+        return replace(fitted, weight=weight, bias=bias, seconds=seconds)
+
+
+def fit_probe(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    config: ProbeConfig | None = None,
+    *,
+    num_classes: int | None = None,
+    on_event: OnSolve | None = None,
+) -> FittedProbe | FailedProbe:
+    """Fit, certify and evaluate the probe of one layer.
+
+    Args:
+        train_features: (n_train, n_features), raw, of any floating dtype; float16 and bfloat16 are
+            solved as float32. The last `num_held_out` rows are the held-out ones: order the rows
+            by `holdout_order`. Copied, never written to.
+        train_labels: (n_train,) int64.
+        test_features: (n_test, n_features), raw.
+        test_labels: (n_test,) int64.
+        config: the method's numbers.
+        num_classes: K; default: one more than the largest label.
+        on_event: called after each solve.
+
+    Returns:
+        The tested probe, or why there is none: features that are not all finite.
+
+    Raises:
+        LinprobeError: Shapes or labels that cannot be used.
+    """
+    config = config or ProbeConfig()
+    check_splits(train_features, train_labels, test_features, test_labels)
+    if num_classes is None:
+        num_classes = int(max(train_labels.max(), test_labels.max())) + 1
+    if not all_finite(test_features):
+        return nonfinite(DenseFeatures(test_features), num_classes, "test")
+    held_out = num_held_out(len(train_labels), config.validation_fraction)
+    targets = Targets(train_labels, num_classes, held_out)
+    fitted = SoftmaxProbe(config).fit(DenseFeatures(train_features), targets, on_event)
+    if isinstance(fitted, FailedProbe):
+        return fitted
+    return fitted.tested(test_features, test_labels)
+
+
+class _Fit:
+    """Path, refit and certificate on standardised features of classes that all occur."""
+
+    def __init__(
+        self,
+        method: SoftmaxProbe,
+        features: StandardisedFeatures,
+        targets: Targets,
+        on_solve: OnSolve,
+    ) -> None:
+        self.features, self.targets, self.config = features, targets, method.config
+        self.solver, self.on_solve = method.solver, on_solve
+        generator = torch.Generator().manual_seed(self.config.seed)
+        # A layer of low rank is solved in coordinates of its row space, and certified as it is.
+        self.basis = row_space(features, generator)
+        self.solved: FeatureMatrix = features
+        if self.basis is not None:
+            self.solved = coordinates(features, self.basis, generator)
+
+    def run(self) -> FittedProbe:
+        """Fit the probe, but for its seconds."""
+        path = solve_path(self.solved, self.targets, self.config, self.solver, self.on_solve)
+        refit = self._refit(path)
+        certificate, best, penalties = refit.certificate, path.best, self.config.l2_path
+        weight, bias = self.features.standardisation.to_raw(refit.point.weight, refit.point.bias)
+        return FittedProbe(
+            weight=weight,
+            bias=bias,
+            standardisation=self.features.standardisation,
+            path=path.points,
+            l2=best.l2,
+            l2_at_edge=len(penalties) > 1 and best.l2 in (penalties[0], penalties[-1]),
+            status=refit.status,
+            objective=certificate.objective,
+            duality_gap=certificate.duality_gap,
+            grad_norm=certificate.grad_norm,
+            bias_residual=certificate.bias_residual,
+            train_error_rate=certificate.error_rate,
+            validation_error_rate=best.validation_error_rate,
+            train_cross_entropy=certificate.cross_entropy,
+            validation_cross_entropy=best.validation_cross_entropy,
+            num_passes=refit.num_passes + sum(p.num_passes for p in path.points),
+            seconds=_NAN,
+            rounded=self.features.rounding > _ROUNDED,
+            bounds=OptimumBounds.of(
+                self.features, self.targets.labels, refit.point, best.l2, certificate.gradient
+            ),
+        )
+
+    def _refit(self, path: Path) -> CertifiedSolution:
+        """Solve on all rows; where the certificate disagrees with the solver, try harder."""
+        features, targets, tol, l2 = self.features, self.targets, self.config.tol, path.best.l2
+
+        def check(weight: Tensor, bias: Tensor) -> Certificate:
+            return certify(features, targets.labels, weight, bias, l2)
+
+        def lift(weight: Tensor) -> Tensor:
+            return weight if self.basis is None else weight @ self.basis.T.double()
+
+        attempts = [
+            Attempt(lambda: self.solved, tol, lift),
+            Attempt(lambda: features, tol / 4),
+        ]
+        size = 8 * features.num_rows * features.num_features
+        if features.dtype != torch.float64 and size <= _FLOAT64_BYTES:
+            attempts.append(Attempt(lambda: in_float64(features), tol / 2))
+        return solve_certified(
+            attempts,
+            lambda x: SoftmaxRegression(x, targets.labels, targets.num_classes),
+            check,
+            l2,
+            tol=tol,
+            max_passes=self.config.max_passes,
+            start=path.start,
+            solver=self.solver,
+            options=path.learned,
+            on_attempt=lambda passes, gap: self.on_solve("refit", l2, passes, gap),
+        )
+
+
+def _check_held_out(targets: Targets, config: ProbeConfig) -> None:
+    fitted = torch.bincount(targets.labels[: targets.num_fit], minlength=targets.num_classes)
+    if not bool((fitted > 0).all()):
+        raise LinprobeError(
+            "a class stands in the held-out rows only; order the training rows by "
+            "linprobe.holdout_order, which never holds out the last sample of a class"
+        )
+    if not targets.num_held_out and len(config.l2_path) > 1:
+        raise LinprobeError(
+            f"no training row is held out to choose between {len(config.l2_path)} penalties; "
+            "expected at least one: hold rows out, or give a single l2"
+        )
+
+
+def _degenerate(features: StandardisedFeatures) -> FittedProbe:
+    """Return the probe of a single class, which it always predicts."""
+    weight = torch.zeros(1, features.num_features, dtype=torch.float64, device=features.device)
+    return FittedProbe(
+        weight=weight,
+        bias=weight.new_zeros(1),
+        standardisation=features.standardisation,
+        path=(),
+        l2=_NAN,
+        l2_at_edge=False,
+        status=Status.DEGENERATE_LABELS,
+        objective=_NAN,
+        duality_gap=_NAN,
+        grad_norm=_NAN,
+        bias_residual=_NAN,
+        train_error_rate=_NAN,
+        validation_error_rate=_NAN,
+        train_cross_entropy=_NAN,
+        validation_cross_entropy=_NAN,
+        num_passes=0.0,
+        seconds=_NAN,
+        rounded=features.rounding > _ROUNDED,
+        bounds=UnknownBounds(),
+    )
+
+
+def _ignore(stage: str, l2: float, num_passes: float, duality_gap: float) -> None:
+    """Take no notice; the default of `on_solve`."""

@@ -1,0 +1,57 @@
+"""The numbers of a probe: what they may be, and how penalties may be given."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from linprobe.probes.config import DEFAULT_L2_PATH, ProbeConfig
+from linprobe.runtime.errors import LinprobeError
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        (None, DEFAULT_L2_PATH),
+        (1e-3, (1e-3,)),
+        (1, (1.0,)),
+        (np.float32(0.5), (0.5,)),
+        ((1e-3, 1e-1, 1e-2), (1e-1, 1e-2, 1e-3)),
+        ([0.5, 0.5], (0.5,)),
+        (np.array([1e-2, 1e-1]), (1e-1, 1e-2)),
+    ],
+)
+def test_penalties_are_put_into_falling_order(given, path):
+    config = ProbeConfig(l2_path=given)
+    assert config.l2_path == path
+    assert all(type(l2) is float for l2 in config.l2_path)
+    assert replace(config, seed=3) == ProbeConfig(path, seed=3)
+    assert hash(config) == hash(ProbeConfig(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"l2_path": ()}, r"l2 is \(\); expected a positive number or several"),
+        ({"l2_path": 0.0}, r"l2 is 0.0; expected a positive number or several"),
+        ({"l2_path": (1e-3, -1e-2)}, "positive number or several"),
+        ({"l2_path": float("nan")}, "positive number or several"),
+        ({"l2_path": float("inf")}, "positive number or several"),
+        ({"l2_path": "abc"}, "l2 is 'abc'; expected a positive number or several"),
+        ({"l2_path": object()}, "positive number or several"),
+        ({"tol": 0.0}, "positive number of nats"),
+        ({"tol": "small"}, "positive number of nats"),
+        ({"validation_fraction": 1.0}, "between 0 and 1"),
+        ({"max_passes": 0}, "at least 1"),
+    ],
+)
+def test_bad_config_is_one_clear_line(options, message):
+    with pytest.raises(LinprobeError, match=message):
+        ProbeConfig(**options)
+
+
+def test_the_config_imports_no_torch():
+    code = "import sys; import linprobe.probes.config; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
