@@ -29,7 +29,6 @@ def run_python(code, *arguments, **environment):
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "100", **environment},
-        timeout=300,
     )
 
 
@@ -88,7 +87,6 @@ def test_modules_run_as_the_command(module):
         [sys.executable, "-m", module, "reproduce", "fig8", "--depth", "3"],
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("linprobe: --depth: '3' given")

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from linprobe.activations.layers import unknown_layer
 from linprobe.evaluation.metrics import metric_records
-from linprobe.evaluation.options import EvaluationOptions
 from linprobe.pipeline.engine import Probed, checkpoint_record
 from linprobe.pipeline.layer_probe import Probe, load_probe_tensors, save_probes
 from linprobe.pipeline.records import controls_record, method_record
@@ -181,7 +180,6 @@ def make_report(
     extraction: ExtractionRecord,
     device: str,
     started: float,
-    evaluation: tuple[EvaluationOptions, int],
     controls: tuple[ControlRecord, ...] = (),
 ) -> ProbeReport:
     """Put the probes of all layers together.
@@ -193,10 +191,8 @@ def make_report(
         extraction: how features were extracted.
         device: where the probes were solved.
         started: `time.perf_counter` at the start.
-        evaluation: what was asked for beside the probes, and its seed.
         controls: those that were not fitted with their layer.
     """
-    options, seed = evaluation
     run = RunRecord(
         experiment=PROBE,
         protocol="certified",
@@ -206,8 +202,8 @@ def make_report(
             device=device,
             method=method_record(task.config),
             extraction=extraction,
-            controls=controls_record(options, seed),
-            mdl=options.mdl,
+            controls=controls_record(task.evaluation, task.config.seed),
+            mdl=task.evaluation.mdl,
             experiment=ExperimentRecord(),
             notes=(*task.notes, *layer_notes(task, probed.probes.values())),
         ),
