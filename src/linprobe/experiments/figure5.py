@@ -32,7 +32,7 @@ class Figure5:
     """Probes of a convolutional network, untrained and after 10 epochs.
 
     Attributes:
-        recipe: initialisation and training of the network, "paper" or "course".
+        recipe: initialisation and training of the network.
         epochs: of training before the second checkpoint; a quick run takes one.
     """
 
