@@ -26,7 +26,7 @@ def test_table_curve_and_sentences(tmp_path, capsys):
         "test error, untrained",
     ):
         assert part in out
-    assert "untrained: From layer to layer the test error falls at 1 of 1 steps" in out
+    assert "untrained: Between consecutive layers, the test error has 1 significant drop" in out
     assert "Written to" not in out
 
 

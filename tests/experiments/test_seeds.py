@@ -160,7 +160,7 @@ def test_from_the_command_line(monkeypatch, tmp_path, capsys):
     row = next(line for line in captured.out.splitlines() if "logits" in line)
     assert "0.6500 0.6000-0.7000" in row
     assert "seed 5: 2 of 2 probes converged" in captured.out
-    assert "QUICK RUN: it shows that all works" in captured.out
+    assert "QUICK RUN: a smoke test, not a result" in captured.out
     assert "[ 75%] seed 5, untrained: half" in captured.err
     names = {path.name for path in tmp_path.iterdir()}
     figures = {f"figure_seeds_{s}.{kind}" for s in ("test", "train") for kind in ("png", "svg")}

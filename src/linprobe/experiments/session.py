@@ -19,6 +19,7 @@ from linprobe.activations.rules import ProbePoint
 from linprobe.data.inputs import Source, example_batch
 from linprobe.data.splits import Split
 from linprobe.evaluation.controls import ControlData, of_records
+from linprobe.evaluation.metrics import metric_records
 from linprobe.experiments.experiment import Experiment, OnBatch
 from linprobe.experiments.samples import Samples, load_samples
 from linprobe.experiments.settings import Settings
@@ -277,4 +278,5 @@ class Session:
             peak_rss_bytes=0,
             complete=False,
             checkpoints=(),
+            metrics=metric_records(),
         )
