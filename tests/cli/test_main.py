@@ -178,7 +178,7 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
     ]
     assert cli.main(["reproduce", "fig8", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "sgd with a learning rate of .01, under which the deep network stays" in text
+    assert '"sgd" with a learning rate of 0.01, under which the deep network stays' in text
 
 
 @pytest.mark.parametrize(
