@@ -18,6 +18,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = pytest.importorskip("keras")
 
 from linprobe.integrations.keras import KerasNetwork  # noqa: E402
+from tests.support.options import grouped  # noqa: E402
 
 L = keras.layers
 
@@ -118,8 +119,7 @@ def test_probes_find_what_is_in_the_input(model):
         (x[:100], labels[:100]),
         (x[100:], labels[100:]),
         layers=["first", "inner/*"],
-        reduce="pool:2",
-        l2=1e-5,
+        **grouped(reduce="pool:2", l2=1e-5),
     )
     assert list(report) == ["first", "inner/deep"]
     assert report["first"].record.num_features == 12

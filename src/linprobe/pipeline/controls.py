@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,7 +93,8 @@ def _read_types(task: Task, types: object) -> Pair:
 
 def _numbers(types: Any, split: str) -> Tensor:
     try:
-        given = torch.as_tensor(types)
+        # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
+        given = torch.as_tensor(types.copy() if isinstance(types, np.ndarray) else types)
     except (TypeError, ValueError, RuntimeError) as error:
         raise LinprobeError(f"{split} types can't be read ({error}); expected numbers") from error
     if given.is_floating_point() or given.is_complex():

@@ -27,6 +27,7 @@ from linprobe.probes.base import (
     ProbeMethod,
     Targets,
     all_finite,
+    check_splits,
     nonfinite,
 )
 from linprobe.records.evidence import ControlRecord, Evaluation
@@ -240,6 +241,7 @@ def _fit(
     on_solve: OnSolve | None,
 ) -> tuple[FeatureMatrix | None, FittedProbe | FailedProbe]:
     """Fit and test a probe; also return the training features as the method prepared them."""
+    check_splits(features.train, targets.labels, features.test, test_labels)
     started = time.perf_counter()
     if not all_finite(features.test):
         return None, nonfinite(DenseFeatures(features.test), targets.num_classes, "test")

@@ -1,7 +1,6 @@
 """What `linprobe.probe` returns: probes of a network's layers, and all that is known of them."""
 
 import io
-import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -247,9 +246,9 @@ def load_report(folder: str | Path) -> ProbeReport:
         for record in checkpoint.probes
     }
     for layer, probe in probes.items():
-        if probe.weight is None and not math.isnan(probe.record.duality_gap):
+        if probe.weight is None and probe.record.reason is None:
             raise LinprobeError(
-                f"the probes of {folder} lack {layer + '.weight'!r}; save the report again"
+                f"the file of {folder}'s probes has no {layer + '.weight'!r}; save the report again"
             )
     return ProbeReport(run, probes, labels)
 
