@@ -85,7 +85,10 @@ def _prepare(experiment: Experiment, settings: Settings, seeds: range) -> None:
 
 
 def _asked(experiment: Experiment, settings: Settings) -> dict[str, Any]:
-    every = {"figure": experiment.name, **asdict(settings), **asdict(experiment)}  # type: ignore[call-overload]
+    common, own = asdict(settings), asdict(experiment)  # type: ignore[call-overload]
+    # Single options, so that the message can name the one that differs.
+    common |= common.pop("method") | common.pop("evaluation")
+    every = {"figure": experiment.name, **common, **own}
     # As they are read back: JSON has no tuples.
     asked = json.loads(json.dumps({k: v for k, v in every.items() if k not in _FREE}))
     assert isinstance(asked, dict)

@@ -57,6 +57,11 @@ class Settings:
             raise LinprobeError(f"device is {self.device!r}; expected {known}")
         if self.device == "cuda":
             _check_cuda()
+        if self.evaluation.types is not None:
+            raise LinprobeError(
+                "evaluation.types is for samples of your own; an experiment's types are clusters "
+                "of its images: leave it out"
+            )
         beside = self.evaluation.controls or self.evaluation.mdl
         if self.sgd is not None and (beside or self.float64):
             raise LinprobeError(
