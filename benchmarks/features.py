@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from linprobe.activations.features import extract_features
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.jobs import Job
+from linprobe.activations.extract import extract_features
 from linprobe.core.features import Standardisation
 from linprobe.data import ImageDataset, load
 from linprobe.experiments.networks import ConvNet, DeepMLP

@@ -29,7 +29,6 @@ def run_python(code, *arguments, **environment):
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "100", **environment},
-        timeout=300,
     )
 
 
@@ -88,7 +87,6 @@ def test_modules_run_as_the_command(module):
         [sys.executable, "-m", module, "reproduce", "fig8", "--depth", "3"],
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("linprobe: --depth: '3' given")
@@ -203,6 +201,7 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
         ("reproduce fig5 --protocol mine", 'invalid value "mine" for --protocol. Choose from'),
         ("reproduce fig5 --epochs 3", "--epochs is for --protocol sgd; certified probes have no"),
         ("reproduce fig8 --protocol sgd --epochs 0", "--epochs: '0' given; expected a whole"),
+        ("reproduce fig8 --protocol sgd --l2 0.1", "--l2 is for --protocol certified"),
         ("reproduce fig8 --protocol sgd --mdl", "protocol sgd has no controls, no mdl"),
         ("reproduce fig5 --protocol sgd --controls input", "protocol sgd has no controls"),
         ("reproduce fig5 --optimizer sgd", "unknown option: --optimizer"),

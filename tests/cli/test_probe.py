@@ -276,7 +276,6 @@ def test_modules_of_the_current_folder_are_found_by_the_process(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("layer  type")

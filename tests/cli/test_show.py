@@ -56,7 +56,6 @@ def test_terminals_without_braille(encoding, letter, tmp_path):
         capture_output=True,
         encoding=encoding,
         env={**os.environ, "PYTHONIOENCODING": encoding},
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert letter * 10 in done.stdout

@@ -174,7 +174,7 @@ def test_the_checks_can_fail(browser, tmp_path):
     bad = tmp_path / "bad.html"
     bad.write_text('<img src="http://127.0.0.1:1/x.png"><script>undefinedName()</script>')
     open_page(browser, bad.as_uri())
-    WebDriverWait(browser, 5).until(lambda _: one(browser, "img").get_property("complete"))
+    WebDriverWait(browser, 120).until(lambda _: one(browser, "img").get_property("complete"))
     assert any("undefinedName" in text for text in complaints(browser))
     assert outside_requests(browser, bad.as_uri()) == ["http://127.0.0.1:1/x.png"]
 
@@ -217,7 +217,7 @@ def test_an_injected_handler_would_be_stopped(browser, report):
     browser.execute_script(
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">')"
     )
-    WebDriverWait(browser, 5).until(lambda _: complaints(browser))
+    WebDriverWait(browser, 120).until(lambda _: complaints(browser))
     assert browser.execute_script("return window.ran") is None
 
 
@@ -271,7 +271,7 @@ def test_play_goes_from_first_to_last_and_stops(page):
     one(page, "#play").click()
     assert "start" in one(page, "#checkpoint-name").text
     assert one(page, "#play").text == "Pause"
-    WebDriverWait(page, 10).until(lambda _: one(page, "#play").text == "Play")
+    WebDriverWait(page, 120).until(lambda _: one(page, "#play").text == "Play")
     assert "end" in one(page, "#checkpoint-name").text
 
 
@@ -290,7 +290,7 @@ def test_hover_finds_the_probe_below_a_control_and_the_control_elsewhere(browser
     open_page(browser, write_report(run, tmp_path).as_uri())
     for rate, found in ((0.3, "l2 1e-6"), (0.5, "same layer, untrained network 0.5000")):
         move_to(browser, position(browser, int(rate == 0.5), rate))
-        WebDriverWait(browser, 5).until(
+        WebDriverWait(browser, 120).until(
             lambda _, found=found: any(
                 found in text for text in texts(browser, "#chart .hoverlayer .hovertext")
             )
@@ -299,7 +299,7 @@ def test_hover_finds_the_probe_below_a_control_and_the_control_elsewhere(browser
 
 def test_hover_tells_what_a_point_is(page):
     move_to(page, position(page, 3, 0.05))
-    WebDriverWait(page, 5).until(lambda _: texts(page, "#chart .hoverlayer .hovertext"))
+    WebDriverWait(page, 120).until(lambda _: texts(page, "#chart .hoverlayer .hovertext"))
     (label,) = texts(page, "#chart .hoverlayer .hovertext")
     for part in ("logits", "0.0500", "l2 1e-6", "3.0e-5 nats", "22 passes", "width 128"):
         assert part in label
@@ -311,7 +311,7 @@ def test_arrow_keys_walk_along_the_curve(page):
     assert texts(page, "#detail-body h3")[0].startswith("input")
     chart.send_keys(Keys.ARROW_RIGHT)
     assert texts(page, "#detail-body h3")[0].startswith(EVIL)
-    WebDriverWait(page, 5).until(
+    WebDriverWait(page, 120).until(
         lambda _: any(EVIL in text for text in texts(page, "#chart .hoverlayer .hovertext"))
     )
     chart.send_keys(Keys.END)
@@ -339,7 +339,7 @@ def test_many_classes_are_a_picture(browser, tmp_path):
     address = write_report(run_record(checkpoint), tmp_path).as_uri()
     open_page(browser, address)
     one(browser, "tbody th button").click()
-    WebDriverWait(browser, 5).until(lambda _: texts(browser, "#heatmap .xtick"))
+    WebDriverWait(browser, 120).until(lambda _: texts(browser, "#heatmap .xtick"))
     assert complaints(browser) == []
     assert outside_requests(browser, address) == []
     assert not one(browser, "#player").is_displayed()  # there is one checkpoint only

@@ -2,10 +2,12 @@
 
 import base64
 import hashlib
+import html
 import json
 import math
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -113,6 +115,16 @@ def test_banners_warn(evil):
         report_html(run_record(checkpoint_record([0.1]))),
         flags=re.S,
     )
+
+
+def test_what_the_run_found_unusual_is_listed():
+    probes = (probe_record(l2_at_edge=True), probe_record(1, "layer1", rounded=True))
+    config = replace(run_config(), notes=(EVIL,))
+    text = report_html(run_record(checkpoint_record([], probes=probes), config=config))
+    first, *rest = re.findall(r'<li class="note">(.*?)</li>', text)
+    assert first == html.escape(EVIL)
+    assert rest[0].startswith("1 of 2 probes chose the smallest or largest penalty of the l2 path")
+    assert rest[1].startswith("1 probe: the activations are constant up to their own rounding")
 
 
 def test_a_run_of_trained_probes_says_so_once():

@@ -110,7 +110,8 @@ def _run(words: list[str]) -> None:
     try:
         command(*bound.args, **{name: as_options(value) for name, value in bound.kwargs.items()})
     except LinprobeError as error:
-        raise LinprobeError(translated(str(error), option_names(apps[-1]))) from error
+        flags = option_names(apps[-1].assemble_argument_collection())
+        raise LinprobeError(translated(str(error), flags)) from error
 
 
 if __name__ == "__main__":

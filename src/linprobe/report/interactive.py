@@ -157,8 +157,9 @@ def layout(chart: Chart, *, mark: str | None) -> Json:
         text = f"skip enters {escape(chart.names[chart.skip], quote=False)}"
         place = {"x": chart.skip, "y": 1, "yanchor": "bottom", "font": {"size": 11}}
         found["annotations"].append({"text": text, **paper, **place})
+        ends = {"type": "line", "x0": chart.skip, "x1": chart.skip}
         line = {"color": "@ink", "width": 1, "dash": "dot"}
-        found["shapes"].append(_UPRIGHT | {"x0": chart.skip, "x1": chart.skip, "line": line})
+        found["shapes"].append({**_UPRIGHT, **ends, "line": line})
     return found
 
 

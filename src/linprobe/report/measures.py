@@ -15,6 +15,11 @@ def evaluated(read: Callable[[Evaluation], float | None]) -> Read:
     return lambda probe: read(probe.evaluation) if probe.evaluation else None
 
 
+def metric(name: str) -> Read:
+    """Read a metric of the run by its name."""
+    return evaluated(lambda found: found.metrics.get(name))
+
+
 @dataclass(frozen=True)
 class Measure:
     """One number of a probe that a curve can show.
@@ -63,5 +68,6 @@ MEASURES = (TEST_ERROR, TRAIN_ERROR, CROSS_ENTROPY, V_INFORMATION, COMPRESSION, 
 def measures(run: RunRecord) -> list[Measure]:
     """List the measures that some probe of the run has; the test error is always there."""
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
-    known = (any(item.read(probe) is not None for probe in probes) for item in MEASURES)
-    return [i for i, has in zip(MEASURES, known, strict=True) if has or i is TEST_ERROR]
+    every = (*MEASURES, *(Measure(m.label, m.label, metric(m.name)) for m in run.metrics))
+    known = (any(item.read(probe) is not None for probe in probes) for item in every)
+    return [i for i, has in zip(every, known, strict=True) if has or i is TEST_ERROR]

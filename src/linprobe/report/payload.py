@@ -14,7 +14,7 @@ from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.report import interactive, wording
 from linprobe.report.building import build_chart, probe_note
 from linprobe.report.chart import Chart, Role, fitting_scale
-from linprobe.report.measures import Measure, evaluated, measures
+from linprobe.report.measures import Measure, evaluated, measures, metric
 from linprobe.report.style import OPTIMUM, OTHERS, SOLID, Look
 from linprobe.report.wording import plain, scientific, span, whole
 
@@ -51,7 +51,10 @@ def payload(run: RunRecord) -> Json:
             for measure, charts in zip(measures(run), drawn, strict=True)
         ],
         "columns": _columns(run),
-        "facts": [name.replace("passes", wording.passes(run)) for name in _FACTS],
+        "facts": [
+            *(name.replace("passes", wording.passes(run)) for name in _FACTS),
+            *(item.label for item in run.metrics),
+        ],
         "checkpoints": [
             _checkpoint(run, checkpoint, charts, key, matrices=cells <= _MAX_CELLS)
             for checkpoint, charts in zip(run.checkpoints, zip(*drawn, strict=True), strict=True)
@@ -187,7 +190,10 @@ def _probe(
         "failed": probe.standing == "failed",
         "certificate": wording.certificate(probe, wording.tolerance(run)),
         "values": [[value, plain(value)] for value in values],
-        "facts": [read(probe) for read in _FACTS.values()],
+        "facts": [
+            *(read(probe) for read in _FACTS.values()),
+            *(_value(probe, item.name) for item in run.metrics),
+        ],
         "note": interactive.broken(probe_note(run, probe)),
         "beside": list(_beside(chart, place)),
     }
@@ -205,6 +211,11 @@ def _written(
 ) -> Callable[[ProbeRecord], str | None]:
     number = evaluated(read)
     return lambda probe: None if (value := number(probe)) is None else write(value)
+
+
+def _value(probe: ProbeRecord, name: str) -> str | None:
+    number = metric(name)(probe)
+    return None if number is None else plain(number)
 
 
 def _optimum(probe: ProbeRecord) -> str | None:
