@@ -50,7 +50,7 @@ def draw() -> str:
 
 
 def _box(room: str, left: float, top: float, width: float) -> list[str]:
-    lines = textwrap.wrap(purpose(room), int(width / 6.9))[:2]
+    lines = textwrap.wrap(purpose(room), int(width / 6.7))[:2]
     return [
         f'<rect x="{left:.0f}" y="{top}" width="{width:.0f}" height="{_HEIGHT}" rx="6" '
         f'fill="{_ROOM}" stroke="{_LINE}"/>',
