@@ -2,6 +2,7 @@
 
 import csv
 import json
+
 import pytest
 
 from linprobe.cli import main as cli
@@ -79,7 +80,7 @@ def test_finished_seeds_stay_when_a_later_one_fails_and_are_skipped_next_time(ru
     events = []
     over(tmp_path, 3, events.append)
     assert runner.seeds == [1, 2]
-    assert "seed0 was finished before and is kept (--overwrite" in events[0].text
+    assert "seed0 was finished before and is kept (overwrite=True" in events[0].text
     assert {row["seeds"] for row in rows(tmp_path)} == {"0 1 2"}
     runner.seeds = []
     assert len(over(tmp_path, 3)) == 3
@@ -107,8 +108,12 @@ def test_overwriting_runs_all_again(runner, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "count", "message"),
     [
-        (WITH_CODE, 2, r"holds seed0, seed1 with other settings \(mdl\).*--out, or replace"),
-        ({"overwrite": True, **WITH_CODE}, 1, r"holds seed1 with other settings \(mdl\).*--out$"),
+        (WITH_CODE, 2, r"holds seed0, seed1 with other settings \(mdl\).*folder, or replace"),
+        (
+            {"overwrite": True, **WITH_CODE},
+            1,
+            r"holds seed1 with other settings \(mdl\).*another folder$",
+        ),
     ],
 )
 def test_other_settings_are_refused_before_anything_is_run(
