@@ -88,8 +88,8 @@ class Probed:
 
     Attributes:
         probes: by layer, in the order of the source.
-        stages: seconds of "extract", "solve", "evaluate", and "controls" if there are any, as
-            shares of the wall time.
+        stages: seconds of "extract", "solve", "evaluate" and "controls", as shares of the wall
+            time.
     """
 
     probes: dict[str, Probe]
@@ -225,7 +225,8 @@ def _fit_and_evaluate(
             evaluation, controls = task.plan.compare(
                 layer, fitted, evaluation, (prepared, features.test), targets, on_solve
             )
-    record = _record(layer, index, features, fitted, evaluation, len(test_labels))
+    with clock.stage("evaluate"):
+        record = _record(layer, index, features, fitted, evaluation, len(test_labels))
     weight, bias = fitted.weight, fitted.bias
     if features.offset is not None:
         bias = bias - weight @ features.offset
