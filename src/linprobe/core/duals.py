@@ -1,4 +1,4 @@
-"""What the certificate needs of a loss: its data term and Fenchel's dual, in float64.
+"""The certificate's view of a loss: its data term and Fenchel's dual, in float64.
 
 Nothing here is shared with the solvers or with `linprobe.core.losses`.
 """
