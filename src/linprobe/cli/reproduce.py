@@ -44,7 +44,7 @@ Examples:
 @Parameter(name="*", group="run")
 @dataclass(frozen=True)
 class Run:
-    """How an experiment is run.
+    """Settings of a run.
 
     Attributes:
         protocol: how probes are fitted: solved to certified optima, or, for comparison, trained by

@@ -98,7 +98,7 @@ class Figure8:
         ).advance
 
     def training(self) -> "MLPTraining":
-        """How the network is trained."""
+        """Settings of the network's training."""
         from linprobe.experiments.training import MLPTraining
 
         momentum = 0.9 if self.momentum is None else self.momentum

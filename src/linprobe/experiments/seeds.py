@@ -24,7 +24,7 @@ from linprobe.runtime.files import atomic_write
 from linprobe.runtime.progress import Event, OnEvent, ignore
 
 ASKED_JSON = "seeds.json"
-"""What the runs in a folder were asked for, so that another call can go on with them."""
+"""File that says what the runs in a folder were asked for, so that another call can resume."""
 
 # Settings that change no number of a run, or that its seed stands for.
 _FREE = ("out", "overwrite", "seed", "data_dir", "feature_bytes")

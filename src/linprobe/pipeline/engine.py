@@ -1,4 +1,4 @@
-"""THE engine: extract, fit and certify, evaluate and record, layer by layer.
+"""The one engine: extract, fit and certify, evaluate and record, layer by layer.
 
 `linprobe.probe`, `linprobe.fit_probes` and all experiments run this one loop; they differ in their
 `LayerSource`, which gives the features.
@@ -61,11 +61,11 @@ class LayerFeatures:
 
 
 LayerGroup = Mapping[str, Callable[[], LayerFeatures]]
-"""Layers whose features are held together; each is features once, by the thread that fits it."""
+"""Layers whose features are held together; each is taken once, by the thread that fits it."""
 
 
 class LayerSource(Protocol):
-    """Where the features of a network's layers come from."""
+    """A source of the features of a network's layers."""
 
     @property
     def num_features(self) -> Mapping[str, int]:
@@ -74,7 +74,7 @@ class LayerSource(Protocol):
 
     @property
     def num_workers(self) -> int:
-        """How many narrow layers may be fitted side by side."""
+        """Number of narrow layers that may be fitted side by side."""
         ...
 
     def groups(self, meter: Meter) -> Iterator[LayerGroup]:

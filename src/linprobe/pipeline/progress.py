@@ -1,4 +1,4 @@
-"""How `probe` and `fit_probes` show what goes on."""
+"""Progress of `probe` and `fit_probes`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What `linprobe.probe` returns: probes of a network's layers, and all that is known of them."""
+"""The report that `linprobe.probe` returns: probes of a network's layers, and their record."""
 
 import io
 import time
@@ -89,7 +89,7 @@ class ProbeReport(Mapping[str, Probe]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is unusual about labels and layers, a sentence each."""
+        """Sentences on what is unusual about labels and layers."""
         return self.run.config.notes
 
     def __str__(self) -> str:

@@ -148,7 +148,7 @@ def name_layers(axes: Axes, chart: Chart) -> None:
 
 
 TURNED: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-"""How names of layers stand below an axis."""
+"""Placing of layer names below an axis."""
 
 
 def mark_skip(axes: Axes, chart: Chart) -> None:

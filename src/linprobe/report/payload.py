@@ -1,4 +1,4 @@
-"""What the report's page needs of a record, as JSON types: the page computes nothing.
+"""Content of the report's page from a record, as JSON types: the page computes nothing.
 
 Text stays as it is here, but in the traces of `linprobe.report.interactive`. The page sets it as
 text, never as markup.

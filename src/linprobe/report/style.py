@@ -47,7 +47,7 @@ DARK = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a series is drawn and called.
+    """Look and name of a series.
 
     Attributes:
         label: its name for readers; "": it is not listed in the key.
