@@ -91,10 +91,16 @@ def test_generators_differ_by_seed_and_purpose_and_touch_nothing():
         ({"seed": -1}, "seed is -1; expected a whole number from 0 on"),
         ({"device": "tpu"}, "device is 'tpu'; expected cpu or cuda"),
         ({"device": "cuda"}, "sees no CUDA device; use device 'cpu'"),
-        ({"sgd": SGD, "evaluation": EvaluationOptions(mdl=True)}, "protocol sgd has no controls, no mdl and no float64"),
+        (
+            {"sgd": SGD, "evaluation": EvaluationOptions(mdl=True)},
+            "protocol sgd has no controls, no mdl and no float64",
+        ),
         ({"sgd": SGD, "float64": True}, "protocol sgd has no controls, no mdl and no float64"),
         ({"sgd": SGD, "evaluation": EvaluationOptions("input")}, "protocol sgd has no controls"),
-        ({"evaluation": EvaluationOptions(types=(1, 2))}, "evaluation.types is for samples of your"),
+        (
+            {"evaluation": EvaluationOptions(types=(1, 2))},
+            "evaluation.types is for samples of your",
+        ),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, monkeypatch, change, message):
