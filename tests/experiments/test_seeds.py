@@ -80,7 +80,7 @@ def test_finished_seeds_stay_when_a_later_one_fails_and_are_skipped_next_time(ru
     events = []
     over(tmp_path, 3, events.append)
     assert runner.seeds == [1, 2]
-    assert "seed0 was finished before and is kept (--overwrite" in events[0].text
+    assert "seed0 was finished before and is kept (overwrite=True" in events[0].text
     assert {row["seeds"] for row in rows(tmp_path)} == {"0 1 2"}
     runner.seeds = []
     assert len(over(tmp_path, 3)) == 3
@@ -108,8 +108,12 @@ def test_overwriting_runs_all_again(runner, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "count", "message"),
     [
-        (WITH_CODE, 2, r"holds seed0, seed1 with other settings \(mdl\).*--out, or replace"),
-        ({"overwrite": True, **WITH_CODE}, 1, r"holds seed1 with other settings \(mdl\).*--out$"),
+        (WITH_CODE, 2, r"holds seed0, seed1 with other settings \(mdl\).*folder, or replace"),
+        (
+            {"overwrite": True, **WITH_CODE},
+            1,
+            r"holds seed1 with other settings \(mdl\).*another folder$",
+        ),
     ],
 )
 def test_other_settings_are_refused_before_anything_is_run(
@@ -161,7 +165,7 @@ def test_from_the_command_line(monkeypatch, tmp_path, capsys):
     row = next(line for line in captured.out.splitlines() if "logits" in line)
     assert "0.6500 0.6000-0.7000" in row
     assert "seed 5: 2 of 2 probes converged" in captured.out
-    assert "QUICK RUN: it shows that all works" in captured.out
+    assert "QUICK RUN: a smoke test, not a result" in captured.out
     assert "[ 75%] seed 5, untrained: half" in captured.err
     names = {path.name for path in tmp_path.iterdir()}
     figures = {f"figure_seeds_{s}.{kind}" for s in ("test", "train") for kind in ("png", "svg")}

@@ -32,10 +32,9 @@ def test_costs_grow_with_width_and_samples():
 
 
 def test_costs_grow_with_what_is_computed_beside_a_probe():
-    plain, options = task(1_000), EvaluationOptions("shuffled_labels", repeats=4, mdl=True)
-    costs, more = (
-        expected_costs(WIDTHS, one) for one in (plain, with_plan(plain, options, seed=0))
-    )
+    options = EvaluationOptions("shuffled_labels", repeats=4, mdl=True)
+    more_asked = with_plan(replace(task(1_000), evaluation=options))
+    costs, more = (expected_costs(WIDTHS, one) for one in (task(1_000), more_asked))
     assert all(more[layer] > 2 * costs[layer] for layer in WIDTHS)
 
 

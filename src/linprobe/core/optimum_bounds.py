@@ -52,7 +52,7 @@ import torch
 from torch import Tensor
 
 from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation
-from linprobe.core.problem import bias_hessian
+from linprobe.core.losses import Softmax
 from linprobe.core.solvers.base import Point
 
 MAX_CLASSES = 100
@@ -280,12 +280,13 @@ def _best_bias(logits: Tensor, labels: Tensor, bias: Tensor) -> tuple[Tensor, Te
     """Polish a bias by Newton's method; also returns the probabilities (n_classes, n)."""
     share = torch.full_like(logits[0], 1 / len(labels))
     mass = torch.bincount(labels, minlength=len(logits)).double() / len(labels)
+    loss = Softmax(labels, len(logits))
     for _ in range(_MAX_NEWTON_STEPS):
         probabilities = (logits + bias[:, None]).softmax(0)
         residual = probabilities @ share - mass
         if float(residual.abs().max()) < _BALANCED:
             break
-        hessian = bias_hessian(probabilities, share)
+        hessian = loss.bias_hessian(probabilities, probabilities * share)
         gauged = hessian + hessian.diagonal().mean() / len(hessian)
         bias = bias - torch.linalg.lstsq(gauged, residual).solution
     return bias, probabilities

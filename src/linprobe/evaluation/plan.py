@@ -63,9 +63,8 @@ class EvaluationPlan:
         if fitted.status is Status.DEGENERATE_LABELS:
             return evaluation, ()
         if self.mdl is not None:
-            train = next(iter(features[0].blocks(features[0].num_rows)))
             code = online_codelength(
-                *(train, targets.labels, targets.num_classes, fitted.l2, self.mdl)
+                *(features[0], targets.labels, targets.num_classes, fitted.l2, self.mdl)
             )
             evaluation = replace(evaluation, mdl=code)
         if self.controls is None:

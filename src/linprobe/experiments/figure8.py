@@ -32,8 +32,8 @@ class Figure8:
 
     Attributes:
         depth: hidden layers, even; None: 128, or 10 for a quick run.
-        optimizer: trains the network; the course's setting is sgd with a learning rate of .01,
-            under which the deep network stays at the majority class.
+        optimizer: of the network, "sgd", "rmsprop" or "adam". The course took "sgd" with a learning
+            rate of 0.01, under which the deep network stays at the majority class.
         learning_rate: of the network's training.
         batch_size: samples a minibatch of the network's training.
         momentum: of optimizer sgd; None: .9.

@@ -54,7 +54,7 @@ def run_over_seeds(
     _prepare(experiment, settings, seeds)
     left = [seed for seed in seeds if not _is_finished(settings, seed)]
     for seed in (seed for seed in seeds if seed not in left):
-        text = f"seed{seed} was finished before and is kept (--overwrite runs it again)"
+        text = f"seed{seed} was finished before and is kept (overwrite=True runs it again)"
         on_event(Event(0.0, settings.out.name, "evaluate", text, milestone=True))
     for done, seed in enumerate(left):
         mine = replace(settings, seed=seed, out=settings.out / f"seed{seed}", overwrite=True)
@@ -74,9 +74,9 @@ def _prepare(experiment: Experiment, settings: Settings, seeds: range) -> None:
     if kept and differing:
         names = ", ".join(path.name for path in kept)
         what = ", ".join(differing) if known else "settings that it doesn't say"
-        again = "" if settings.overwrite else ", or replace its seeds with --overwrite"
+        again = "" if settings.overwrite else ", or replace its seeds with overwrite=True"
         raise LinprobeError(
-            f"{out} holds {names} with other settings ({what}); choose another --out{again}"
+            f"{out} holds {names} with other settings ({what}); choose another folder{again}"
         )
     for folder in (out, *(out / name for name in mine)) if settings.overwrite else ():
         prepare_folder(folder, overwrite=True)
@@ -101,7 +101,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise LinprobeError(f"{path} can't be read ({error}); choose another --out") from error
+        raise LinprobeError(f"{path} can't be read ({error}); choose another folder") from error
     return found if isinstance(found, dict) else {}
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.problem import LinearProblem
 
 
 class Status(StrEnum):
@@ -47,7 +47,7 @@ class Point:
     logits: Tensor
 
     @classmethod
-    def zero(cls, problem: SoftmaxRegression) -> "Point":
+    def zero(cls, problem: LinearProblem) -> "Point":
         """Return the point where weight, bias and logits are zero."""
         k, device = problem.num_classes, problem.device
         weight = torch.zeros(k, problem.num_features, dtype=torch.float64, device=device)
@@ -98,7 +98,7 @@ class Solution:
 class Solver(Protocol):
     """A solver bound to one problem; what it learns at one `l2` may help at the next."""
 
-    problem: SoftmaxRegression
+    problem: LinearProblem
 
     @property
     def learned(self) -> NewtonOptions:

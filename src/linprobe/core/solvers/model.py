@@ -11,19 +11,19 @@ from linprobe.core.solvers.subspace import Direction
 class NewtonModel(Protocol):
     """What gives Newton directions."""
 
-    def begin(self, probabilities: Tensor, l2: float) -> None:
-        """Prepare for a new `l2`, from the probabilities (n_classes, n_samples) at its start."""
+    def begin(self, predictions: Tensor, l2: float) -> None:
+        """Prepare for a new `l2`, from the predictions (n_classes, n_samples) at its start."""
         ...
 
     def backproject(self, residuals: Tensor) -> Tensor:
-        """As `SoftmaxRegression.backproject`; reads all features once."""
+        """As `LinearProblem.backproject`; reads all features once."""
         ...
 
-    def direction(self, probabilities: Tensor, gradient: Tensor) -> Direction:
+    def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
         """About minus the inverse Hessian times the gradient; its logits read all features once.
 
         Args:
-            probabilities: (n_classes, n_samples) where the gradient was taken.
+            predictions: (n_classes, n_samples) where the gradient was taken.
             gradient: of P over the weight at the best bias, (n_classes, n_features) float64.
         """
         ...

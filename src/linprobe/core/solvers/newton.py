@@ -18,7 +18,7 @@ from math import isfinite
 
 import torch
 
-from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import NewtonOptions, Point, Solution, Status
 from linprobe.core.solvers.model import NewtonModel
 from linprobe.core.solvers.sketched import SketchedModel
@@ -45,7 +45,7 @@ _MAX_WHITENED, _WHITENED_L2 = 1024, 3e-7
 class SubsampledNewton:
     """Newton's method with exact gradients and a sampled Hessian; a `Solver`."""
 
-    def __init__(self, problem: SoftmaxRegression, options: NewtonOptions | None = None) -> None:
+    def __init__(self, problem: LinearProblem, options: NewtonOptions | None = None) -> None:
         self.problem = problem
         self.options = options or NewtonOptions()
         self._generator = torch.Generator().manual_seed(self.options.seed)
@@ -64,7 +64,7 @@ class SubsampledNewton:
         problem, first_read = self.problem, self.problem.num_reads
         minimum = self._start(l2, starts, _SPAN_ACCURACY * tol * min(1.0, l2))
         model = self._model(l2)
-        model.begin(minimum.probabilities, l2)
+        model.begin(minimum.predictions, l2)
         trace = _Trace(tol, torch.finfo(problem.dtype).eps)
         goal = tol
         previous: tuple[Direction, ...] = ()
@@ -83,7 +83,7 @@ class SubsampledNewton:
             # good, and the way is long because P is far from quadratic.
             if trace.is_slow and not _FULL_STEP < minimum.model_step < 1 / _FULL_STEP:
                 model.improve()
-            p = minimum.probabilities
+            p = minimum.predictions
             direction = model.direction(p, gradient).with_best_bias(problem, p)
             goal = max(tol, _LOOSE * gap)
             minimum = minimise_in_span(
@@ -97,14 +97,14 @@ class SubsampledNewton:
 
     def _balanced(self, l2: float, minimum: Minimum, gap: float) -> tuple[Minimum, Balanced]:
         """What `balance` gives, at a bias that is near enough to the best for a gap like this."""
-        found = balance(self.problem, minimum.probabilities)
+        found = balance(self.problem, minimum.predictions)
         if found.spread > min(_WIDEST, _SPREAD * (l2 * gap) ** 0.25):
             accuracy, point = min(1.0, l2) * gap, minimum.point
             nearer = minimise_in_span(self.problem, l2, point, accuracy=accuracy, known=minimum)
             minimum = replace(nearer, model_step=minimum.model_step)
-            found = balance(self.problem, minimum.probabilities)
+            found = balance(self.problem, minimum.predictions)
         if found.spread > _WIDEST:  # a class that is saturated: its bias can hardly be told
-            residuals = self.problem.residuals(minimum.probabilities)
+            residuals = self.problem.residuals(minimum.predictions)
             found = Balanced(residuals, torch.zeros_like(found.bias_step), 0.0)
         return minimum, found
 

@@ -20,7 +20,7 @@ from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers.base import NewtonOptions, Point, Solution, Status
 from linprobe.runtime.errors import LinprobeError
 
-_MOST_VARIABLES = 6000
+_MAX_VARIABLES = 6000
 _MAX_HALVINGS = 60
 _ARMIJO = 1e-4
 _ROUNDING = 1e-13  # of P: smaller differences are not looked at
@@ -51,10 +51,10 @@ class ReferenceNewton:
     def __init__(self, problem: SoftmaxRegression, options: NewtonOptions | None = None) -> None:
         self.problem, self.learned = problem, options or NewtonOptions()
         variables = problem.num_classes * (problem.num_features + 1)
-        if variables > _MOST_VARIABLES:
+        if variables > _MAX_VARIABLES:
             raise LinprobeError(
                 f"the reference solver is given {variables:,} variables, n_classes * (n_features "
-                f"+ 1); expected at most {_MOST_VARIABLES:,}: use SubsampledNewton, or fewer "
+                f"+ 1); expected at most {_MAX_VARIABLES:,}: use SubsampledNewton, or fewer "
                 "features"
             )
         everything = torch.arange(problem.num_samples, device=problem.device)

@@ -173,7 +173,7 @@ def compare(
         steps = ", ".join(f"{step:,}" for step in published.rates)
         raise LinprobeError(
             f"nothing is published for {', '.join(names)}; expected a checkpoint after {steps} "
-            "minibatches: leave --published out"
+            "minibatches: leave `published` out"
         )
     left_out = () if checkpoint else tuple(_missing_checkpoints(curves, names))
     left_out += tuple(_missing_layers(curves, panels))
