@@ -221,7 +221,8 @@ def _fit_and_evaluate(
     controls: tuple[ControlRecord, ...] = ()
     if evaluation is not None:
         predictions = Predictions.of(fitted.test_logits, test_labels)
-        with clock.stage("controls"):
+        has_controls = task.plan.controls is not None and task.plan.controls.fits_per_layer
+        with clock.stage("controls" if has_controls else "evaluate"):
             evaluation, controls = task.plan.compare(
                 layer, fitted, evaluation, (prepared, features.test), targets, on_solve
             )
@@ -351,4 +352,4 @@ class Clock:
         total = sum(self._spent.values()) or 1.0
         shares = {stage: wall * seconds / total for stage, seconds in self._spent.items()}
         shares["extract"] += self._waited
-        return shares
+        return {k: s for k, s in shares.items() if s or k != "controls"}

@@ -14,13 +14,14 @@ from linprobe import (
     fit_probes,
     holdout_order,
 )
-from linprobe.core import certificate
+from linprobe.core import duals
 from linprobe.core.features import Standardisation
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers.base import Status
 from linprobe.core.solvers.newton import SubsampledNewton
 from linprobe.core.solvers.reference import ReferenceNewton
 from tests.support.cases import Case, make_case
+from tests.support.options import grouped
 from tests.support.reference import reference_optimum
 
 TOL = 1e-4
@@ -212,7 +213,8 @@ def test_the_same_features_through_fit_probes():
     }
     train = {name: x.float() for name, x in train.items()}
     report = fit_probes(
-        train, case.labels, ({n: x[:50] for n, x in train.items()}, case.labels[:50]), l2=1e-3
+        *(train, case.labels, ({n: x[:50] for n, x in train.items()}, case.labels[:50])),
+        **grouped(l2=1e-3),
     )
     records = {name: report[name].record for name in report}
     broken = records.pop("broken")
@@ -357,7 +359,7 @@ def test_a_bias_that_is_not_found_is_made_good_for(monkeypatch):
     case = FOOLED[0]
     best, weight, bias = optimum(case, 10.0)
     for steps in (0, 1, 2, 1000):
-        monkeypatch.setattr(certificate, "_MAX_BIAS_STEPS", steps)
+        monkeypatch.setattr(duals, "_MAX_BIAS_STEPS", steps)
         for shift in (0.0, 1.0, 30.0):
             shifted = bias + shift * torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64)
             found = certify(case.features, case.labels, 0.1 * weight, shifted, 10.0)
