@@ -16,8 +16,8 @@ from linprobe.experiments.session import Session
 from linprobe.experiments.settings import Settings, load_samples
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.config import ProbeConfig
+from linprobe.records.config import ControlsRecord, ExperimentRecord
 from linprobe.records.predictions import load_predictions
-from linprobe.records.schema import ControlsRecord, ExperimentRecord
 from linprobe.records.store import load_run
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset

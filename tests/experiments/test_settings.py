@@ -10,7 +10,7 @@ from linprobe.experiments import settings as common
 from linprobe.experiments.settings import Settings, load_samples
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.holdout import num_held_out
-from linprobe.records.schema import ExperimentRecord, MethodRecord
+from linprobe.records.config import ExperimentRecord, MethodRecord
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset
