@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.jobs import Job
-from linprobe.activations.features import extract_features
+from linprobe.activations.extract import extract_features
 from linprobe.core.features import Standardisation
 from linprobe.data import ImageDataset, load
 from linprobe.experiments.networks import ConvNet, DeepMLP

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from linprobe.activations.features import extract_features
+from linprobe.activations.extract import extract_features
 from linprobe.data import ImageDataset, load
 from linprobe.experiments.networks import DeepMLP
 from linprobe.experiments.training import MLPTrainer, MLPTraining, OptimizerName, network_error_rate
@@ -132,8 +132,8 @@ def _probes(network: DeepMLP, data: ImageDataset) -> list[float]:
     rates = []
     for tap in taps:
         # The probe's test error is not looked at: a search must not choose by it.
-        one = features[tap][:1].clone()
-        fitted = fit_probe(features[tap], labels[order], one, labels[order][:1], _PROBE)
+        x, y = features.pop(tap), labels[order]
+        fitted = fit_probe(x, y, x[:1], y[:1], _PROBE)
         assert isinstance(fitted, FittedProbe)
         rates.append(fitted.train_error_rate)
     return rates

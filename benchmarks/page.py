@@ -25,27 +25,28 @@ _INTRO = """# Performance
 
 Written by `make bench` from [benchmarks.json](performance/benchmarks.json); do not edit.
 
-Everybody minimises the same P(W, b) = mean CE + l2/2 ||W||^2 (scikit-learn's C = 1 / (n l2)) on the
-same standardised float32 features of the paper's two networks, and is done when
-`linprobe.certify` proves a duality gap of at most 1e-4 nats. Certificates are off everybody's
-clock. scikit-learn's and probekit's tolerances are tightened until the gap is reached, and only
-the last, sufficient fit from cold counts; where float32 does not get there, scikit-learn goes on
-in float64. Along a path everybody starts from the solution before. The torch optimisers are
-stopped at the first of their certificates that suffices; L-BFGS has a strong Wolfe line search
-and a memory of 10, Adam takes full batches at a learning rate of 0.3. Each solver runs in a
-process of its own; fits of a few seconds are repeated up to three times, and the fastest counts.
+All solvers minimise the same P(W, b) = mean CE + l2/2 ||W||^2 (scikit-learn's C = 1 / (n l2)) on
+the same standardised float32 features of the paper's two networks. A solver is done when
+`linprobe.certify` proves a duality gap of at most 1e-4 nats. Computing certificates is not timed.
+The tolerances of scikit-learn and probekit are tightened until the gap is reached, and only the
+last, sufficient fit from a cold start is timed; where float32 does not suffice, scikit-learn
+continues in float64. Along a path, every solver starts from its previous solution. The torch
+optimisers stop at the first certificate that suffices; L-BFGS uses a strong Wolfe line search and a
+memory of 10, Adam uses full batches at a learning rate of 0.3. Each solver runs in a process of its
+own. Fits of a few seconds are repeated up to three times, and the fastest is reported.
 
-In the tables, `ratio` is to linprobe's time, `cores` is processor time over time (where it is
-below the number of threads, the solver leaves threads idle or other work held the machine),
-`passes` count reads of all features for logits and gradient, `roofline` is the least possible time
-of those passes over the time taken, and `peak GB` is the process's, features included.
+Columns: `ratio` is the time relative to linprobe's. `cores` is processor time over elapsed time;
+where it is below the number of threads, the solver leaves threads idle or the machine had other
+work. `passes` counts reads of all features for logits and gradient. `roofline` is the least
+possible time of those passes over the time taken. `peak GB` is the memory of the process, features
+included.
 """
 
-_PASS = """A pass is one product for the logits and one for the gradient, each with one side of ten
-columns. Both limits of the machine, memory and multiplication, are about equally near there, and
-PyTorch's products meet neither: what they take alone is the bound of every share of the roofline
-below. `as one product`: without linprobe's blocks of rows. The rest of a solver's time goes to its
-model of the Hessian, on a sample of rows.
+_PASS = """A pass is one product for the logits and one for the gradient, each with a side of ten
+columns. At this shape the limits of memory and of arithmetic are about equally near, and PyTorch's
+products reach neither: their time alone bounds every roofline share below. `as one product`:
+without linprobe's blocks of rows. The rest of a solver's time goes into its model of the Hessian,
+on a sample of rows.
 """
 
 
@@ -70,7 +71,7 @@ def _sections(measured: Measured, figures: Sequence[str]) -> Iterable[str]:
         yield _table(HEADER, table_rows(measured["products"], measured["machine"]))
     for device in ("cpu", "cuda"):
         for suite, title, plot in (
-            ("cold", "One penalty from cold", "cold.png"),
+            ("cold", "One penalty from a cold start", "cold.png"),
             ("path", "A path of penalties", "path.png"),
             ("binary", "Two classes", None),
             ("batched", "Two classes, layers of equal width together", None),
@@ -97,7 +98,7 @@ def _machine(measured: Measured) -> str:
         f"3000 x 3000 runs at {machine['gemm_flops'] / 1e9:.0f} GF/s and memory is read at "
         f"{machine['read_bytes'] / 1e9:.0f} GB/s. Versions: {versions}. A solver is stopped after "
         "a multiple of linprobe's time on the same problem (the ratios with ≥), at most "
-        f"{most:.0f} s for each penalty. Times on a shared machine: take ratios rather than "
+        f"{most:.0f} s for each penalty. The machine is shared: compare ratios rather than "
         "seconds.\n"
     )
     if "cuda" in machine:
@@ -137,7 +138,7 @@ def _comparison(records: list[Record], measured: Measured, device: str) -> str:
         for problem, solvers in by_problem(records).items()
         if (found := speedup(solvers)) is not None
     ]
-    against = f" Against the best of scikit-learn: {'; '.join(best)}.\n" if best else "\n"
+    against = f" Ratio to scikit-learn's best solver: {'; '.join(best)}.\n" if best else "\n"
     return intro + against + "\n" + _table(header, rows)
 
 
@@ -182,7 +183,7 @@ def _growth_text(measured: Measured) -> str:
         for r in of_suite(measured, suite)
         if not reached(r) and r["status"] == "time cap"
     ]
-    end = " Open markers with an arrow ran into their cap." if late else ""
+    end = " Open markers with an arrow: stopped at the time limit." if late else ""
     return f"Growth with {', '.join(said)}.{end}\n"
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from linprobe.activations.features import extract_features
+from linprobe.activations.extract import extract_features
 from linprobe.core.certificate import certify
 from linprobe.core.features import Standardisation
 from linprobe.core.problem import SoftmaxRegression
@@ -98,7 +98,7 @@ def activations(
 ) -> dict[str, Tensor]:
     """Raw activations of a forward pass in `dtype`."""
     probed = network if dtype == torch.float32 else deepcopy(network).to(dtype)
-    return extract_features(probed, network.preprocess(images).to(dtype), taps, dtype=dtype)
+    return extract_features(probed, network.preprocess(images).to(dtype), taps)
 
 
 def rounding(single: Tensor, double: Tensor) -> float:

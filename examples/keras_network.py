@@ -11,8 +11,6 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
 
 import linprobe
-from linprobe.data import load
-from linprobe.integrations.keras import KerasNetwork
 
 
 def make_model() -> keras.Model:
@@ -31,13 +29,13 @@ def make_model() -> keras.Model:
 def main(num_train: int = 5_000, num_test: int = 2_000) -> None:
     """Print the probes of the untrained and of the trained network."""
     keras.utils.set_random_seed(0)
-    data = load("fashion-mnist")
+    data = linprobe.load_dataset("fashion-mnist")
     x, xt = (images[..., None].numpy() / 255 for images in (data.train_images, data.test_images))
     train = x[:num_train], data.train_labels[:num_train].numpy()
     test = xt[:num_test], data.test_labels[:num_test].numpy()
     model = make_model()
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    network = KerasNetwork(model)
+    network = linprobe.KerasNetwork(model)
     print(linprobe.layers(network, x[:2]))
     for state in ("untrained", "trained"):
         if state == "trained":

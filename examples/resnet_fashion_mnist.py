@@ -1,7 +1,7 @@
 """Probe a ResNet at every block, before and after an epoch of training on Fashion-MNIST.
 
-The network is written as torchvision writes its own: a residual block gives its output by its
-last ReLU, which the module `relu` computes in place, twice a block (`layer1.0.relu#2`).
+The network is written in the style of torchvision. A residual block calls its in-place module
+`relu` twice; the output of the second call, `layer1.0.relu#2`, is the output of the block.
 
     python examples/resnet_fashion_mnist.py [--quick]
 """
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import linprobe
-from linprobe.data import load
 
 
 class BasicBlock(nn.Module):
@@ -79,7 +78,7 @@ def train_one_epoch(network: nn.Module, x: Tensor, y: Tensor) -> None:
 def main(num_train: int = 10_000, num_test: int = 5_000, width: int = 16) -> None:
     """Print the probes of the untrained and of the trained network."""
     torch.manual_seed(0)
-    data = load("fashion-mnist")
+    data = linprobe.load_dataset("fashion-mnist")
     x, xt = (images[:, None] / 255 for images in (data.train_images, data.test_images))
     train = x[:num_train], data.train_labels[:num_train]
     test = xt[:num_test], data.test_labels[:num_test]
@@ -89,8 +88,9 @@ def main(num_train: int = 10_000, num_test: int = 5_000, width: int = 16) -> Non
     for state in ("untrained", "trained"):
         if state == "trained":
             train_one_epoch(network, *train)
-        # At most 7 x 7 places a channel: the stem's output would be 14 x 14.
-        report = linprobe.probe(network, train, test, layers=layers, reduce="pool:7")
+        # At most 7 x 7 cells per channel: the output of the stem would have 14 x 14.
+        pooled = linprobe.ExtractionOptions(reduce="pool:7")
+        report = linprobe.probe(network, train, test, layers=layers, extraction=pooled)
         print(f"\n{state}\n{report}")
 
 

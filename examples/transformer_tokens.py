@@ -1,8 +1,8 @@
-"""Probe each token of a transformer: what does the layer know of this token and the one before?
+"""Probe each token of a transformer: what does a layer know of the token, and of the one before?
 
-The model is a BERT of `transformers`, built from a configuration with random weights. Its first
-layer can see one token only, so a probe there knows nothing of the token before; whatever a
-later layer knows of it was brought by attention.
+The model is a BERT of `transformers`, built from a configuration with random weights. Its
+embeddings contain one token each, so a probe there cannot predict the token before. Whatever a
+later layer knows of that token was brought by attention.
 
     python examples/transformer_tokens.py [--quick]
 """
@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel
 
 import linprobe
 
-IGNORED = -100  # label of a token that is no sample
+IGNORED = -100  # label of a token to leave out
 NUM_TOKENS, NUM_KINDS = 40, 4
 
 
@@ -29,7 +29,7 @@ def sentences(count: int, length: int, seed: int) -> dict[str, Tensor]:
 
 
 def with_labels(batch: dict[str, Tensor], back: int) -> dict[str, Tensor]:
-    """Label each token by the kind of the token that stands `back` places before it."""
+    """Label each token by the kind of the token `back` positions before it."""
     kinds = batch["input_ids"] % NUM_KINDS
     labels = torch.full_like(kinds, IGNORED)
     labels[:, back:] = kinds[:, : kinds.shape[1] - back]
@@ -55,8 +55,8 @@ def main(num_train: int = 1_000, num_test: int = 500, hidden: int = 64) -> None:
             network,
             with_labels(train, back),
             with_labels(test, back),
-            layers=["embeddings", "encoder.layer.?"],
-            tokens="all",
+            layers=["embeddings", *(f"encoder.layer.{i}" for i in range(3))],
+            extraction=linprobe.ExtractionOptions(tokens="all"),
         )
         print(f"\n{question}\n{report}")
 

@@ -277,7 +277,7 @@ def test_cuda_rows_have_their_own_section(tmp_path):
     measured["machine"] = MACHINE | {"cuda": MACHINE | {"device": "cuda (Test)"}}
     write_page(measured, tmp_path)
     text = (tmp_path / "performance.md").read_text()
-    assert "## One penalty from cold (CUDA)" in text and "cuda (Test)" in text
+    assert "## One penalty from a cold start (CUDA)" in text and "cuda (Test)" in text
 
 
 def test_an_empty_run_still_has_a_page(tmp_path):

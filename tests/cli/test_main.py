@@ -11,11 +11,12 @@ import torch
 import linprobe
 from linprobe.cli import main as cli
 from linprobe.data import load
-from linprobe.evaluation.controls import ControlConfig
-from linprobe.experiments import figure5, figure8
-from linprobe.experiments import settings as common
-from linprobe.experiments.networks import NEGATIVE_SLOPE
-from linprobe.experiments.training import MLPTraining
+from linprobe.evaluation.options import EvaluationOptions
+from linprobe.experiments import figure5, figure8, samples, session
+from linprobe.experiments.figure5 import Figure5
+from linprobe.experiments.figure8 import Figure8
+from linprobe.experiments.settings import QUICK_PROBE_EPOCHS, Settings
+from linprobe.probes.config import ProbeConfig
 from linprobe.records.store import load_run
 from linprobe.runtime.errors import LinprobeError
 from tests.support.records import checkpoint_record, run_record
@@ -28,7 +29,6 @@ def run_python(code, *arguments, **environment):
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "100", **environment},
-        timeout=300,
     )
 
 
@@ -48,12 +48,11 @@ def no_run(monkeypatch):
     """Both experiments record how they are called and give a made-up record."""
     calls = []
 
-    def run(config, on_event):
-        calls.append((config, torch.get_num_threads()))
+    def run(experiment, settings, on_event):
+        calls.append((experiment, settings, torch.get_num_threads()))
         return run_record(checkpoint_record([0.1, 0.2]))
 
-    monkeypatch.setattr(figure5, "run", run)
-    monkeypatch.setattr(figure8, "run", run)
+    monkeypatch.setattr(session, "run", run)
     return calls
 
 
@@ -88,7 +87,6 @@ def test_modules_run_as_the_command(module):
         [sys.executable, "-m", module, "reproduce", "fig8", "--depth", "3"],
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("linprobe: --depth: '3' given")
@@ -99,10 +97,10 @@ def test_help_describes_every_option(figure, capsys):
     assert cli.main(["reproduce", figure, "--help"]) == 0
     text = capsys.readouterr().out
     options = "--out --seed --threads --device --data-dir --dataset --quick --overwrite --seeds"
-    options += " --protocol --epochs"
+    options += " --protocol --epochs --float64 --controls --repeats --mdl --l2 --tol"
     own = {
         "fig5": "--recipe",
-        "fig8": "--depth --float64 --optimizer --learning-rate --batch-size --momentum --slope",
+        "fig8": "--depth --optimizer --learning-rate --batch-size --momentum --slope",
     }
     for option in [*options.split(), *own[figure].split()]:
         assert option in text
@@ -113,18 +111,25 @@ def test_options_reach_figure5(no_run, tmp_path, capsys):
     arguments = (
         f"reproduce fig5 --recipe course --dataset fashion-mnist --out {tmp_path} --seed 7 "
         "--threads 1 --data-dir somewhere --quick --overwrite "
-        "--controls input,shuffled_labels,input --repeats 2 --mdl"
+        "--controls input,shuffled_labels,input --repeats 2 --mdl "
+        "--float64 --l2 0.01,0.1 --tol 1e-5 --device cpu --protocol certified"
     )
     assert cli.main(arguments.split()) == 0
-    ((config, threads),) = no_run
-    assert config.recipe == "course"
+    ((experiment, settings, threads),) = no_run
+    assert experiment == Figure5("course")
     assert threads == 1
     assert torch.get_num_threads() == before
-    settings = config.settings
-    assert (settings.out, settings.dataset, settings.seed) == (tmp_path, "fashion-mnist", 7)
-    assert (settings.data_dir, settings.quick, settings.overwrite) == ("somewhere", True, True)
-    assert settings.controls == ControlConfig(("input", "shuffled_labels"), 2)
-    assert settings.mdl
+    assert settings == Settings(
+        tmp_path,
+        "fashion-mnist",
+        "somewhere",
+        seed=7,
+        quick=True,
+        overwrite=True,
+        float64=True,
+        method=ProbeConfig([0.1, 0.01], tol=1e-5),
+        evaluation=EvaluationOptions(("input", "shuffled_labels"), 2, mdl=True),
+    )
     output = capsys.readouterr().out
     assert "2 of 2 probes converged" in output
     assert f"Written to {tmp_path}" in output
@@ -133,19 +138,18 @@ def test_options_reach_figure5(no_run, tmp_path, capsys):
 def test_defaults_and_depth_of_figure8(no_run):
     assert cli.main(["reproduce", "fig8"]) == 0
     assert cli.main(["reproduce", "fig8", "--depth", "30"]) == 0
-    (first, threads), (second, _) = no_run
-    assert (first.depth, second.depth) == (None, 30)
-    assert first.settings == common.Settings(Path("runs/fig8"))
+    (first, settings, threads), (second, _, _) = no_run
+    assert (first, second) == (Figure8(), Figure8(30))
+    assert settings == Settings(Path("runs/fig8"))
     assert threads == torch.get_num_threads()
 
 
 def test_protocol_and_epochs_reach_both_figures(no_run):
     for arguments in ("fig5 --recipe course", "fig5 --epochs 3", "fig8", "fig8 --epochs 4"):
         assert cli.main(["reproduce", *arguments.split(), "--protocol", "sgd"]) == 0
-    found = [config.settings.sgd for config, _ in no_run]
-    assert found == [
-        *(figure5.sgd_protocol("course"), figure5.sgd_protocol("paper", 3)),
-        *(figure8.sgd_protocol(), figure8.sgd_protocol(4)),
+    assert [settings.sgd for _, settings, _ in no_run] == [
+        *(Figure5("course").sgd_protocol(), Figure5().sgd_protocol(3)),
+        *(Figure8().sgd_protocol(), Figure8().sgd_protocol(4)),
     ]
 
 
@@ -153,8 +157,9 @@ def test_protocol_and_epochs_reach_both_figures(no_run):
 def test_help_tells_the_usual_number_of_epochs(figure, capsys):
     assert cli.main(["reproduce", f"fig{figure.__name__[-1]}", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert f"at most (default: {figure.PROBE_EPOCHS}; 5 with --quick)" in text
-    assert common.QUICK_PROBE_EPOCHS == 5
+    usual = f"fig5: {figure5.PROBE_EPOCHS}, fig8: {figure8.PROBE_EPOCHS}"
+    assert f"at most; default: as the experiment has it ({usual}), and 5 with --quick" in text
+    assert QUICK_PROBE_EPOCHS == 5
 
 
 def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
@@ -164,15 +169,14 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
         "--optimizer rmsprop --batch-size 64 --slope 0.3",
     ):
         assert cli.main(["reproduce", "fig8", *arguments.split()]) == 0
-    assert [config.training for config, _ in no_run] == [
-        MLPTraining(),
-        MLPTraining("sgd", 0.01, momentum=0.0),
-        MLPTraining("rmsprop", batch_size=64),
+    assert [experiment for experiment, _, _ in no_run] == [
+        Figure8(),
+        Figure8(optimizer="sgd", learning_rate=0.01, momentum=0.0),
+        Figure8(optimizer="rmsprop", batch_size=64, slope=0.3),
     ]
-    assert [config.negative_slope for config, _ in no_run] == [NEGATIVE_SLOPE, NEGATIVE_SLOPE, 0.3]
     assert cli.main(["reproduce", "fig8", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "--optimizer sgd --learning-rate 0.01, under which the deep network stays" in text
+    assert '"sgd" with a learning rate of 0.01, under which the deep network stays' in text
 
 
 @pytest.mark.parametrize(
@@ -197,6 +201,7 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
         ("reproduce fig5 --protocol mine", 'invalid value "mine" for --protocol. Choose from'),
         ("reproduce fig5 --epochs 3", "--epochs is for --protocol sgd; certified probes have no"),
         ("reproduce fig8 --protocol sgd --epochs 0", "--epochs: '0' given; expected a whole"),
+        ("reproduce fig8 --protocol sgd --l2 0.1", "--l2 is for --protocol certified"),
         ("reproduce fig8 --protocol sgd --mdl", "protocol sgd has no controls, no mdl"),
         ("reproduce fig5 --protocol sgd --controls input", "protocol sgd has no controls"),
         ("reproduce fig5 --optimizer sgd", "unknown option: --optimizer"),
@@ -211,7 +216,7 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
         ("reproduce fig8 --learning-rate x", "--learning-rate: 'x' given; expected a positive"),
         ("reproduce fig8 --batch-size 0", "--batch-size: '0' given; expected a whole number"),
         ("reproduce fig8 --optimizer sgd --momentum 1", "--momentum: '1' given; expected a number"),
-        ("reproduce fig8 --momentum 0.5", "--momentum is for --optimizer sgd; adam has none"),
+        ("reproduce fig8 --momentum 0.5", "momentum is for optimizer 'sgd'; 'adam' has none"),
     ],
 )
 def test_bad_arguments_give_one_line(arguments, message, no_run, capsys):
@@ -223,7 +228,7 @@ def test_bad_arguments_give_one_line(arguments, message, no_run, capsys):
 def test_missing_gpu_is_said_before_anything_is_computed(no_run, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cli.main(["reproduce", "fig5", "--device", "cuda", "--out", str(tmp_path / "x")]) == 2
-    assert "sees no CUDA device; use --device cpu" in error_line(capsys)
+    assert "sees no CUDA device; use device 'cpu'" in error_line(capsys)
     assert no_run == []
 
 
@@ -232,7 +237,7 @@ def no_data(monkeypatch):
     def refuse(*_):
         raise AssertionError("data loaded before the folder was checked")
 
-    monkeypatch.setattr(common, "load", refuse)
+    monkeypatch.setattr(samples, "load", refuse)
 
 
 @pytest.mark.parametrize("figure", ["fig5", "fig8"])
@@ -246,7 +251,7 @@ def test_folders_are_checked_first(figure, no_data, tmp_path, capsys):
 
 
 def failing(error):
-    def run(config, on_event):
+    def run(experiment, settings, on_event):
         raise error
 
     return run
@@ -262,14 +267,14 @@ def failing(error):
 )
 def test_failures_are_one_line_and_a_code(error, code, message, monkeypatch, capsys):
     monkeypatch.delenv("LINPROBE_DEBUG", raising=False)
-    monkeypatch.setattr(figure5, "run", failing(error))
+    monkeypatch.setattr(session, "run", failing(error))
     assert cli.main(["reproduce", "fig5"]) == code
     assert message in error_line(capsys)
 
 
 def test_debugging_shows_the_traceback(monkeypatch, capsys):
     monkeypatch.setenv("LINPROBE_DEBUG", "1")
-    monkeypatch.setattr(figure5, "run", failing(ZeroDivisionError("oops")))
+    monkeypatch.setattr(session, "run", failing(ZeroDivisionError("oops")))
     assert cli.main(["reproduce", "fig5"]) == 1
     error = capsys.readouterr().err
     assert "Traceback (most recent call last)" in error
@@ -277,7 +282,7 @@ def test_debugging_shows_the_traceback(monkeypatch, capsys):
 
 
 def test_quick_run_from_arguments_to_files(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(common, "load", lambda *_: tiny_dataset())
+    monkeypatch.setattr(samples, "load", lambda *_: tiny_dataset())
     arguments = f"reproduce fig8 --quick --depth 2 --seed 3 --threads 1 --out {tmp_path}"
     assert cli.main(arguments.split()) == 0
     captured = capsys.readouterr()

@@ -115,9 +115,8 @@ def test_probe_writes_what_the_api_finds(npz, tmp_path, capsys):
     assert f"Written to {out}" in captured.out
     assert "test error" in captured.err
     train, test = images()
-    expected = linprobe.probe(
-        network, train, test, layers=["[12]", "4:in"], l2=[1e-2, 1e-3], tol=1e-6, seed=3
-    )
+    method = linprobe.ProbeConfig([1e-2, 1e-3], tol=1e-6)
+    expected = linprobe.probe(network, train, test, layers=["[12]", "4:in"], method=method, seed=3)
     found = linprobe.load_report(out)
     assert list(found) == list(expected) == ["1", "2", "4:in"]
     for layer in found:
@@ -277,7 +276,6 @@ def test_modules_of_the_current_folder_are_found_by_the_process(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("layer  type")

@@ -6,7 +6,6 @@ import torch
 from linprobe.core.features import Standardisation
 from linprobe.core.problem import (
     SoftmaxRegression,
-    bias_hessian,
     weighted_sum,
 )
 from linprobe.runtime.errors import LinprobeError
@@ -35,7 +34,7 @@ def test_the_bias_hessian_is_the_derivative_of_the_residuals(case):
         return problem.residuals((z + bias[:, None]).softmax(0)).sum(1)
 
     expected = torch.autograd.functional.jacobian(slope, z.new_zeros(case.num_classes))
-    torch.testing.assert_close(bias_hessian(z.softmax(0), problem.sample_weight), expected)
+    torch.testing.assert_close(problem.bias_hessian(z.softmax(0)), expected)
 
 
 def test_weights_count_as_duplicates():

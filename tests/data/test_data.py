@@ -353,7 +353,7 @@ def test_processes_at_once_do_not_break_each_other(cache, mirror):
     processes = [context.Process(target=target) for _ in range(3)]
     for process in processes:
         process.start()
-    assert [results.get(timeout=120) for _ in processes] == [True] * 3
+    assert [results.get(timeout=600) for _ in processes] == [True] * 3
     for process in processes:
         process.join()
     assert {path.name: path.read_bytes() for path in cache.iterdir()} == RAW

@@ -2,28 +2,30 @@
 
 import pytest
 import torch
-from linprobe.probes.protocol import ProbeConfig
 from safetensors.torch import load_file
 
 from linprobe.experiments import figure5
-from linprobe.experiments import settings as common
-from linprobe.experiments.figure5 import Figure5Config
+from linprobe.experiments import samples as loading
+from linprobe.experiments.figure5 import Figure5
 from linprobe.experiments.networks import ConvNet
+from linprobe.experiments.session import run
 from linprobe.experiments.settings import Settings
 from linprobe.experiments.training import network_error_rate
+from linprobe.probes.config import ProbeConfig
 from linprobe.records.store import load_run
+from linprobe.report import plots
 from linprobe.runtime.errors import LinprobeError
 from tests.support.tiny import tiny_dataset
 
-PROBE = ProbeConfig(l2_path=(1e-1, 1e-2))
+METHOD = ProbeConfig(l2_path=(1e-1, 1e-2))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fig5")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "load", lambda *_: tiny_dataset(60, 30))
-        record = figure5.run(Figure5Config(Settings(folder, quick=True, probe=PROBE), epochs=3))
+        patch.setattr(loading, "load", lambda *_: tiny_dataset(60, 30))
+        record = run(Figure5(epochs=3), Settings(folder, quick=True, method=METHOD))
     return folder, record
 
 
@@ -85,17 +87,17 @@ def test_saved_network_has_the_recorded_error(finished):
         ({"epochs": 0}, "epochs is 0; expected at least 1"),
     ],
 )
-def test_bad_settings_are_refused(tmp_path, change, message):
+def test_bad_settings_are_refused(change, message):
     with pytest.raises(LinprobeError, match=message):
-        Figure5Config(Settings(tmp_path), **change)
+        Figure5(**change)
 
 
 def test_probes_can_be_trained_as_is_usual(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "load", lambda *_: tiny_dataset(60, 30))
-    monkeypatch.setattr(figure5, "save_figure", lambda figure, stem: ())
-    sgd = figure5.sgd_protocol("course", epochs=2)
-    settings = Settings(tmp_path, quick=True, sgd=sgd)
-    record = figure5.run(Figure5Config(settings, recipe="course"))
+    monkeypatch.setattr(loading, "load", lambda *_: tiny_dataset(60, 30))
+    monkeypatch.setattr(plots, "save_figure", lambda figure, stem: ())
+    experiment = Figure5(recipe="course")
+    settings = Settings(tmp_path, quick=True, sgd=experiment.sgd_protocol(epochs=2))
+    record = run(experiment, settings)
     assert load_run(tmp_path) == record
     assert (record.protocol, record.complete) == ("sgd", True)
     assert record.config.minibatch.max_epochs == 2
@@ -109,9 +111,9 @@ def test_probes_can_be_trained_as_is_usual(tmp_path, monkeypatch):
 
 
 def test_usual_training_of_probes():
-    course, paper = (figure5.sgd_protocol(recipe) for recipe in ("course", "paper"))
+    course, paper = (Figure5(recipe).sgd_protocol() for recipe in ("course", "paper"))
     assert (course.optimizer, course.momentum, course.learning_rate) == ("sgd", 0.9, 0.01)
     assert (course.max_epochs, course.batch_size, course.patience) == (500, 512, None)
     assert (course.decay, course.decay_batches) == (0.95, 50_000)
     assert (paper.decay, paper.decay_batches) == (0.95, None)
-    assert figure5.sgd_protocol("paper", 7).max_epochs == 7
+    assert Figure5("paper").sgd_protocol(7).max_epochs == 7

@@ -2,19 +2,18 @@
 
 import csv
 import json
-from dataclasses import replace
 
 import pytest
 
 from linprobe.cli import main as cli
-from linprobe.experiments import figure8
+from linprobe.evaluation.options import EvaluationOptions
 from linprobe.experiments import seeds as over_seeds
-from linprobe.experiments.figure8 import Figure8Config
+from linprobe.experiments.figure8 import Figure8
 from linprobe.experiments.seeds import run_over_seeds
 from linprobe.experiments.settings import Settings
 from linprobe.records.store import load_run, save
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.progress import Event
+from linprobe.runtime.progress import Event, ignore
 from tests.support.records import checkpoint_record, run_record
 
 
@@ -24,8 +23,7 @@ def runner(monkeypatch):
     monkeypatch.setattr(over_seeds, "save_figure", lambda figure, stem: stem)
     monkeypatch.setattr(over_seeds, "draw_comparison", lambda comparison: None)
 
-    def run(config, on_event):
-        settings = config.settings
+    def run(experiment, settings, on_event):
         run.seeds.append(settings.seed)
         on_event(Event(0.5, "untrained", "solve", "half"))
         if settings.seed == run.fails_at:
@@ -37,11 +35,16 @@ def runner(monkeypatch):
         return record
 
     run.seeds, run.fails_at = [], None
+    monkeypatch.setattr(over_seeds, "run", run)
     return run
 
 
-def config(out, seed=0, **changes):
-    return Figure8Config(Settings(out, seed=seed, **changes), depth=4)
+WITH_CODE = {"evaluation": EvaluationOptions(mdl=True)}
+
+
+def over(out, count, on_event=ignore, *, seed=0, depth=4, **changes):
+    settings = Settings(out, seed=seed, **changes)
+    return run_over_seeds(Figure8(depth=depth), settings, count, on_event)
 
 
 def rows(out):
@@ -50,7 +53,7 @@ def rows(out):
 
 
 def test_each_seed_is_a_run_and_all_are_summed_up(runner, tmp_path):
-    records = run_over_seeds(config(tmp_path, seed=2), runner, 2)
+    records = over(tmp_path, 2, seed=2)
     assert runner.seeds == [record.seed for record in records] == [2, 3]
     assert [load_run(tmp_path / name).seed for name in ("seed2", "seed3")] == [2, 3]
     test = next(r for r in rows(tmp_path) if (r["layer"], r["split"]) == ("logits", "test"))
@@ -60,7 +63,7 @@ def test_each_seed_is_a_run_and_all_are_summed_up(runner, tmp_path):
 
 def test_progress_is_that_of_all_seeds(runner, tmp_path):
     events = []
-    run_over_seeds(config(tmp_path), runner, 2, events.append)
+    over(tmp_path, 2, events.append)
     assert [(e.fraction, e.checkpoint) for e in events] == [
         (0.25, "seed 0, untrained"),
         (0.75, "seed 1, untrained"),
@@ -70,89 +73,91 @@ def test_progress_is_that_of_all_seeds(runner, tmp_path):
 def test_finished_seeds_stay_when_a_later_one_fails_and_are_skipped_next_time(runner, tmp_path):
     runner.fails_at = 1
     with pytest.raises(LinprobeError, match="no luck"):
-        run_over_seeds(config(tmp_path), runner, 3)
+        over(tmp_path, 3)
     assert load_run(tmp_path / "seed0").complete
     assert {row["n"] for row in rows(tmp_path)} == {"1"}
     runner.fails_at, runner.seeds = None, []
     events = []
-    run_over_seeds(config(tmp_path), runner, 3, events.append)
+    over(tmp_path, 3, events.append)
     assert runner.seeds == [1, 2]
-    assert "seed0 was finished before and is kept (--overwrite" in events[0].text
+    assert "seed0 was finished before and is kept (overwrite=True" in events[0].text
     assert {row["seeds"] for row in rows(tmp_path)} == {"0 1 2"}
     runner.seeds = []
-    assert len(run_over_seeds(config(tmp_path), runner, 3)) == 3
+    assert len(over(tmp_path, 3)) == 3
     assert runner.seeds == []
-    assert len(run_over_seeds(config(tmp_path, seed=5), runner, 1)) == 4
+    assert len(over(tmp_path, 1, seed=5)) == 4
 
 
 def test_overwriting_runs_all_again(runner, tmp_path):
-    run_over_seeds(config(tmp_path), runner, 2)
+    over(tmp_path, 2)
     runner.seeds = []
     (tmp_path / "seed1" / "report.html").touch()
     runner.fails_at = 0
     with pytest.raises(LinprobeError, match="no luck"):
-        run_over_seeds(config(tmp_path, overwrite=True, mdl=True), runner, 2)
+        over(tmp_path, 2, overwrite=True, **WITH_CODE)
     # An old seed must not be taken for one of the new settings.
     assert not (tmp_path / "seed1" / "results.json").exists()
     assert not (tmp_path / "seed1" / "report.html").exists()
     assert not (tmp_path / "seeds.csv").exists()
     assert json.loads((tmp_path / "seeds.json").read_text())["mdl"] is True
     runner.fails_at, runner.seeds = None, []
-    run_over_seeds(config(tmp_path, mdl=True), runner, 2)
+    over(tmp_path, 2, **WITH_CODE)
     assert runner.seeds == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("changes", "count", "message"),
     [
-        ({"mdl": True}, 2, r"holds seed0, seed1 with other settings \(mdl\).*--out, or replace"),
-        ({"mdl": True, "overwrite": True}, 1, r"holds seed1 with other settings \(mdl\).*--out$"),
+        (WITH_CODE, 2, r"holds seed0, seed1 with other settings \(mdl\).*folder, or replace"),
+        (
+            {"overwrite": True, **WITH_CODE},
+            1,
+            r"holds seed1 with other settings \(mdl\).*another folder$",
+        ),
     ],
 )
 def test_other_settings_are_refused_before_anything_is_run(
     changes, count, message, runner, tmp_path
 ):
-    run_over_seeds(config(tmp_path), runner, 2)
+    over(tmp_path, 2)
     runner.seeds = []
     with pytest.raises(LinprobeError, match=message):
-        run_over_seeds(config(tmp_path, **changes), runner, count)
+        over(tmp_path, count, **changes)
     assert runner.seeds == []
     assert load_run(tmp_path / "seed0").complete
     assert len(rows(tmp_path)) == 4
 
 
 def test_other_depths_and_unknown_settings(runner, tmp_path):
-    run_over_seeds(config(tmp_path), runner, 1)
+    over(tmp_path, 1)
     with pytest.raises(LinprobeError, match=r"\(depth\)"):
-        run_over_seeds(replace(config(tmp_path), depth=6), runner, 1)
+        over(tmp_path, 1, depth=6)
     (tmp_path / "seeds.json").unlink()
     with pytest.raises(LinprobeError, match=r"\(settings that it doesn't say\)"):
-        run_over_seeds(config(tmp_path), runner, 1)
+        over(tmp_path, 1)
     (tmp_path / "seeds.json").write_text("{")
     with pytest.raises(LinprobeError, match=r"seeds\.json can't be read"):
-        run_over_seeds(config(tmp_path), runner, 1)
+        over(tmp_path, 1)
 
 
 def test_a_folder_that_is_a_run_itself(runner, tmp_path):
     save(run_record(), tmp_path)
     with pytest.raises(LinprobeError, match="already holds a run"):
-        run_over_seeds(config(tmp_path), runner, 2)
-    run_over_seeds(config(tmp_path, overwrite=True), runner, 2)
+        over(tmp_path, 2)
+    over(tmp_path, 2, overwrite=True)
     assert not (tmp_path / "results.json").exists()
 
 
 def test_from_the_command_line(monkeypatch, tmp_path, capsys):
-    def run(config, on_event):
+    def run(experiment, settings, on_event):
         record = run_record(
-            checkpoint_record([0.1, 0.2 + 0.1 * config.settings.seed]),
-            seed=config.settings.seed,
-            quick=True,
+            checkpoint_record([0.1, 0.2 + 0.1 * settings.seed]), seed=settings.seed, quick=True
         )
         on_event(Event(0.5, "untrained", "solve", "half", milestone=True))
-        save(record, config.settings.out)
+        save(record, settings.out)
         return record
 
-    monkeypatch.setattr(figure8, "run", run)
+    monkeypatch.setattr(over_seeds, "run", run)
     arguments = f"reproduce fig8 --quick --depth 2 --seed 4 --seeds 2 --threads 1 --out {tmp_path}"
     assert cli.main(arguments.split()) == 0
     captured = capsys.readouterr()
@@ -160,7 +165,7 @@ def test_from_the_command_line(monkeypatch, tmp_path, capsys):
     row = next(line for line in captured.out.splitlines() if "logits" in line)
     assert "0.6500 0.6000-0.7000" in row
     assert "seed 5: 2 of 2 probes converged" in captured.out
-    assert "QUICK RUN: it shows that all works" in captured.out
+    assert "QUICK RUN: a smoke test, not a result" in captured.out
     assert "[ 75%] seed 5, untrained: half" in captured.err
     names = {path.name for path in tmp_path.iterdir()}
     figures = {f"figure_seeds_{s}.{kind}" for s in ("test", "train") for kind in ("png", "svg")}

@@ -50,7 +50,7 @@ def test_unknown_experiments():
 def test_what_they_can_be_compared_with():
     found = load_published("fig8")
     found.check(run_record(config=DEEP))
-    with pytest.raises(LinprobeError, match=r"128 layers, but a run has 10; leave --published"):
+    with pytest.raises(LinprobeError, match=r"128 layers, but a run has 10; leave `published`"):
         found.check(run_record(config=run_config(depth=10)))
     with pytest.raises(LinprobeError, match="of mnist, but a run is of fashion-mnist"):
         found.check(run_record(config=DEEP, dataset=dataset_record(name="fashion-mnist")))

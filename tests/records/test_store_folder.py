@@ -24,7 +24,7 @@ def test_makes_folders_and_leaves_nothing(tmp_path):
 
 def test_refuses_a_folder_that_holds_a_run(tmp_path):
     old_run(tmp_path)
-    with pytest.raises(LinprobeError, match=r"already holds a run.*another --out.*--overwrite"):
+    with pytest.raises(LinprobeError, match=r"already holds a run.*another folder.*overwrite=True"):
         prepare_folder(tmp_path, overwrite=False)
     assert (tmp_path / "figure5a.png").exists()
 
@@ -39,5 +39,5 @@ def test_overwriting_deletes_only_what_a_run_writes(tmp_path):
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_says_that_it_cannot_write(tmp_path, place):
     (tmp_path / "file").touch()
-    with pytest.raises(LinprobeError, match=r"can't write to .*file.* choose an --out folder"):
+    with pytest.raises(LinprobeError, match=r"can't write to .*file.* choose a folder"):
         prepare_folder(tmp_path / place, overwrite=False)

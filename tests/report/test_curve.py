@@ -9,13 +9,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from linprobe.report.building import build_chart
 from linprobe.report.curve import draw_curve
 from linprobe.report.style import (
     BLUE,
     CONTROL_LOOKS,
     LIGHT,
     NETWORK,
-    OPTIMUM_LABEL,
+    OPTIMUM,
     STYLE,
     VERMILION,
 )
@@ -34,8 +35,8 @@ RATES = [0.08, 0.02, 0.03, 0.01]
 def drawn(checkpoint, scale="linear", *, inches=6.0, alone=True, controls=True, **changes):
     axes = Figure().add_subplot()
     with matplotlib.rc_context(STYLE):
-        run = run_record(checkpoint, **changes)
-        draw_curve(axes, run, checkpoint, scale, inches=inches, alone=alone, controls=controls)
+        chart = build_chart(run_record(checkpoint, **changes), checkpoint)
+        draw_curve(axes, chart, scale, inches=inches, alone=alone, controls=controls)
     return axes
 
 
@@ -96,7 +97,7 @@ def test_probes_that_are_not_converged_are_hollow_and_lost_ones_crosses():
 def test_trained_probes_are_full_diamonds():
     checkpoint = with_probe(checkpoint_record(RATES), 1, status="early_stop")
     axes = drawn(with_probe(checkpoint, 2, status="epoch_limit"))
-    places, rates, _, line = points(axes, "probe, as minibatches left it")
+    places, rates, _, line = points(axes, "probe, trained by SGD")
     assert (places, rates) == ([1, 2], RATES[1:3])
     assert line.get_marker() == "D"
     assert to_hex(line.get_markerfacecolor()) == LIGHT["purple"].lower()
@@ -130,12 +131,12 @@ def test_the_range_of_the_exact_optimum_is_a_bar():
     (bar,) = [
         item
         for item in axes.collections
-        if isinstance(item, LineCollection) and item.get_label() == OPTIMUM_LABEL
+        if isinstance(item, LineCollection) and item.get_label() == OPTIMUM.label
     ]
     (segment,) = bar.get_segments()
     assert segment.tolist() == [[1, 0.017], [1, 0.023]]
     wide = evaluation_record(optimum_error_interval=(0.0, 0.9))
-    assert OPTIMUM_LABEL not in labelled(drawn(with_probe(checkpoint, 1, evaluation=wide)))
+    assert OPTIMUM.label not in labelled(drawn(with_probe(checkpoint, 1, evaluation=wide)))
 
 
 def test_a_linear_scale_shows_what_fits_beside_the_probes():
@@ -174,16 +175,9 @@ def test_a_logarithmic_scale_shows_everything_even_zero():
 def test_controls_have_the_mean_of_their_draws_and_their_range():
     draws = tuple(control_record(test_error_rate=0.05 + 0.02 * i, repeat=i) for i in range(2))
     axes = drawn(checkpoint_record(RATES, controls=draws))
-    (line,) = [line for line in axes.lines if line.get_label() == "same layer, labels shuffled"]
-    assert list(line.get_xdata()) == [1]
-    assert list(line.get_ydata()) == pytest.approx([0.06])
-    ranges = [
-        segment.tolist()
-        for item in axes.collections
-        if isinstance(item, LineCollection)
-        for segment in item.get_segments()
-    ]
-    assert [[1, 0.05], [1, pytest.approx(0.07)]] in ranges
+    places, rates, ends, _ = points(axes, "same layer, labels shuffled")
+    assert (places, rates) == ([1], pytest.approx([0.06]))
+    assert ends == [pytest.approx((0.05, 0.07))]
 
 
 @pytest.mark.parametrize("count", [2, 16, 17, 40, 130, 2000])

@@ -52,7 +52,7 @@ def test_a_panel_a_checkpoint_with_its_differences_below(published):
 
 
 def test_words_of_the_figure(published):
-    assert keys(published) == ["a", "b", "published, train error", "always the commonest class"]
+    assert keys(published) == ["a", "b", "published, train error", "majority-class baseline"]
     assert published.axes[0].get_ylabel() == "train prediction error of the probe"
     assert published.axes[3].get_ylabel() == "error minus that of\na"
     (note,) = {text for text in texts(published) if "1610.01644" in text}

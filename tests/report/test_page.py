@@ -2,10 +2,12 @@
 
 import base64
 import hashlib
+import html
 import json
 import math
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -116,19 +118,36 @@ def test_banners_warn(evil):
     )
 
 
+def test_what_the_run_found_unusual_is_listed():
+    probes = (probe_record(l2_at_edge=True), probe_record(1, "layer1", rounded=True))
+    config = replace(run_config(), notes=(EVIL,))
+    text = report_html(run_record(checkpoint_record([], probes=probes), config=config))
+    first, *rest = re.findall(r'<li class="note">(.*?)</li>', text)
+    assert first == html.escape(EVIL)
+    assert rest[0].startswith("1 of 2 probes chose the smallest or largest penalty of the l2 path")
+    assert rest[1].startswith("1 probe: the activations are constant up to their own rounding")
+
+
 def test_a_run_of_trained_probes_says_so_once():
     text = report_html(trained_run("early_stop", "epoch_limit"))
     (banner,) = re.findall(
         r'<p class="banner">(.*?)</p>', re.sub("<noscript>.*?</noscript>", "", text, flags=re.S)
     )
-    assert banner.startswith("PROTOCOL SGD: these probes are as the usual optimiser left them")
+    assert banner.startswith("PROTOCOL SGD: these probes were trained by SGD, for comparison")
     assert "<h1>Linear probes: fig8, mnist, protocol sgd</h1>" in text
     assert "1 of 2 probes have no value" in report_html(trained_run("early_stop", "diverged"))
 
 
 def test_the_page_says_where_its_numbers_come_from():
     text = Elements(report_html(run_record(checkpoint_record([0.1, 0.2])))).text
-    for part in ("mnist", "60,000 training samples", "seed 3", "00ff", "skip_layer", "threads"):
+    for part in (
+        "mnist",
+        "60,000 training and 10,000 test samples",
+        "seed 3",
+        "00ff",
+        "skip_layer",
+        "threads",
+    ):
         assert part in text
 
 
@@ -152,7 +171,7 @@ def test_a_probe_report_names_its_network_and_its_data():
     )
     text = Elements(report_html(run)).text
     assert "Linear probes of ResNet" in text
-    assert "mnist, 60,000 training samples, 10,000 test samples, seed 3" in text
+    assert "mnist, 60,000 training and 10,000 test samples, seed 3, certified protocol" in text
 
 
 def test_a_deep_run_with_all_evidence_stays_below_six_megabytes(tmp_path):

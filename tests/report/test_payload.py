@@ -14,6 +14,7 @@ from tests.support.records import (
     dataset_record,
     evaluation_record,
     probe_record,
+    run_config,
     run_record,
     step_record,
     trained_run,
@@ -27,22 +28,24 @@ def with_evaluations(checkpoint, **changes):
     )
 
 
-def references(checkpoint, **changes):
-    found = payload(run_record(checkpoint, **changes))["checkpoints"][0]["references"]
-    return {item["label"]: item for item in found}
+def roles(found, checkpoint=0, measure=0):
+    """Traces of a figure by what they are; of several the last."""
+    return {t["meta"]: t for t in found["checkpoints"][checkpoint]["figures"][measure]["traces"]}
 
 
 def test_a_bare_run_has_errors_and_cross_entropy():
-    found = payload(run_record(checkpoint_record([0.1, 0.2, 0.3])))
+    found = payload(
+        run_record(checkpoint_record([0.1, 0.2, 0.3]), config=run_config(skip_layer="logits"))
+    )
     assert found["layers"] == ["input", "layer1", "logits"]
     labels = [item["label"] for item in found["measures"]]
     assert labels == ["test error", "training error", "test cross-entropy"]
     first = found["checkpoints"][0]["probes"][0]
-    assert first["values"] == pytest.approx([0.1, 0.08, 0.3])
-    assert "evaluation" not in first
-    assert first["optimum"] is None
-    assert first["standing"] == "certified"
-    assert found["mark"] is None
+    assert first["values"] == [[0.1, "0.1000"], [0.08, "0.0800"], [0.3, "0.3000"]]
+    assert "confusion" not in first
+    assert "optimum" not in roles(found)
+    assert not first["failed"]
+    assert found["frame"]["layout"]["annotations"][0]["text"] == "skip enters logits"
     assert found["classes"] is None
     named = run_record(checkpoint_record([0.1]), dataset=dataset_record(classes=("cat", "dog")))
     assert payload(named)["classes"] == ["cat", "dog"]
@@ -71,57 +74,90 @@ def test_evaluation_adds_measures_facts_and_confusion():
     labels = [item["label"] for item in found["measures"]]
     assert {"V-information", "compression by MDL", "calibration error"} < set(labels)
     probe = found["checkpoints"][0]["probes"][0]
-    assert probe["values"][labels.index("compression by MDL")] == 2.0
-    assert probe["optimum"] == [0.125, 0.375]
-    assert probe["evaluation"]["confusion"] == [[3, 1, 0], [1, 3, 0], [0, 0, 0]]
-    assert probe["evaluation"]["classErrors"] == [0.25, 0.25, None]
-    assert probe["evaluation"]["mistakes"] == [[1, 0, 1], [1, 1, 0]]
-    facts = dict(zip(found["facts"], probe["evaluation"]["facts"], strict=True))
-    assert facts["MDL, bits"] == 60
-    assert facts["top-2 error"] == 0.125
+    assert probe["values"][labels.index("compression by MDL")] == [2, "2.0000"]
+    assert probe["confusion"] == [[3, 1, 0], [1, 3, 0], [0, 0, 0]]
+    assert probe["classErrors"] == ["0.2500", "0.2500", "none"]
+    assert probe["mistakes"] == ["0 \N{RIGHTWARDS ARROW} 1 (1)", "1 \N{RIGHTWARDS ARROW} 0 (1)"]
+    facts = dict(zip(found["facts"], probe["facts"], strict=True))
+    assert facts["range of the exact optimum"] == "0.1250\N{EN DASH}0.3750"
+    assert facts["MDL, bits"] == "60"
+    assert facts["top-2 error"] == "0.1250"
     assert facts["top-5 error"] is None
+    assert "optimum" in roles(found)
 
 
 def test_large_confusion_matrices_leave_their_worst_mistakes():
     confusion = tuple(tuple(i * j for j in range(400)) for i in range(400))
     checkpoint = with_evaluations(checkpoint_record([0.2]), confusion=confusion)
-    found = payload(run_record(checkpoint))["checkpoints"][0]["probes"][0]["evaluation"]
+    found = payload(run_record(checkpoint))["checkpoints"][0]["probes"][0]
     assert found["confusion"] is None
-    assert found["mistakes"][0] == [399 * 398, 398, 399]
+    assert found["mistakes"][0] == "398 \N{RIGHTWARDS ARROW} 399 (158,802)"
     assert len(found["mistakes"]) == 5
 
 
 def test_steps_belong_to_the_later_layer():
     checkpoint = checkpoint_record([0.1, 0.2, 0.3], steps=(step_record(),))
     found = payload(run_record(checkpoint))["checkpoints"][0]
-    assert [probe["verdict"] for probe in found["probes"]] == [None, "falls", None]
-    assert found["probes"][1]["after"] == 0
-    assert "falls at 1 of 1 steps" in found["steps"]
+    assert [probe["cells"][3][0] for probe in found["probes"]] == [None, "falls", None]
+    assert found["probes"][1]["step"].startswith("Against input, the layer before: falls (30 ")
+    assert "1 significant drop, 0 significant rises" in found["steps"]
 
 
-def test_references_are_the_network_and_the_commonest_class():
-    found = references(checkpoint_record([0.1, 0.2]))
-    assert found[NETWORK.label]["value"] == 0.9
-    assert found[CONTROL_LOOKS["majority"].label]["value"] == 0.8865
-    nothing = checkpoint_record([0.1], network_test_error_rate=math.nan)
-    assert references(nothing, dataset=dataset_record(majority_error_rate=None)) == {}
-
-
-def test_recorded_controls_are_averaged_over_draws():
+def test_a_layer_is_told_what_stands_beside_it():
     draws = (
         control_record(test_error_rate=0.8, selectivity=0.7),
         control_record(test_error_rate=0.9, selectivity=0.9, repeat=1),
         control_record("majority", None, test_error_rate=0.5),
         control_record("mine", "logits", selectivity=None),
     )
-    found = references(checkpoint_record([0.1, 0.2, 0.3], controls=draws))
-    assert found[CONTROL_LOOKS["majority"].label]["value"] == 0.5
-    (point,) = found[CONTROL_LOOKS["shuffled_labels"].label]["points"]
-    assert point["place"] == 1
-    assert point["value"] == pytest.approx(0.85)
-    assert (point["low"], point["high"], point["draws"]) == (0.8, 0.9, 2)
-    assert point["selectivity"] == pytest.approx(0.8)
-    assert found["mine"]["points"][0]["selectivity"] is None
+    found = payload(run_record(checkpoint_record([0.1, 0.2, 0.3], controls=draws)))
+    checkpoint = found["checkpoints"][0]
+    shuffled, majority = CONTROL_LOOKS["shuffled_labels"].label, CONTROL_LOOKS["majority"].label
+    assert checkpoint["beside"] == [NETWORK.label, shuffled, majority, "mine"]
+    range_ = "0.8000\N{EN DASH}0.9000"
+    assert [probe["beside"] for probe in checkpoint["probes"]] == [
+        ["0.9000", None, "0.5000", None],
+        ["0.9000", f"0.8500, mean of 2 ({range_}), selectivity 0.8000", "0.5000", None],
+        ["0.9000", None, "0.5000", "0.9000"],
+    ]
+    nothing = checkpoint_record([0.1], network_test_error_rate=math.nan)
+    assert (
+        payload(run_record(nothing, dataset=dataset_record(majority_error_rate=None)))[
+            "checkpoints"
+        ][0]["beside"]
+        == []
+    )
+
+
+def test_the_key_lists_each_look_once_and_figures_number_theirs():
+    checkpoint = checkpoint_record([0.1, 0.2, 0.3], steps=(step_record(0.9),))
+    found = payload(run_record(checkpoint, replace(checkpoint, name="b", steps=())))
+    assert [item["label"] for item in found["key"]] == [
+        "probe, certified optimum",
+        "no change found",
+        "the network's own error, 0.9000",
+        "majority-class baseline, 0.8865",
+        "majority-class baseline, 0.8876",
+        "other checkpoints",
+    ]
+    first, second = found["checkpoints"]
+    assert first["figures"][0]["key"] == [0, 1, 2, 3, 5]
+    assert second["figures"][0]["key"] == [0, 2, 3, 5]
+    assert second["figures"][1]["key"] == [0, 4, 5]
+    assert found["key"][5]["toggle"] == "others"
+    assert "var(--muted)" in found["key"][5]["swatch"]
+
+
+def test_traces_have_colours_by_name_and_raw_values():
+    found = payload(run_record(checkpoint_record([0.5, 0.0, 0.001])))
+    drawn = roles(found)
+    assert drawn["probes"]["y"] == [0.5, 0, 0.001]
+    assert drawn["probes"]["marker"]["color"] == "@blue"
+    assert drawn["curve"]["x"] == [0, 1, None, 1, 2, None]
+    assert drawn["interval"]["line"]["color"] == "@blue/0.75"
+    assert drawn["targets"]["text"][0].startswith("\ntest error 0.5000\n95 % interval")
+    assert [measure["log"] for measure in found["measures"]] == [True, True, False]
+    assert found["measures"][0]["others"][0]["text"] == ["", "", "untrained"]
 
 
 def test_numbers_are_rounded_and_nan_is_null():
@@ -130,9 +166,9 @@ def test_numbers_are_rounded_and_nan_is_null():
     found = payload(run_record(checkpoint_record([], probes=(lost, third))))
     text = json.dumps(found, allow_nan=False)
     first, second = found["checkpoints"][0]["probes"]
-    assert first["test"] is None
-    assert first["interval"] == [None, None]
-    assert second["test"] == 0.333333
+    assert first["values"][0] == [None, "none"]
+    assert first["cells"][2] == [None, "none"]
+    assert second["values"][0] == [0.333333, "0.3333"]
     assert "0.3333333" not in text
 
 
@@ -148,7 +184,7 @@ def test_every_look_has_a_colour_by_day_and_by_night():
 def test_trained_probes_are_told_from_failed_ones():
     content = payload(trained_run("early_stop", "converged", "diverged"))
     probes = content["checkpoints"][0]["probes"]
-    assert [probe["standing"] for probe in probes] == ["trained", "certified", "failed"]
-    assert content["looks"]["trained"]["label"] == "probe, as minibatches left it"
-    assert content["passes"] == "epochs"
-    assert payload(run_record(checkpoint_record([0.1])))["passes"] == "passes"
+    assert [probe["failed"] for probe in probes] == [False, False, True]
+    assert "probe, trained by SGD" in [item["label"] for item in content["key"]]
+    assert content["columns"][9]["label"] == "epochs"
+    assert payload(run_record(checkpoint_record([0.1])))["columns"][9]["label"] == "passes"

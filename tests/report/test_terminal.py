@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from linprobe.report.terminal import (
+    auto_progress,
     make_console,
     print_sentence,
     print_summary,
@@ -68,6 +69,38 @@ def test_terminals_get_a_live_line_and_milestones():
     assert "100%" in output
 
 
+def shown_by_itself(*times, terminal=True, jupyter=False):
+    """What is shown of an event at each of the times; the block begins at 0."""
+    target = Console(file=io.StringIO(), force_terminal=terminal, force_jupyter=jupyter, width=110)
+    clock = iter([0.0, *times, *[times[-1]] * 9])
+    with auto_progress(target, clock=lambda: next(clock)) as on_event:
+        for event in EVENTS[: len(times)]:
+            on_event(event)
+    return target.file.getvalue()
+
+
+def test_short_calls_leave_no_trace():
+    assert shown_by_itself(0.5, 1.0, 2.0) == ""
+
+
+def test_long_calls_are_shown_from_the_first_event_after_two_seconds():
+    output = shown_by_itself(0.5, 2.1)
+    assert "untrained: [conv1] (2/10): test error 0.0700" in output
+    assert "path: l2 1e-03" not in output
+    assert "about 8 s left" in output  # 2.1 s for a fifth
+
+
+def test_nothing_is_shown_where_nobody_looks():
+    assert shown_by_itself(5.0, 9.0, terminal=False) == ""
+
+
+def test_notebooks_are_shown_a_line_a_milestone(monkeypatch):
+    lines = []
+    monkeypatch.setattr(Console, "print", lambda self, text, **_: lines.append(text))
+    shown_by_itself(5.0, 9.0, 9.5, terminal=False, jupyter=True)
+    assert [line[:6] for line in lines] == ["[ 20%]", "[100%]"]
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_ends_when_the_run_fails(terminal):
     target = console(terminal)
@@ -113,8 +146,9 @@ def test_doubts_are_said():
     lines = list(summary_lines(run, "x"))
     assert lines[0].startswith("1 of 2 probes converged")
     assert lines[1] == "NOT converged: 1 probes (max_passes_reached); marked *."
-    assert "end of the path for 1 probes" in lines[2]
-    assert lines[3].startswith("At 1 probes the activations vary little beyond their own rounding")
+    assert lines[2].startswith("1 of 2 probes chose the smallest or largest penalty of the l2 path")
+    assert lines[2].endswith("give a wider path.")
+    assert lines[3].startswith("1 probe: the activations are constant up to their own rounding")
     assert "not a result" in output
 
 
@@ -124,7 +158,7 @@ def test_trained_probes_are_no_alarm():
     assert "*" not in output
     assert "epochs" in output
     lines = list(summary_lines(run, "x"))
-    assert lines[0].startswith("Protocol sgd: 3 probes, trained as is usual")
+    assert lines[0].startswith("Protocol sgd: 3 probes trained by SGD")
     assert lines[1] == "Ends: early_stop 2, epoch_limit 1."
     assert lines[2].startswith("Time")
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from linprobe.report import wording
+from linprobe.report.names import short_names, shorten
 from tests.support.records import (
     checkpoint_record,
     evaluation_record,
@@ -34,36 +35,40 @@ def test_tolerance_is_found_in_the_configuration(tol, asked):
 
 def test_certificate_of_a_solved_probe():
     text = wording.certificate(probe_record(), 1e-4)
-    assert text == "Certified: at most 3.0e-5 nats above the exact minimum."
+    assert text == "Certified: regularised loss within 3.0e-5 nats of the optimum."
 
 
 def test_certificate_bounds_the_optimums_error():
     probe = probe_record(evaluation=evaluation_record())
     assert wording.certificate(probe, None).endswith(
-        "exact minimum, whose test error is between 0.1250 and 0.3750."
+        "nats of the optimum. The optimum's own test error is between 0.1250 and 0.3750."
     )
     same = evaluation_record(optimum_error_interval=(0.25, 0.25))
     text = wording.certificate(replace(probe, evaluation=same), None)
-    assert text.endswith("exact minimum, which has this very test error.")
+    assert text.endswith("nats of the optimum. The optimum has this very test error.")
     wide = evaluation_record(optimum_error_interval=(0.001, 0.98))
     text = wording.certificate(replace(probe, evaluation=wide), None)
-    assert text.endswith("exact minimum, whose test error this gap leaves open.")
+    assert text.endswith("nats of the optimum. The optimum's own test error is not bounded.")
     unknown = evaluation_record(optimum_error_interval=None)
     text = wording.certificate(replace(probe, evaluation=unknown), None)
-    assert text.endswith("exact minimum.")
+    assert text.endswith("nats of the optimum.")
 
 
 def test_certificate_says_why_there_is_none():
     probe = probe_record(status="max_passes_reached", duality_gap=0.03)
     text = wording.certificate(probe, 1e-4)
     assert text.startswith("Not certified as asked: the budget of passes ran out first.")
-    assert "3.0e-2 nats above" in text
+    assert "within 3.0e-2 nats of the optimum" in text
     assert "(1e-4 was asked for)" in text
     assert "asked for" not in wording.certificate(probe, None)
     lost = probe_record(status="nonfinite_features", duality_gap=math.nan)
     text = wording.certificate(lost, 1e-4)
     assert text.startswith("No certificate: the features hold NaN or infinity")
-    assert "tells nothing" in text
+    assert "says nothing about the layer" in text
+    explained = replace(lost, reason="layer 'x' holds 3 NaN in row 7.")
+    assert "No certificate: layer 'x' holds 3 NaN in row 7. This" in wording.certificate(
+        explained, None
+    )
     assert "status odd" in wording.certificate(probe_record(status="odd"), None)
 
 
@@ -79,14 +84,17 @@ def test_steps_are_counted_and_rises_named():
         step_record(0.01, verdict="rises", to_layer="fc1"),
     ]
     text = wording.steps_summary(steps)
-    assert "falls at 1 of 3 steps, rises at 1 (at fc1), and can't be told at 1" in text
+    assert (
+        "has 1 significant drop, 1 significant rise (at fc1) and 1 change that is not significant"
+        in text
+    )
     many = [step_record(0.01, verdict="rises", to_layer=f"fc{i}") for i in range(9)]
-    assert "rises at 9, and" in wording.steps_summary(many)
+    assert "9 significant rises and 0 changes that are not" in wording.steps_summary(many)
     assert wording.steps_summary([]) == ""
 
 
 def test_step_gives_counts_and_the_adjusted_p():
-    assert wording.step(step_record(0.012)) == "falls (30 put right, 10 put wrong, p = 0.012)"
+    assert wording.step(step_record(0.012)) == "falls (30 corrected, 10 broken, p = 0.012)"
 
 
 def test_state_of_training():
@@ -101,7 +109,10 @@ def test_summary_counts_what_is_certified():
     first, second = checkpoint.probes
     second = replace(second, status="precision_limit", duality_gap=0.5)
     text = wording.summary(run_record(replace(checkpoint, probes=(first, second))))
-    assert text == "1 of 2 probes are certified optima; their largest duality gap is 3.0e-5 nats."
+    assert text == (
+        "1 of 2 probes are certified optima; their largest duality gap is 3.0e-5 nats. "
+        "Lowest test error: 0.1000 at input."
+    )
 
 
 def test_a_certificate_of_rounded_activations_says_so():
@@ -112,8 +123,8 @@ def test_a_certificate_of_rounded_activations_says_so():
 
 
 def test_shorten_keeps_both_ends():
-    assert wording.shorten("layer1", 6) == "layer1"
-    short = wording.shorten("begin" + "x" * 80 + "end", 12)
+    assert shorten("layer1", 6) == "layer1"
+    short = shorten("begin" + "x" * 80 + "end", 12)
     assert len(short) == 12
     assert short.startswith("b")
     assert short.endswith("end")
@@ -133,7 +144,7 @@ BLOCKS = [f"encoder.layers.{i}.attention.output.dense.of.a.long.module.path.x" f
     ],
 )
 def test_short_names_differ_where_names_do(names):
-    short = wording.short_names(names, 22)
+    short = short_names(names, 22)
     assert len(set(short)) == len(names)
     assert all(len(text) <= 22 for text in short)
 
@@ -152,11 +163,13 @@ def test_trained_probes_are_no_alarm():
     run = trained_run("early_stop", "epoch_limit", "converged", "diverged")
     early, limit, converged, diverged = run.checkpoints[0].probes
     assert wording.certificate(early, 1e-4) == (
-        "Trained by minibatches until its held-out cross-entropy stopped falling, not to an "
-        "optimum: with l2 1e-6 the objective is at most 3.0e-2 nats above the exact minimum."
+        "Trained by SGD until its held-out cross-entropy stopped falling, not to an optimum: "
+        "at l2 1e-6 its regularised loss is within 3.0e-2 nats of the optimum."
     )
-    assert "until the epochs that it was given ran out, not" in wording.certificate(limit, 1e-4)
-    assert wording.certificate(converged, 1e-4).startswith("Certified: at most 3.0e-5 nats")
+    assert "until its last epoch, not" in wording.certificate(limit, 1e-4)
+    assert wording.certificate(converged, 1e-4).startswith(
+        "Certified: regularised loss within 3.0e-5 nats"
+    )
     text = wording.certificate(diverged, 1e-4)
     assert text.startswith("No certificate: its training diverged.")
     outcomes = [wording.outcome(probe) for probe in run.checkpoints[0].probes]
@@ -165,23 +178,20 @@ def test_trained_probes_are_no_alarm():
 
 def test_a_gap_above_the_objective_bounds_nothing():
     text = wording.certificate(probe_record(status="early_stop", duality_gap=9e3), 1e-4)
-    assert text.endswith(
-        "the duality gap (9.0e3 nats) is above the whole objective, and so bounds nothing."
-    )
+    assert text.endswith("its duality gap (9.0e3 nats) exceeds that loss, and so bounds nothing.")
     unknown = wording.certificate(probe_record(status="early_stop", duality_gap=math.inf), 1e-4)
-    assert "the duality gap (unknown nats) is above the whole objective" in unknown
+    assert "its duality gap (unknown nats) exceeds that loss" in unknown
 
 
 def test_summary_of_trained_probes():
     run = trained_run("early_stop", "epoch_limit", "converged", "diverged")
     assert wording.summary(run) == (
-        "Protocol sgd: 4 probes, trained as is usual and left as the optimiser left them, for "
-        "comparison with certified optima; with l2 1e-6 their duality gaps have a median of "
-        "3.0e-2 and a maximum of 3.0e-2 nats."
+        "Protocol sgd: 4 probes trained by SGD, for comparison with certified optima; at l2 1e-6 "
+        "their duality gaps have a median of 3.0e-2 and a maximum of 3.0e-2 nats."
     )
     checkpoint = checkpoint_record([], probes=(probe_record(status="early_stop", duality_gap=9.0),))
     wide = wording.summary(run_record(checkpoint, protocol="sgd"))
-    assert wide.endswith(" nats; 1 are above the whole objective, and so bound nothing.")
+    assert wide.endswith(" nats; 1 of them exceeds the regularised loss, and so bounds nothing.")
     lost = wording.summary(trained_run("diverged"))
     assert lost.endswith("for comparison with certified optima.")
 
@@ -193,5 +203,5 @@ def test_protocol_is_named_where_it_is_not_the_usual_one():
     assert (wording.passes(certified), wording.passes(trained)) == ("passes", "epochs")
     reading = wording.how_to_read(trained)
     assert len(reading) == 5
-    assert "as the usual optimiser left them" in reading[3]
+    assert "were trained by SGD" in reading[3]
     assert "not a failure" not in reading[3]

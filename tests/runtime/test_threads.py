@@ -30,7 +30,7 @@ def test_results_come_in_order_from_threads_of_one_core(four_threads):
 
 
 def test_two_items_run_at_the_same_time():
-    meeting = threading.Barrier(2, timeout=30)
+    meeting = threading.Barrier(2, timeout=600)
     assert sorted(side_by_side(lambda _: meeting.wait(), range(2), 2)) == [0, 1]
 
 

@@ -1,10 +1,10 @@
 """Errors as the command line says them: one line, and options by their names there."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cyclopts import (
-    App,
+    Argument,
     CoercionError,
     CycloptsError,
     MissingArgumentError,
@@ -32,11 +32,11 @@ def usage_message(error: CycloptsError, called: str) -> str:
     return f"{said} (see {called} --help)"
 
 
-def option_names(app: App) -> dict[str, str]:
+def option_names(arguments: Iterable[Argument]) -> dict[str, str]:
     """Return the flags of a command by the names that Python knows their options by."""
     names = {
         argument.field_info.name: argument.name
-        for argument in app.assemble_argument_collection()
+        for argument in arguments
         if argument.name.startswith("--")
     }
     return {name[2:].replace("-", "_"): name for name in names.values()} | names

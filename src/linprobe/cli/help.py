@@ -8,13 +8,16 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from cyclopts import App, Argument, Group
 
+from linprobe.cli.errors import option_names, translated
+
 _INDENT, _COLUMN, _WIDEST = "  ", 26, 100
 _SECTIONS = re.compile(r"^(?:Args|Examples):\n", re.MULTILINE)
+_ENTRY = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}\S.*)*)", re.MULTILINE)
 
 
 def help_text(app: App, chain: Sequence[str]) -> str:
@@ -23,7 +26,7 @@ def help_text(app: App, chain: Sequence[str]) -> str:
     arguments: list[Argument] = []
     taken = ["COMMAND"]
     if app.default_command is not None:
-        arguments = [a for a in app.assemble_argument_collection(parse_docstring=True) if a.show]
+        arguments = list(app.assemble_argument_collection())
         taken = [_label(argument) for argument in arguments if argument.required]
     about, *_, examples = _SECTIONS.split(_description(app))
     lines = [" ".join(("usage: linprobe", *(chain or ["[--version]"]), *taken, "[options]"))]
@@ -32,10 +35,25 @@ def help_text(app: App, chain: Sequence[str]) -> str:
     if not arguments:
         lines += ["", "commands (each has a --help of its own):"]
         lines += _columns(((name, _summary(app[name])) for name in app), width)
-    for group, members in groupby(arguments, _group):
-        lines += ["", f"{group}:", *_columns(((_label(a), _about(a)) for a in members), width)]
+    said, flags = _said(app, arguments), option_names(arguments)
+    for group, members in groupby((a for a in arguments if a.show), _group):
+        rows = ((_label(a), translated(_about(a, said), flags)) for a in members)
+        lines += ["", f"{group}:", *_columns(rows, width)]
     lines += ["", "examples:", textwrap.indent(textwrap.dedent(examples).strip(), _INDENT)]
     return "\n".join(lines)
+
+
+def _said(app: App, arguments: Sequence[Argument]) -> dict[str, str]:
+    """Return what docstrings say of each flag: that of the command, or of a group of options."""
+    described = [(app.default_command, [a for a in arguments if not a.keys])]
+    described += [(group.hint, group.children) for group in arguments if group.children]
+    said = {}
+    for source, members in described:
+        entries = dict(_ENTRY.findall(inspect.getdoc(source) or ""))
+        for member in members:
+            text = entries.get(member.field_info.name, "")
+            said[member.name] = " ".join(text.split()).removesuffix(".")
+    return said
 
 
 def _description(app: App) -> str:
@@ -75,9 +93,9 @@ def _label(argument: Argument) -> str:
     return f"{argument.name} {taken}"
 
 
-def _about(argument: Argument) -> str:
-    """Return what the docstring says of an option, and its default."""
-    text = " ".join((argument.parameter.help or "").split()).removesuffix(".")
+def _about(argument: Argument, said: Mapping[str, str]) -> str:
+    """Return what is said of an option, and its default."""
+    text = said[argument.name]
     default = argument.field_info.default
     if default is None:
         return text.replace("None: ", "default: ")

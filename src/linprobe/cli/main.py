@@ -17,7 +17,7 @@ from linprobe.cli.layers import layers
 from linprobe.cli.plot import plot
 from linprobe.cli.probe import probe
 from linprobe.cli.report import report
-from linprobe.cli.reproduce import fig5, fig8
+from linprobe.cli.reproduce import figures
 from linprobe.cli.show import show
 from linprobe.runtime.errors import LinprobeError
 
@@ -79,11 +79,11 @@ def _app() -> App:
         "version_flags": (),
         "default_parameter": Parameter(negative="", allow_repeating=True),
     }
-    figures = App("reproduce", help=_REPRODUCE, **common)
-    for figure in (fig5, fig8):
-        figures.command(figure)
+    reproduce = App("reproduce", help=_REPRODUCE, **common)
+    for figure in figures():
+        reproduce.command(figure)
     app = App("linprobe", help=_LINPROBE, **common)
-    for command in (layers, probe, figures, report, plot, show, compare):
+    for command in (layers, probe, reproduce, report, plot, show, compare):
         app.command(command)
     return app
 
@@ -110,7 +110,8 @@ def _run(words: list[str]) -> None:
     try:
         command(*bound.args, **{name: as_options(value) for name, value in bound.kwargs.items()})
     except LinprobeError as error:
-        raise LinprobeError(translated(str(error), option_names(apps[-1]))) from error
+        flags = option_names(apps[-1].assemble_argument_collection())
+        raise LinprobeError(translated(str(error), flags)) from error
 
 
 if __name__ == "__main__":

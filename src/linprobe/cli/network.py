@@ -72,7 +72,7 @@ class Network:
 @Parameter(name="*", group="images")
 @dataclass(frozen=True)
 class Images:
-    """How images are found and prepared.
+    """Where images are and their preparation.
 
     Attributes:
         data_dir: folder of mnist's files; None: found or downloaded.

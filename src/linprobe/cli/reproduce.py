@@ -1,8 +1,9 @@
-"""The command ``linprobe reproduce``."""
+"""The command ``linprobe reproduce``, with a command for each experiment of the registry."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter
 
@@ -17,159 +18,116 @@ from linprobe.cli.flags import (
     flag,
     options_of,
 )
-from linprobe.cli.options import OUT, Evaluation
+from linprobe.cli.options import OUT, Evaluation, Method
 from linprobe.evaluation.options import EvaluationOptions
-from linprobe.experiments.figure5 import Figure5
-from linprobe.experiments.figure8 import Figure8
+from linprobe.experiments.experiment import Experiment
+from linprobe.experiments.registry import EXPERIMENTS
+from linprobe.experiments.settings import Settings
+from linprobe.probes.config import ProbeConfig
 from linprobe.runtime.errors import LinprobeError
 
-if TYPE_CHECKING:
-    from linprobe.experiments.experiment import Experiment
-    from linprobe.experiments.settings import Settings
+# Numbers of experiments that are checked before anything is imported; others by their type alone.
+_NUMBERS = {
+    "depth": DEPTH,
+    "learning_rate": POSITIVE,
+    "batch_size": COUNT,
+    "momentum": BELOW_ONE,
+    "slope": FRACTION,
+}
+_EXAMPLES = """
+Examples:
+    linprobe reproduce {name} --quick
+    linprobe reproduce {name} --seeds 3 --out runs/{name}-seeds
+"""
 
 
 @Parameter(name="*", group="run")
 @dataclass(frozen=True)
 class Run:
-    """What all figures take.
+    """Settings of a run.
 
     Attributes:
-        overwrite: replace a run that --out holds.
-        dataset: images to train and probe on.
-        data_dir: folder of their files; None: found or downloaded.
-        seed: of everything random.
-        seeds: repeat network and probes with the seeds from --seed on, in DIR/seed0 and so on, and
-            draw mean and range.
         protocol: how probes are fitted: solved to certified optima, or, for comparison, trained by
             SGD.
+        epochs: of the probes' training by --protocol sgd, at most; None: as the experiment has it
+            (fig5: 500, fig8: 200), and 5 with --quick.
+        seeds: repeat network and probes with the seeds from --seed on, in DIR/seed0 and so on, and
+            draw mean and range.
         threads: CPU threads; None: PyTorch's choice.
-        device: where to compute.
-        quick: few samples and training steps: a smoke test, not a result.
     """
 
-    overwrite: bool = False
-    dataset: Literal["mnist", "fashion-mnist"] = "mnist"
-    data_dir: Annotated[str | None, flag(str, "DIR")] = None
-    seed: Annotated[int, FROM_ZERO] = 0
-    seeds: Annotated[int, COUNT] = 1
     protocol: Literal["certified", "sgd"] = "certified"
+    epochs: Annotated[int | None, COUNT] = None
+    seeds: Annotated[int, COUNT] = 1
     threads: Annotated[int | None, COUNT] = None
-    device: Literal["cpu", "cuda"] = "cpu"
-    quick: bool = False
 
 
-if TYPE_CHECKING:
-    Network5 = Figure5
-    Network8 = Figure8
-else:
-    Network5 = options_of(Figure5(), "network", recipe=Literal["paper", "course"])
-    Network8 = options_of(
-        Figure8(),
-        "network",
-        depth=DEPTH,
-        optimizer=Literal["sgd", "rmsprop", "adam"],
-        learning_rate=POSITIVE,
-        batch_size=COUNT,
-        momentum=BELOW_ONE,
-        slope=FRACTION,
-    )
+def figures() -> list[Callable[..., None]]:
+    """Make a command of each experiment; its fields are options."""
+    return [_figure(kind) for kind in EXPERIMENTS.values()]
 
 
-def fig5(
-    *,
-    out: Annotated[Path, OUT] = Path("runs", "fig5"),
-    epochs: Annotated[int | None, COUNT] = None,
-    network: Network5 = Figure5(),
-    run: Run = Run(),
-    evaluation: Evaluation = EvaluationOptions(),
-) -> None:
-    """Convolutional network, untrained and trained.
+def _figure(kind: type[Experiment]) -> Callable[..., None]:
+    defaults: Any = kind()
+    shared = Settings(Path("runs", kind.name))
 
-    Figure 5: test error of a probe at each layer of a convolutional network, untrained (a) and
-    after 10 epochs (b).
+    def figure(
+        *,
+        experiment: Experiment = defaults,
+        settings: Settings = shared,
+        run: Run = Run(),
+        method: Method = ProbeConfig(),
+        evaluation: Evaluation = EvaluationOptions(),
+    ) -> None:
+        _reproduce(experiment, replace(settings, method=method, evaluation=evaluation), run)
 
-    Args:
-        out: folder to write the run to.
-        epochs: of the probes' training by --protocol sgd, at most (default: 500; 5 with --quick).
-
-    Examples:
-        linprobe reproduce fig5 --quick
-        linprobe reproduce fig5 --recipe course --controls shuffled_labels,majority
-    """
-    _reproduce(network, _settings(network, run, out, evaluation, epochs), run)
-
-
-def fig8(
-    *,
-    float64: bool = False,
-    out: Annotated[Path, OUT] = Path("runs", "fig8"),
-    epochs: Annotated[int | None, COUNT] = None,
-    network: Network8 = Figure8(),
-    run: Run = Run(),
-    evaluation: Evaluation = EvaluationOptions(),
-) -> None:
-    """Deep network with one skip connection, after 0, 500 and 2000 minibatches.
-
-    Figure 8: error of a probe at each layer of a deep network whose input also enters the layer in
-    the middle, after 0, 500 and 2000 minibatches.
-
-    Args:
-        float64: probe the activations of a forward pass in float64: deep layers vary by less than
-            float32 can tell from their mean.
-        out: folder to write the run to.
-        epochs: of the probes' training by --protocol sgd, at most (default: 200; 5 with --quick).
-
-    Examples:
-        linprobe reproduce fig8 --quick --depth 10
-        linprobe reproduce fig8 --seeds 3 --out runs/fig8-seeds
-    """
-    settings = _settings(network, run, out, evaluation, epochs, float64=float64)
-    _reproduce(network, settings, run)
+    hints = get_type_hints(kind)
+    own = {option.name for option in fields(defaults)} - {option.name for option in fields(Run)}
+    kinds = {name: _NUMBERS.get(name, hints[name]) for name in hints if name in own}
+    figure.__name__ = kind.name
+    figure.__doc__ = f"{_described(kind)}\n{_EXAMPLES.format(name=kind.name)}"
+    figure.__annotations__ |= {
+        "experiment": options_of(defaults, "network", **kinds),
+        "settings": options_of(
+            shared,
+            "run",
+            out=OUT,
+            overwrite=bool,
+            dataset=Literal["mnist", "fashion-mnist"],
+            data_dir=flag(str, "DIR"),
+            seed=FROM_ZERO,
+            device=Literal["cpu", "cuda"],
+            quick=bool,
+            float64=bool,
+        ),
+    }
+    return figure
 
 
-def _settings(
-    experiment: "Experiment",
-    run: Run,
-    out: Path,
-    evaluation: EvaluationOptions,
-    epochs: int | None,
-    *,
-    float64: bool = False,
-) -> "Settings":
-    from linprobe.experiments.settings import Settings
+def _described(kind: type[Experiment]) -> str:
+    first = (kind.__doc__ or "").partition("\n")[0]
+    return f"{first}\n\n{kind.claim}"
 
-    sgd = None
+
+def _reproduce(experiment: Experiment, settings: Settings, run: Run) -> None:
+    if run.protocol == "sgd" and settings.method.l2_path != ProbeConfig().l2_path:
+        raise LinprobeError("--l2 is for --protocol certified; probes trained by SGD have none")
     if run.protocol == "sgd":
-        sgd = experiment.sgd_protocol(epochs)
-    elif epochs is not None:
+        settings = replace(settings, sgd=experiment.sgd_protocol(run.epochs))
+    elif run.epochs is not None:
         raise LinprobeError("--epochs is for --protocol sgd; certified probes have no epochs")
-    return Settings(
-        out=out,
-        dataset=run.dataset,
-        data_dir=run.data_dir,
-        seed=run.seed,
-        device=run.device,
-        quick=run.quick,
-        overwrite=run.overwrite,
-        evaluation=evaluation,
-        float64=float64,
-        sgd=sgd,
-    )
-
-
-def _reproduce(experiment: "Experiment", settings: "Settings", asked: Run) -> None:
+    from linprobe.experiments import session
     from linprobe.experiments.seeds import run_over_seeds
-    from linprobe.experiments.session import run
     from linprobe.report.terminal import make_console, print_seeds, print_summary, show_progress
     from linprobe.runtime.memory import tune_allocator
 
     tune_allocator()
-    with cpu_threads(asked.threads), show_progress(make_console(stderr=True)) as on_event:
-        if asked.seeds > 1:
-            records = run_over_seeds(experiment, settings, asked.seeds, on_event)
+    with cpu_threads(run.threads), show_progress(make_console(stderr=True)) as on_event:
+        if run.seeds > 1:
+            records = run_over_seeds(experiment, settings, run.seeds, on_event)
         else:
-            records = (run(experiment, settings, on_event),)
-    if asked.seeds > 1:
+            records = (session.run(experiment, settings, on_event),)
+    if run.seeds > 1:
         print_seeds(make_console(), records, settings.out)
     else:
         print_summary(make_console(), records[0], settings.out)

@@ -58,7 +58,7 @@ def backproject(residuals: Tensor, features: Tensor) -> Tensor:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether `device` multiplies bfloat16 matrices faster than float32 ones."""
+    """Tell whether `device` multiplies bfloat16 matrices faster than float32 ones."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())

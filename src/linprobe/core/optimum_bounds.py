@@ -1,4 +1,4 @@
-r"""What the certificate says of the exact optimum's predictions on the test split.
+r"""Bounds of the exact optimum's predictions on the test split, from the certificate.
 
 Let (W, b) be the probe, b the best bias for W, (W*, b*) the exact optimum of
 ``P(W, b) = L(W, b) + l2/2 ||W||_F^2`` on the training rows, ``dW = W* - W``, ``db = b* - b``,
@@ -52,12 +52,12 @@ import torch
 from torch import Tensor
 
 from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation
-from linprobe.core.problem import bias_hessian
+from linprobe.core.losses import Softmax
 from linprobe.core.solvers.base import Point
 
 MAX_CLASSES = 100
 MAX_RANK = 256  # features up to this many are taken as they are
-_MIN_RANK, _WIDTH_TIMES_RANK = 32, 2**18  # else so many rows, that the test split costs little
+_MIN_RANK, _FEATURES_TIMES_RANK = 32, 2**18  # else so many rows, that the test split costs little
 _ROWS = 1024  # of a pair
 _KEPT = 0.95  # share of a pair's weight
 _BLOCK_BYTES = 2 * 2**20
@@ -149,9 +149,9 @@ class OptimumBounds:
         self._rows, self._probabilities, self._inner_gradient = features, probabilities, gradient
         num_features = features.num_features
         if num_features > MAX_RANK:
-            unsure = 1 - probabilities.square().sum(0)
-            rank = min(MAX_RANK, max(_MIN_RANK, _WIDTH_TIMES_RANK // num_features))
-            rows = unsure.topk(min(rank, len(labels))).indices
+            gini_impurity = 1 - probabilities.square().sum(0)
+            rank = min(MAX_RANK, max(_MIN_RANK, _FEATURES_TIMES_RANK // num_features))
+            rows = gini_impurity.topk(min(rank, len(labels))).indices
             chosen = features.take(rows).double()
             self._basis = torch.linalg.qr(chosen.T).Q
             self._rows = DenseFeatures((chosen @ self._basis).to(features.dtype))
@@ -232,14 +232,14 @@ class OptimumBounds:
         weight = (p * q / (p + q)).nan_to_num(nan=0.0) * self._each
         weight, chosen = weight.topk(min(_ROWS, len(weight)))
         rows = self._rows.take(chosen)
-        found = _Leverage(rows, weight, self.l2)
+        weighted = _Leverage(rows, weight, self.l2)
         # A few rows of large leverage would set H, and weigh little: they do without.
-        kept = found.rows <= _quantile(found.rows, weight, _KEPT)
-        found = _Leverage(rows[kept], weight[kept], self.l2)
-        largest = found.rows.max()
-        inner = found.whiten(seen.inside)
-        leverage = found.each + inner.square().sum(1).double() + seen.outside / self.l2
-        slope = (self._inner_gradient[a] - self._inner_gradient[c]) @ found.root
+        kept = weighted.rows <= _quantile(weighted.rows, weight, _KEPT)
+        weighted = _Leverage(rows[kept], weight[kept], self.l2)
+        largest = weighted.rows.max()
+        inner = weighted.whiten(seen.inside)
+        leverage = weighted.each + inner.square().sum(1).double() + seen.outside / self.l2
+        slope = (self._inner_gradient[a] - self._inner_gradient[c]) @ weighted.root
         outer = (seen.gradient[:, a] - seen.gradient[:, c]) / self.l2
         y = self.gap * largest / 2
         t = (y + (y * y + 8 * y).sqrt()) / 2
@@ -280,12 +280,13 @@ def _best_bias(logits: Tensor, labels: Tensor, bias: Tensor) -> tuple[Tensor, Te
     """Polish a bias by Newton's method; also returns the probabilities (n_classes, n)."""
     share = torch.full_like(logits[0], 1 / len(labels))
     mass = torch.bincount(labels, minlength=len(logits)).double() / len(labels)
+    loss = Softmax(labels, len(logits))
     for _ in range(_MAX_NEWTON_STEPS):
         probabilities = (logits + bias[:, None]).softmax(0)
         residual = probabilities @ share - mass
         if float(residual.abs().max()) < _BALANCED:
             break
-        hessian = bias_hessian(probabilities, share)
+        hessian = loss.bias_hessian(probabilities, probabilities * share)
         gauged = hessian + hessian.diagonal().mean() / len(hessian)
         bias = bias - torch.linalg.lstsq(gauged, residual).solution
     return bias, probabilities

@@ -1,19 +1,20 @@
 """The convex problem that a probe solves: THE contract between data, solvers and certificate.
 
-For features ``x_i`` in R^D, labels ``y_i`` in {0..K-1} and sample weights ``s_i >= 0`` that sum
-to one (1/n by default)
+For features ``x_i`` in R^D, a loss of K logits with targets (softmax: labels ``y_i`` in {0..K-1})
+and sample weights ``s_i >= 0`` that sum to one (1/n by default)
 
-    P(W, b) = sum_i s_i CE(W x_i + b, y_i) + l2 / 2 ||W||_F^2,     W (K, D), b (K,)
+    P(W, b) = sum_i s_i loss_i(W x_i + b) + l2 / 2 ||W||_F^2,     W (K, D), b (K,)
 
-with natural logarithms. The bias b is not penalised; its gauge is sum(b) = 0. With the residuals
-``r_i = s_i (softmax(W x_i + b) - e_{y_i})`` and the direction ``V`` whose logits are ``u_i``
+The bias b is not penalised; for softmax its gauge is sum(b) = 0. For softmax, in natural
+logarithms, with the residuals ``r_i = s_i (softmax(W x_i + b) - e_{y_i})`` and the direction ``V``
+whose logits are ``u_i``
 
     gradient         grad_W = sum_i r_i x_i^T + l2 W,        grad_b = sum_i r_i
     Hessian product  sum_i s_i (diag(p_i) - p_i p_i^T) u_i x_i^T + l2 V.
 
 Everything that belongs to samples is laid out (K, n): a row a class. Features are read by two
-methods only, `SoftmaxRegression.logits` and `SoftmaxRegression.backproject`; all else is
-arithmetic on cached logits, so an algorithm's cost is the number of those reads.
+methods only, `LinearProblem.logits` and `LinearProblem.backproject`; all else is arithmetic on
+cached logits, so an algorithm's cost is the number of those reads.
 """
 
 from copy import copy
@@ -23,6 +24,8 @@ import torch
 from torch import Tensor
 
 from linprobe.core.features import FeatureMatrix, as_features
+from linprobe.core.losses import Loss, Softmax
+from linprobe.core.sums import LocalSums, Sums
 from linprobe.runtime.errors import LinprobeError
 
 
@@ -31,42 +34,34 @@ class _Reads:
     count: float = 0.0
 
 
-class SoftmaxRegression:
-    """Softmax regression on standardised features; see the module for the formulas.
+class LinearProblem:
+    """A penalised linear model of standardised features; see the module for the formulas.
 
     Args:
         features: (n_samples, n_features) float32 or float64, standardised; a tensor or any
             `FeatureMatrix`, which is only read.
-        labels: (n_samples,) int64 in 0..n_classes-1.
-        num_classes: K.
+        loss: of K logits, with the targets of the same samples.
         sample_weight: (n_samples,), non-negative; scaled here to sum to 1. Samples of weight
             zero have logits but no influence: this is how held-out samples ride along.
+        sums: completes sums over samples; default: all rows are here.
     """
 
     def __init__(
         self,
         features: Tensor | FeatureMatrix,
-        labels: Tensor,
-        num_classes: int,
+        loss: Loss,
         sample_weight: Tensor | None = None,
+        sums: Sums | None = None,
     ) -> None:
-        self.features = features = as_features(features)
-        self.labels = labels
-        self.num_classes = num_classes
-        self.num_samples = features.num_rows
-        if labels.shape != (self.num_samples,):
-            raise LinprobeError(
-                f"{self.num_samples} samples have labels of shape {tuple(labels.shape)}; "
-                f"expected ({self.num_samples},): give one label for each sample"
-            )
+        self.features: FeatureMatrix = as_features(features)
+        self.loss, self.sums = loss, sums or LocalSums()
+        self.num_classes, self.num_samples = loss.num_outputs, self.features.num_rows
         weight = torch.ones(self.num_samples) if sample_weight is None else sample_weight
-        weight = weight.to(features.device, torch.float64)
-        self.sample_weight = (weight / weight.sum()).to(features.dtype)
+        weight = weight.to(self.device, torch.float64)
+        self.sample_weight = (weight / self.sums.total(weight.sum())).to(self.dtype)
         used = self.sample_weight.nonzero()
         self._end = int(used.max()) + 1 if len(used) else 0  # samples past it have weight zero
-        self.class_mass = torch.bincount(
-            labels, weights=self.sample_weight.double(), minlength=num_classes
-        )
+        self.target_mass = self.sums.total(loss.target_mass(self.sample_weight))
         self._reads = _Reads()
 
     @property
@@ -86,35 +81,36 @@ class SoftmaxRegression:
 
     @property
     def num_reads(self) -> float:
-        """How often all features were read so far; two reads are one pass."""
+        """Count the reads of all features so far; two reads are one pass."""
         return self._reads.count
 
     # Reads of the features
 
     def logits(self, weight: Tensor) -> Tensor:
-        """Logits of a weight (n_classes, n_features), without bias, as `margins` has them.
+        """Compute the logits of a weight (n_classes, n_features), without bias, as `margins`.
 
         Returns:
-            (n_classes, n_samples), less the logit of each sample's own label.
+            (n_classes, n_samples); for softmax less the logit of each sample's own label.
         """
         self._reads.count += 1
         return self.margins(self.features.logits(weight))
 
     def backproject(self, residuals: Tensor) -> Tensor:
-        """Sum of residual times feature over all samples: (n_classes, n_features), float64."""
+        """Sum residual times feature over all samples: (n_classes, n_features), float64."""
         self._reads.count += self._end / self.num_samples
-        return self.features.rows(0, self._end).backproject(residuals[:, : self._end])
+        used = self.features.rows(0, self._end)
+        return self.sums.total(used.backproject(residuals[:, : self._end]))
 
     def rows(self, index: Tensor) -> Tensor:
-        """Features of the samples `index`: (len(index), n_features)."""
+        """Gather the features of the samples `index`: (len(index), n_features)."""
         return self.features.take(index)
 
     def squared_norms(self) -> Tensor:
-        """Squared length of each sample's features: (n_samples,)."""
+        """Compute the squared length of each sample's features: (n_samples,)."""
         return self.features.squared_norms()
 
-    def transformed(self, transform: Tensor, dtype: torch.dtype) -> "SoftmaxRegression":
-        """The same samples in other coordinates, ``features @ transform``; counts as one read.
+    def transformed(self, transform: Tensor, dtype: torch.dtype) -> "LinearProblem":
+        """View the same samples in other coordinates, ``features @ transform``; one read.
 
         Reads of the copy count as reads of this problem.
 
@@ -130,35 +126,71 @@ class SoftmaxRegression:
     # Arithmetic on logits
 
     def margins(self, logits: Tensor) -> Tensor:
-        """Subtract from logits (n_classes, n_samples) those of each sample's own label, in place.
-
-        Nothing changes but the precision: the cross-entropy is then a sum of ``log(1 + ...)``
-        without a linear term, and of a sample that is sure of its label nothing is left to cancel.
-        """
-        return logits.sub_(logits.gather(0, self.labels[None]))
+        """Turn logits (n_classes, n_samples) into margins, in place; see `Loss.margins`."""
+        return self.loss.margins(logits)
 
     def bias_margins(self, bias: Tensor) -> Tensor:
-        """What a bias (n_classes,) adds to `margins`: (n_classes, n_samples)."""
-        low = bias.to(self.dtype)
-        return low[:, None] - low[self.labels]
+        """Return what a bias (n_classes,) adds to `margins`: (n_classes, n_samples)."""
+        return self.loss.bias_margins(bias.to(self.dtype))
 
-    def residuals(self, probabilities: Tensor) -> Tensor:
-        """``s_i (p_i - e_{y_i})``: (n_classes, n_samples)."""
-        own = self.labels[None]
-        at_label = probabilities.gather(0, own) - 1
-        return probabilities.scatter(0, own, at_label).mul_(self.sample_weight)
+    def evaluate(self, margins: Tensor) -> tuple[float, Tensor]:
+        """Compute the data term of P and the predictions; the margins are overwritten."""
+        values, predictions = self.loss.evaluate(margins)
+        return float(self.sums.total(self.sample_weight.double() @ values.double())), predictions
+
+    def residuals(self, predictions: Tensor) -> Tensor:
+        """Compute the weighted residuals, for softmax ``s_i (p_i - e_{y_i})``: (n_classes, n)."""
+        return self.loss.residuals(predictions).mul_(self.sample_weight)
+
+    def gauged(self, bias: Tensor) -> Tensor:
+        """Make a bias (n_classes,) sum to zero, where equal biases change nothing."""
+        return bias - bias.mean() if self.loss.shift_invariant else bias
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Sum ``s_i v_i`` over the last dimension, in float64."""
+        return self.sums.total(weighted_sum(values, self.sample_weight))
+
+    def bias_hessian(self, predictions: Tensor) -> Tensor:
+        """Compute P's Hessian over the bias: (n_classes, n_classes) float64."""
+        weighted = self.loss.spread(predictions) * self.sample_weight
+        return self.sums.total(self.loss.bias_hessian(predictions, weighted))
+
+
+class SoftmaxRegression(LinearProblem):
+    """The problem of softmax cross-entropy.
+
+    Args:
+        features: see `LinearProblem`.
+        labels: (n_samples,) int64 in 0..n_classes-1.
+        num_classes: K.
+        sample_weight: see `LinearProblem`.
+        sums: see `LinearProblem`.
+
+    Raises:
+        LinprobeError: Not one label for each sample.
+    """
+
+    def __init__(
+        self,
+        features: Tensor | FeatureMatrix,
+        labels: Tensor,
+        num_classes: int,
+        sample_weight: Tensor | None = None,
+        sums: Sums | None = None,
+    ) -> None:
+        features = as_features(features)
+        if labels.shape != (features.num_rows,):
+            raise LinprobeError(
+                f"{features.num_rows} samples have labels of shape {tuple(labels.shape)}; "
+                f"expected ({features.num_rows},): give one label for each sample"
+            )
+        self.labels = labels
+        super().__init__(features, Softmax(labels, num_classes), sample_weight, sums)
 
 
 def weighted_sum(values: Tensor, sample_weight: Tensor) -> Tensor:
-    """``sum_i s_i v_i`` over the last dimension, in float64.
+    """Sum ``s_i v_i`` over the last dimension, in float64.
 
     A float32 accumulator would round thousands of equal addends the same way.
     """
     return (values * sample_weight).sum(-1, dtype=torch.float64)
-
-
-def bias_hessian(probabilities: Tensor, sample_weight: Tensor) -> Tensor:
-    """``sum_i s_i (diag(p_i) - p_i p_i^T)``: (n_classes, n_classes) float64, singular along 1."""
-    weighted = probabilities * sample_weight
-    cross = (weighted @ probabilities.T).double()
-    return torch.diag(cross.sum(1)) - cross

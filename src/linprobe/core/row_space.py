@@ -59,7 +59,7 @@ def row_space(features: FeatureMatrix, generator: torch.Generator) -> Tensor | N
 
 
 def _is_surely_high(rows: Tensor, generator: torch.Generator) -> bool:
-    """Whether already a few rows and columns of the sketch have more rank than `MAX_RANK`.
+    """Tell whether already a few rows and columns of the sketch have more rank than `MAX_RANK`.
 
     The eigenvalues of their Gram matrix lie below the whole sketch's, one by one.
     """

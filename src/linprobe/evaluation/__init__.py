@@ -1,1 +1,1 @@
-"""What a probe's error is worth: metrics, statistics, controls, description length."""
+"""Evaluation of a probe's error: metrics, statistics, controls, description length."""

@@ -23,10 +23,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from linprobe.core.linalg import class_logits
+from linprobe.core.features import FeatureMatrix, as_features
 from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.solve import DEFAULT_SOLVER, SolverFactory
 from linprobe.core.solvers.base import NewtonOptions, Point
-from linprobe.core.solvers.newton import SubsampledNewton
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.evidence import OnlineCode
 from linprobe.runtime.errors import LinprobeError
@@ -36,15 +36,16 @@ CUT_POINTS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5
 
 
 def online_codelength(
-    features: Tensor,
+    features: Tensor | FeatureMatrix,
     labels: Tensor,
     num_classes: int,
     l2: float,
     config: ProbeConfig | None = None,
     *,
     cut_points: tuple[float, ...] = CUT_POINTS,
+    solver: SolverFactory = DEFAULT_SOLVER,
 ) -> OnlineCode:
-    """Length of the online code of `labels` given `features`.
+    """Measure the length of the online code of `labels` given `features`.
 
     Args:
         features: (n, n_features), standardised, in the order of transmission; finite.
@@ -53,6 +54,7 @@ def online_codelength(
         l2: penalty of a probe that is fitted on all rows.
         config: tolerance, passes and seed of each fit.
         cut_points: rising shares of the rows, the last one 1.
+        solver: makes the solver of each fit.
 
     Raises:
         LinprobeError: Cut points or K that can't be used.
@@ -63,7 +65,7 @@ def online_codelength(
         raise LinprobeError(f"there is {num_classes} class; expected 2 or more to code")
     n = len(labels)
     ends = sorted({max(1, round(share * n)) for share in cut_points})
-    coder = _Coder(features, labels, num_classes, l2, config or ProbeConfig())
+    coder = _Coder(as_features(features), labels, num_classes, l2, config or ProbeConfig(), solver)
     blocks = [(ends[0], ends[0] * math.log2(num_classes))]
     for seen, end in pairwise(ends):
         blocks.append((end - seen, coder.code_block(seen, end)))
@@ -76,14 +78,23 @@ class _Coder:
     """Fits on growing prefixes of the rows, each from the one before."""
 
     def __init__(
-        self, features: Tensor, labels: Tensor, num_classes: int, l2: float, config: ProbeConfig
+        self,
+        features: FeatureMatrix,
+        labels: Tensor,
+        num_classes: int,
+        l2: float,
+        config: ProbeConfig,
+        solver: SolverFactory,
     ) -> None:
         self.features, self.labels, self.l2, self.config = features, labels, l2, config
+        self.solver = solver
         self.weight = torch.zeros(
-            num_classes, features.shape[1], dtype=torch.float64, device=features.device
+            num_classes, features.num_features, dtype=torch.float64, device=features.device
         )
         self.bias = self.weight.new_zeros(num_classes)
-        self.logits = features.new_zeros(num_classes, 0)  # of the rows read so far, no bias
+        self.logits = self.bias.new_zeros(num_classes, 0).to(
+            features.dtype
+        )  # of the rows read so far, no bias
 
     def code_block(self, seen: int, end: int) -> float:
         """Bits of the labels from row `seen` to `end`, by a probe of the rows before them."""
@@ -100,8 +111,8 @@ class _Coder:
         if len(classes) == 1:
             probabilities[classes] = 1.0
             return probabilities
-        problem = SoftmaxRegression(self.features[:seen], compact, len(classes))
-        solver = SubsampledNewton(problem, NewtonOptions(seed=self.config.seed))
+        problem = SoftmaxRegression(self.features.rows(0, seen), compact, len(classes))
+        solver = self.solver(problem, NewtonOptions(seed=self.config.seed))
         logits = torch.cat([self.logits, self._logits(self.logits.shape[1], seen)], dim=1)
         start = Point(self.weight[classes], self.bias[classes], logits[classes])
         solution = solver.solve(
@@ -118,6 +129,4 @@ class _Coder:
         return probabilities
 
     def _logits(self, first: int, end: int) -> Tensor:
-        weight = self.weight.to(self.features.dtype)
-        logits: Tensor = class_logits(self.features[first:end], weight)
-        return logits
+        return self.features.rows(first, end).logits(self.weight)

@@ -5,16 +5,54 @@ of the features. scikit-learn is imported when it is used, so that commands star
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from linprobe.records.evidence import Evaluation
+from linprobe.records.evidence import Evaluation, MetricRecord
 from linprobe.runtime.errors import LinprobeError
 
 ECE_BINS = 15
 TOP_K = (2, 3, 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(MetricRecord):
+    """A number of a probe's predictions; an entry of `METRICS` is all that a new one takes.
+
+    Attributes:
+        compute: called as ``compute(labels, probabilities)`` with (n_test,) int64 class numbers
+            and (n_test, n_classes) float64; the metric.
+    """
+
+    compute: Callable[[np.ndarray, np.ndarray], float]
+
+
+def _matthews(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, probabilities.argmax(1)))
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        name="matthews",
+        label="Matthews' correlation",
+        about="Correlation of predicted and true classes, -1 to 1, 0 for any constant prediction "
+        "however unequal the classes are (Gorodkin, Comput. Biol. Chem. 2004).",
+        compute=_matthews,
+    ),
+)
+"""Metrics that CSV, page, data frame and documentation list, each by this one entry."""
+
+
+def metric_records() -> tuple[MetricRecord, ...]:
+    """Describe all metrics for a run's record."""
+    names = [item.name for item in fields(MetricRecord)]
+    return tuple(MetricRecord(**{k: getattr(metric, k) for k in names}) for metric in METRICS)
 
 
 def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation:
@@ -61,6 +99,7 @@ def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation
         auroc=auroc(logits[1] - logits[0], labels == 1) if num_classes == 2 else None,
         v_information_bits=float(pvi.mean()),
         prior_entropy_bits=float(_blind_bits(labels, frequencies).mean()),
+        metrics={metric.name: metric.compute(y, p) for metric in METRICS},
     )
 
 

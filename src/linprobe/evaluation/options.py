@@ -40,6 +40,6 @@ class EvaluationOptions:
 
     @property
     def needs_inputs(self) -> bool:
-        """Whether a control starts from the network's inputs."""
+        """True where a control starts from the network's inputs."""
         names = {"input", "random_features"} | ({"control_task"} if self.types is None else set())
         return bool(names & set(self.controls))

@@ -1,4 +1,4 @@
-"""What is computed beside each layer's probe: metrics always, controls and code when asked for.
+"""Measures beside each layer's error: metrics always, controls and code when asked for.
 
 All of it starts from features that are in memory anyway, so that a layer is extracted once.
 """
@@ -22,7 +22,7 @@ _CONTROL_COST = 0.8
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What to compute beside each probe.
+    """Plan of what is computed beside each probe.
 
     Attributes:
         controls: those of layers; None: none.
@@ -63,9 +63,8 @@ class EvaluationPlan:
         if fitted.status is Status.DEGENERATE_LABELS:
             return evaluation, ()
         if self.mdl is not None:
-            train = next(iter(features[0].blocks(features[0].num_rows)))
             code = online_codelength(
-                *(train, targets.labels, targets.num_classes, fitted.l2, self.mdl)
+                *(features[0], targets.labels, targets.num_classes, fitted.l2, self.mdl)
             )
             evaluation = replace(evaluation, mdl=code)
         if self.controls is None:

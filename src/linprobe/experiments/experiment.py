@@ -1,4 +1,4 @@
-"""What an experiment is: a network, its training, its checkpoints, a claim and a chart."""
+"""The parts of an experiment: a network, its training, its checkpoints, a claim and a chart."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -68,7 +68,7 @@ class Experiment(Protocol):
         ...
 
     def sgd_protocol(self, epochs: int | None = None) -> "SGDProtocol":
-        """How probes of this figure are usually trained.
+        """Settings by which probes of this figure are usually trained.
 
         Args:
             epochs: at most so many; None: as many as usual.
@@ -76,7 +76,7 @@ class Experiment(Protocol):
         ...
 
     def record(self, *, quick: bool) -> "ExperimentRecord":
-        """What a run's record keeps of the options."""
+        """Record the options."""
         ...
 
     def draw(self, run: "RunRecord", folder: Path) -> None:

@@ -33,8 +33,8 @@ class Figure8:
 
     Attributes:
         depth: hidden layers, even; None: 128, or 10 for a quick run.
-        optimizer: trains the network; the course's setting is sgd with a learning rate of .01,
-            under which the deep network stays at the majority class.
+        optimizer: of the network, "sgd", "rmsprop" or "adam". The course took "sgd" with a learning
+            rate of 0.01, under which the deep network stays at the majority class.
         learning_rate: of the network's training.
         batch_size: samples a minibatch of the network's training.
         momentum: of optimizer sgd; None: .9.
@@ -99,7 +99,7 @@ class Figure8:
         ).advance
 
     def training(self) -> "MLPTraining":
-        """How the network is trained."""
+        """Settings of the network's training."""
         from linprobe.experiments.training import MLPTraining
 
         momentum = 0.9 if self.momentum is None else self.momentum

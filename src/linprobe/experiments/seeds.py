@@ -23,7 +23,7 @@ from linprobe.runtime.files import atomic_write
 from linprobe.runtime.progress import Event, OnEvent, ignore
 
 ASKED_JSON = "seeds.json"
-"""What the runs in a folder were asked for, so that another call can go on with them."""
+"""File that says what the runs in a folder were asked for, so that another call can resume."""
 
 # Settings that change no number of a run, or that its seed stands for.
 _FREE = ("out", "overwrite", "seed", "data_dir", "feature_bytes")
@@ -53,7 +53,7 @@ def run_over_seeds(
     _prepare(experiment, settings, seeds)
     left = [seed for seed in seeds if not _is_finished(settings, seed)]
     for seed in (seed for seed in seeds if seed not in left):
-        text = f"seed{seed} was finished before and is kept (--overwrite runs it again)"
+        text = f"seed{seed} was finished before and is kept (overwrite=True runs it again)"
         on_event(Event(0.0, settings.out.name, "evaluate", text, milestone=True))
     for done, seed in enumerate(left):
         mine = replace(settings, seed=seed, out=settings.out / f"seed{seed}", overwrite=True)
@@ -73,9 +73,9 @@ def _prepare(experiment: Experiment, settings: Settings, seeds: range) -> None:
     if kept and differing:
         names = ", ".join(path.name for path in kept)
         what = ", ".join(differing) if known else "settings that it doesn't say"
-        again = "" if settings.overwrite else ", or replace its seeds with --overwrite"
+        again = "" if settings.overwrite else ", or replace its seeds with overwrite=True"
         raise LinprobeError(
-            f"{out} holds {names} with other settings ({what}); choose another --out{again}"
+            f"{out} holds {names} with other settings ({what}); choose another folder{again}"
         )
     for folder in (out, *(out / name for name in mine)) if settings.overwrite else ():
         prepare_folder(folder, overwrite=True)
@@ -84,7 +84,10 @@ def _prepare(experiment: Experiment, settings: Settings, seeds: range) -> None:
 
 
 def _asked(experiment: Experiment, settings: Settings) -> dict[str, Any]:
-    every = {"figure": experiment.name, **asdict(settings), **asdict(experiment)}  # type: ignore[call-overload]
+    common, own = asdict(settings), asdict(experiment)  # type: ignore[call-overload]
+    # Single options, so that the message can name the one that differs.
+    common |= common.pop("method") | common.pop("evaluation")
+    every = {"figure": experiment.name, **common, **own}
     # As they are read back: JSON has no tuples.
     asked = json.loads(json.dumps({k: v for k, v in every.items() if k not in _FREE}))
     assert isinstance(asked, dict)
@@ -97,7 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise LinprobeError(f"{path} can't be read ({error}); choose another --out") from error
+        raise LinprobeError(f"{path} can't be read ({error}); choose another folder") from error
     return found if isinstance(found, dict) else {}
 
 

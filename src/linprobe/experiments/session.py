@@ -19,6 +19,7 @@ from linprobe.activations.rules import ProbePoint
 from linprobe.data.inputs import Source, example_batch
 from linprobe.data.splits import Split
 from linprobe.evaluation.controls import ControlData, of_records
+from linprobe.evaluation.metrics import metric_records
 from linprobe.experiments.experiment import Experiment, OnBatch
 from linprobe.experiments.samples import Samples, load_samples
 from linprobe.experiments.settings import Settings
@@ -224,12 +225,13 @@ class Session:
         samples, settings = self._samples, self._settings
         labels, test_labels = samples.targets.labels, samples.dataset.test_labels
         config = replace(settings.method, seed=settings.seed)
-        task = Task(torch.arange(len(labels)), samples.targets, test_labels, config)
+        evaluation = settings.evaluation
+        task = Task(torch.arange(len(labels)), samples.targets, test_labels, config, evaluation)
         inputs = None
-        if {"random_features", "control_task"} & set(settings.evaluation.controls):
+        if {"random_features", "control_task"} & set(evaluation.controls):
             train, test = (x.flatten(1).to(settings.device) for x in self._inputs())
             inputs = train, test
-        return with_plan(task, settings.evaluation, settings.seed, inputs)
+        return with_plan(task, inputs)
 
     def _make_points(self) -> list[ProbePoint]:
         network: Any = self._network
@@ -278,4 +280,5 @@ class Session:
             peak_rss_bytes=0,
             complete=False,
             checkpoints=(),
+            metrics=metric_records(),
         )

@@ -21,10 +21,10 @@ class Settings:
 
     Attributes:
         out: folder of the run.
-        dataset: as `linprobe.data.load` takes it.
-        data_dir: where its files are; None: look in the usual places.
+        dataset: images to train and probe on, see `linprobe.data.load`.
+        data_dir: folder of its files; None: found or downloaded.
         seed: of the network, its training, the held-out rows and the solver's samples.
-        device: "cpu" or "cuda".
+        device: where to compute, "cpu" or "cuda".
         quick: few samples and training steps: a smoke test, not a result.
         overwrite: replace a run that `out` holds.
         feature_bytes: features held in memory at a time; a layer that is larger is held alone.
@@ -57,6 +57,11 @@ class Settings:
             raise LinprobeError(f"device is {self.device!r}; expected {known}")
         if self.device == "cuda":
             _check_cuda()
+        if self.evaluation.types is not None:
+            raise LinprobeError(
+                "evaluation.types is for samples of your own; an experiment's types are clusters "
+                "of its images: leave it out"
+            )
         beside = self.evaluation.controls or self.evaluation.mdl
         if self.sgd is not None and (beside or self.float64):
             raise LinprobeError(

@@ -24,7 +24,7 @@ _REPORT_EVERY = 20
 
 @dataclass(frozen=True)
 class ConvNetTraining:
-    """How a recipe trains the convolutional network, by stochastic gradient descent.
+    """A recipe's training of the convolutional network, by stochastic gradient descent.
 
     Attributes:
         batch_size: samples a minibatch.
@@ -62,7 +62,7 @@ CONVNET_TRAINING: dict[Recipe, ConvNetTraining] = {
 
 @dataclass(frozen=True)
 class MLPTraining:
-    """How the deep network is trained.
+    """Training of the deep network.
 
     Attributes:
         optimizer: "sgd" (with `momentum`), "rmsprop" or "adam".

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linprobe.core.certificate import Certificate, certify, float64_logits
-from linprobe.core.features import Standardisation
+from linprobe.core.certificate import Certificate, certify
+from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation
 from linprobe.core.linalg import backproject
 from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.solvers.base import NewtonOptions, Point, Status
-from linprobe.core.solvers.newton import SubsampledNewton
+from linprobe.core.solve import Attempt, CertifiedSolution, solve_certified
+from linprobe.core.solvers.base import NewtonOptions, Status
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -168,8 +168,8 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
             self.class_weight, classes=classes, y=y[kept], sample_weight=weight[kept]
         )[labels]
 
-    def _keep(self, data: "_Data", present: NDArray[np.intp], fit: "_Fit") -> None:
-        weight, bias = data.standardisation.to_raw(fit.weight, fit.bias)
+    def _keep(self, data: "_Data", present: NDArray[np.intp], fit: CertifiedSolution) -> None:
+        weight, bias = data.standardisation.to_raw(fit.point.weight, fit.point.bias)
         coef = np.zeros((len(self.classes_), weight.shape[1]))
         intercept = np.full(len(self.classes_), -np.inf)
         coef[present], intercept[present] = weight.numpy(), bias.numpy()
@@ -178,7 +178,8 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
         self.coef_, self.intercept_ = coef, intercept
         self.duality_gap_ = fit.certificate.duality_gap
         self.objective_ = fit.certificate.objective
-        self.status_, self.n_iter_, self.num_passes_ = str(fit.status), fit.num_steps, fit.passes
+        self.status_ = str(fit.status)
+        self.n_iter_, self.num_passes_ = fit.num_steps, fit.num_passes
         if fit.status is not Status.CONVERGED:
             warnings.warn(
                 f"{self.status_}: the duality gap is {self.duality_gap_:.1e} nats, tol "
@@ -237,50 +238,26 @@ class _Data(NamedTuple):
         return (self.raw.double() - self.standardisation.mean) * self.standardisation.scale
 
 
-class _Fit(NamedTuple):
-    """A weight (K, D), whose rows sum to zero, its bias, and what is known of them."""
-
-    weight: Tensor
-    bias: Tensor
-    certificate: Certificate
-    status: Status
-    num_steps: int
-    passes: float
-
-
-def _solve(data: _Data, l2: float, tol: float, max_passes: float, seed: int) -> _Fit:
+def _solve(data: _Data, l2: float, tol: float, max_passes: float, seed: int) -> CertifiedSolution:
     """Solve in the precision of the features and, where that is not enough, in float64."""
-    fit = _attempt(data, data.features, (), l2, tol, max_passes, seed)
-    if fit.status is not Status.PRECISION_LIMIT or data.features.dtype == torch.float64:
-        return fit
-    x = data.in_float64()
-    start = Point(fit.weight, fit.bias, float64_logits(x, fit.weight))
-    again = _attempt(data, x, (start,), l2, tol, max_passes - fit.passes, seed)
-    steps, passes = fit.num_steps + again.num_steps, fit.passes + again.passes
-    return again._replace(num_steps=steps, passes=passes)
 
+    def problem(features: FeatureMatrix) -> SoftmaxRegression:
+        return SoftmaxRegression(features, data.labels, data.num_classes, data.sample_weight)
 
-def _attempt(
-    data: _Data,
-    features: Tensor,
-    starts: tuple[Point, ...],
-    l2: float,
-    tol: float,
-    max_passes: float,
-    seed: int,
-) -> _Fit:
-    y, s = data.labels, data.sample_weight
-    problem = SoftmaxRegression(features, y, data.num_classes, s)
-    solver = SubsampledNewton(problem, NewtonOptions(seed=seed))
-    solution = solver.solve(l2, tol=tol, max_passes=max_passes, starts=starts)
-    weight, bias = solution.point.weight, solution.point.bias
-    weight = weight - weight.mean(0)  # changes no probability and lessens the penalty
-    certificate = certify(
-        *(data.raw, y, weight, bias, l2), sample_weight=s, standardisation=data.standardisation
+    def check(weight: Tensor, bias: Tensor) -> Certificate:
+        return certify(
+            *(data.raw, data.labels, weight, bias, l2),
+            sample_weight=data.sample_weight,
+            standardisation=data.standardisation,
+        )
+
+    def centred(weight: Tensor) -> Tensor:
+        return weight - weight.mean(0)  # changes no probability and lessens the penalty
+
+    attempts = [Attempt(lambda: DenseFeatures(data.features), tol, centred)]
+    if data.features.dtype != torch.float64:
+        attempts.append(Attempt(lambda: DenseFeatures(data.in_float64()), tol, centred))
+    options = NewtonOptions(seed=seed)
+    return solve_certified(
+        attempts, problem, check, l2, tol=tol, max_passes=max_passes, options=options
     )
-    status = solution.status
-    if certificate.duality_gap <= tol:
-        status = Status.CONVERGED
-    elif status is Status.CONVERGED:
-        status = Status.PRECISION_LIMIT  # the solver saw less than the certificate
-    return _Fit(weight, bias, certificate, status, solution.num_steps, solution.num_passes)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from linprobe.evaluation.controls import ControlData, Controls, Pair, of_records
-from linprobe.evaluation.options import EvaluationOptions
 from linprobe.evaluation.plan import EvaluationPlan
 from linprobe.pipeline.engine import LayerFeatures, fit_layer
 from linprobe.pipeline.task import Task
@@ -23,35 +22,30 @@ INPUT = "input"
 OF_NETWORKS = ("untrained", INPUT, "random_features")
 
 
-def with_plan(
-    task: Task, options: EvaluationOptions, seed: int, inputs: Pair | None = None
-) -> Task:
-    """Add what is to be computed beside each probe to a task.
+def with_plan(task: Task, inputs: Pair | None = None) -> Task:
+    """Prepare what a task asks for beside each probe.
 
     Args:
         task: without a plan.
-        options: which controls, and whether to compute the online code.
-        seed: of the controls' first draw.
         inputs: of the network, flattened: (n_train, n_inputs) in the task's order, and
             (n_test, n_inputs).
 
     Raises:
         LinprobeError: Types that don't fit, or a control without what it starts from.
     """
+    options = task.evaluation
     types = None if options.types is None else _read_types(task, options.types)
     data = ControlData(task.targets, task.test_labels, inputs, types)
 
     def method(seed: int) -> ProbeMethod:
         return SoftmaxProbe(replace(task.config, seed=seed))
 
-    controls = Controls(options, data, method, seed)
+    controls = Controls(options, data, method, task.config.seed)
     return replace(task, plan=EvaluationPlan(controls, task.config if options.mdl else None))
 
 
 def controls_of_task(
     task: Task,
-    options: EvaluationOptions,
-    seed: int,
     inputs: Pair | None = None,
     untrained: Callable[[Task], Sequence[ProbeRecord]] | None = None,
 ) -> tuple[ControlRecord, ...]:
@@ -59,12 +53,10 @@ def controls_of_task(
 
     Args:
         task: of the probes.
-        options: which controls.
-        seed: of the untrained network's weights.
         inputs: as `with_plan` takes them.
         untrained: probes the untrained network by a task without a plan.
     """
-    plain = replace(task, plan=EvaluationPlan())
+    options, plain = task.evaluation, replace(task, plan=EvaluationPlan())
     probes = []
     if INPUT in options.controls and inputs is not None:
         probes.append(fit_layer(INPUT, 0, LayerFeatures(*inputs, inputs[0].dtype), plain).record)
@@ -72,7 +64,7 @@ def controls_of_task(
     if "untrained" in options.controls and untrained is not None:
         before = untrained(plain)
     data = ControlData(task.targets, task.test_labels)
-    return tuple(of_records(options, data, probes, before, seed))
+    return tuple(of_records(options, data, probes, before, task.config.seed))
 
 
 def _read_types(task: Task, types: object) -> Pair:

@@ -1,4 +1,4 @@
-"""THE engine: extract, fit and certify, evaluate and record, layer by layer.
+"""The one engine: extract, fit and certify, evaluate and record, layer by layer.
 
 `linprobe.probe`, `linprobe.fit_probes` and all experiments run this one loop; they differ in their
 `LayerSource`, which gives the features.
@@ -61,11 +61,11 @@ class LayerFeatures:
 
 
 LayerGroup = Mapping[str, Callable[[], LayerFeatures]]
-"""Layers whose features are held together; each is features once, by the thread that fits it."""
+"""Layers whose features are held together; each is taken once, by the thread that fits it."""
 
 
 class LayerSource(Protocol):
-    """Where the features of a network's layers come from."""
+    """A source of the features of a network's layers."""
 
     @property
     def num_features(self) -> Mapping[str, int]:
@@ -74,7 +74,7 @@ class LayerSource(Protocol):
 
     @property
     def num_workers(self) -> int:
-        """How many narrow layers may be fitted side by side."""
+        """Number of narrow layers that may be fitted side by side."""
         ...
 
     def groups(self, meter: Meter) -> Iterator[LayerGroup]:
@@ -88,8 +88,8 @@ class Probed:
 
     Attributes:
         probes: by layer, in the order of the source.
-        stages: seconds of "extract", "solve", "evaluate", and "controls" if there are any, as
-            shares of the wall time.
+        stages: seconds of "extract", "solve", "evaluate" and "controls", as shares of the wall
+            time.
     """
 
     probes: dict[str, Probe]
@@ -225,7 +225,8 @@ def _fit_and_evaluate(
             evaluation, controls = task.plan.compare(
                 layer, fitted, evaluation, (prepared, features.test), targets, on_solve
             )
-    record = _record(layer, index, features, fitted, evaluation, len(test_labels))
+    with clock.stage("evaluate"):
+        record = _record(layer, index, features, fitted, evaluation, len(test_labels))
     weight, bias = fitted.weight, fitted.bias
     if features.offset is not None:
         bias = bias - weight @ features.offset

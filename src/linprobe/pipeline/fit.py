@@ -67,32 +67,31 @@ def fit_probes(
         deprecated,
         {"method": method or ProbeConfig(), "evaluation": evaluation or EvaluationOptions()},
     )
-    wanted: EvaluationOptions = options["evaluation"]
     test_features, test_labels = _check_features(train, test)
     y, yt = _label_array(labels, "train"), _label_array(test_labels, "test")
     numbered = read_groups(groups, len(y), len(yt))
     task = make_task(
-        *(y, yt), groups=numbered, config=options["method"], seed=seed, num_classes=num_classes
+        *(y, yt),
+        groups=numbered,
+        config=options["method"],
+        evaluation=options["evaluation"],
+        seed=seed,
+        num_classes=num_classes,
     )
-    for name in set(wanted.controls) & set(OF_NETWORKS):
+    for name in set(task.evaluation.controls) & set(OF_NETWORKS):
         raise LinprobeError(
             f"control {name!r} starts from a network, and only its features are given here; "
             "expected other controls, or linprobe.probe"
         )
-    task = with_plan(task, wanted, seed)
-    place = find_device(device)
+    task, solved_on = with_plan(task), find_device(device)
     opened = {name: (_open(train[name]), _open(test_features[name])) for name in train}
-    for name, (x, xt) in opened.items():
-        _check_array(name, "train", x, len(y))
-        _check_array(name, "test", xt, len(yt))
-        _check_room(name, x, xt, place)
-    source = ArrayLayers(opened, task.permutation, place)
+    _check_arrays(opened, (len(y), len(yt)), solved_on)
+    source = ArrayLayers(opened, task.permutation, solved_on)
     with progress_shown(progress) as show:
         probed = probe_layers(source, task, single_meter(show, source.num_features, task))
-    controls = controls_of_task(task, wanted, seed)
     extraction = ExtractionRecord(groups=groups is not None)
-    origin = ("arrays", extraction, str(place), started)
-    return make_report(task, probed, *origin, (wanted, seed), controls)
+    origin = ("arrays", extraction, str(solved_on), started)
+    return make_report(task, probed, *origin, controls_of_task(task))
 
 
 def _check_features(train: Mapping[str, object], test: object) -> tuple[Mapping[str, Any], Any]:
@@ -130,6 +129,15 @@ def _open(features: Array | str | Path) -> Array:
                 "(n_samples, n_features)"
             ) from error
     return features
+
+
+def _check_arrays(
+    opened: Mapping[str, tuple[Array, Array]], counts: tuple[int, int], device: torch.device
+) -> None:
+    for name, (train, test) in opened.items():
+        _check_array(name, "train", train, counts[0])
+        _check_array(name, "test", test, counts[1])
+        _check_room(name, train, test, device)
 
 
 def _check_array(name: str, split: str, features: Array, count: int) -> None:

@@ -41,7 +41,7 @@ class Probe:
 
     @property
     def reduction(self) -> Reduction:
-        """How the layer's activation becomes features."""
+        """The rule that turns the layer's activation into features."""
         return Reduction.parse(self.record.reducer)
 
     def linear(self, dtype: torch.dtype = torch.float32) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""Probes trained as is usual, by minibatches on raw features: what certified probes compare with.
+"""Probes trained by SGD on raw features, the usual way: the baseline of certified probes.
 
 All probes of a network state are trained at once: each minibatch takes one forward pass, no
 further than the last probe that still trains. Their losses are independent, so each probe is the
@@ -29,7 +29,7 @@ SGD_OPTIMIZERS: tuple[str, ...] = get_args(SGDOptimizer)
 
 @dataclass(frozen=True)
 class SGDProtocol:
-    """How probes are trained: no penalty, Glorot-uniform weights, zero biases (Keras' defaults).
+    """Settings of the training: no penalty, Glorot-uniform weights, zero biases (Keras' defaults).
 
     Attributes:
         optimizer: "sgd" (with `momentum`) or "adam".
@@ -80,7 +80,7 @@ class SGDProtocol:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """How training goes on, after each epoch.
+    """Progress of the training after an epoch.
 
     Attributes:
         epoch: finished ones.
@@ -203,7 +203,7 @@ class _Probe:
             self.status = Status.EARLY_STOP
 
     def result(self) -> TrainedProbe:
-        """What is left of it after training."""
+        """Return the trained probe."""
         weight, bias = self.best or (self.weight.detach(), self.bias.detach())
         weight, bias = weight.double(), bias.double()
         status = self.status or Status.EPOCH_LIMIT
@@ -214,7 +214,7 @@ class _Probe:
 
 @dataclass(frozen=True)
 class _Data:
-    """What all probes are trained on; the last rows are held out."""
+    """Training data of all probes; the last rows are held out."""
 
     network: nn.Module
     inputs: Tensor

@@ -116,13 +116,12 @@ class _Run:
     ) -> None:
         self.started = time.perf_counter()
         self.network, self.grouped, self.seed = network, groups is not None, seed
-        self.evaluation = evaluation
         splits = [
             Split.read(Source(part, name, extraction.batch_size), extraction.tokens)
             for name, part in zip(("train", "test"), data, strict=True)
         ]
         self.splits = splits
-        self.task = _task_of(splits, groups, extraction, method, seed)
+        self.task = _task_of(splits, groups, extraction, seed, config=method, evaluation=evaluation)
         wanted = extraction.device
         self.device = network_device(network) if wanted is None else find_device(wanted)
         self.extractor = Extractor(network, extraction, seed, self.device)
@@ -133,8 +132,8 @@ class _Run:
         """Probe the layers and put the report together."""
         points, notes = self._plan(layers)
         task = replace(self.task, notes=(*self.task.notes, *notes))
-        inputs = self._inputs() if self.evaluation.needs_inputs else None
-        task = with_plan(task, self.evaluation, self.seed, inputs)
+        inputs = self._inputs() if task.evaluation.needs_inputs else None
+        task = with_plan(task, inputs)
         source = self._source(self.extractor, points)
         meter = single_meter(show, source.num_features, task)
         probed = probe_layers(source, task, meter)
@@ -144,17 +143,9 @@ class _Run:
             silent = single_meter(ignore, source.num_features, plain)
             return probe_layers(self._source(other, points), plain, silent).records
 
-        controls = controls_of_task(task, self.evaluation, self.seed, inputs, untrained)
-        return make_report(
-            task,
-            probed,
-            self.splits[0].source.kind,
-            self._record(),
-            str(self.device),
-            self.started,
-            (self.evaluation, self.seed),
-            controls,
-        )
+        controls = controls_of_task(task, inputs, untrained)
+        origin = (self.splits[0].source.kind, self._record(), str(self.device), self.started)
+        return make_report(task, probed, *origin, controls)
 
     def _source(self, extractor: Extractor, points: list[ProbePoint]) -> NetworkLayers:
         return NetworkLayers(extractor, self.splits, points, self.task.permutation, self.budget)
@@ -219,11 +210,7 @@ def _check(network: object, extraction: ExtractionOptions) -> None:
 
 
 def _task_of(
-    splits: list[Split],
-    groups: object,
-    extraction: ExtractionOptions,
-    method: ProbeConfig,
-    seed: int,
+    splits: list[Split], groups: object, extraction: ExtractionOptions, seed: int, **options: Any
 ) -> Task:
     train, test = splits
     numbered: Tensor | None = read_groups(groups, train.num_samples, test.num_samples)
@@ -231,7 +218,7 @@ def _task_of(
         numbered = numbered[train.sequence]
     elif extraction.tokens == "all":
         numbered = train.sequence  # tokens of one sequence are no independent samples
-    return make_task(train.labels, test.labels, groups=numbered, config=method, seed=seed)
+    return make_task(train.labels, test.labels, groups=numbered, seed=seed, **options)
 
 
 def _plan_notes(

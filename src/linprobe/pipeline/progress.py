@@ -1,4 +1,4 @@
-"""How `probe` and `fit_probes` show what goes on."""
+"""Progress of `probe` and `fit_probes`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from linprobe.pipeline.meter import Meter, expected_costs
 from linprobe.pipeline.report import CHECKPOINT
 from linprobe.pipeline.task import Task
-from linprobe.report.terminal import make_console, show_progress
+from linprobe.report.terminal import auto_progress, make_console, show_progress
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.progress import OnEvent, Tracker, ignore
 
@@ -23,7 +23,10 @@ def progress_shown(progress: Progress) -> Iterator[OnEvent]:
     Raises:
         LinprobeError: Something else.
     """
-    if progress is True:
+    if progress is None:
+        with auto_progress() as show:
+            yield show
+    elif progress is True:
         with show_progress(make_console(stderr=True)) as show:
             yield show
     elif progress and not callable(progress):

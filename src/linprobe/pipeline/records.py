@@ -9,7 +9,7 @@ from linprobe.records.config import ControlsRecord, MethodRecord, MinibatchRecor
 
 
 def method_record(config: ProbeConfig, sgd: SGDProtocol | None = None) -> MethodRecord:
-    """What the record keeps of a method; of probes trained by SGD, the numbers that count."""
+    """Record a method; of probes trained by SGD, the numbers that count."""
     if sgd is not None:
         return MethodRecord(config.tol, config.validation_fraction)
     known = {field.name for field in fields(MethodRecord)}
@@ -17,10 +17,10 @@ def method_record(config: ProbeConfig, sgd: SGDProtocol | None = None) -> Method
 
 
 def minibatch_record(sgd: SGDProtocol | None) -> MinibatchRecord | None:
-    """What the record keeps of the training of probes."""
+    """Record the training of probes."""
     return None if sgd is None else MinibatchRecord(**asdict(sgd))
 
 
 def controls_record(options: EvaluationOptions, seed: int) -> ControlsRecord:
-    """What the record keeps of the controls that were asked for."""
+    """Record the controls that were asked for."""
     return ControlsRecord(tuple(options.controls), options.repeats, seed)

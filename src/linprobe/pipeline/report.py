@@ -1,4 +1,4 @@
-"""What `linprobe.probe` returns: probes of a network's layers, and all that is known of them."""
+"""The report that `linprobe.probe` returns: probes of a network's layers, and their record."""
 
 import io
 import time
@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from linprobe.activations.layers import unknown_layer
-from linprobe.evaluation.options import EvaluationOptions
+from linprobe.evaluation.metrics import metric_records
 from linprobe.pipeline.engine import Probed, checkpoint_record
 from linprobe.pipeline.layer_probe import Probe, load_probe_tensors, save_probes
 from linprobe.pipeline.records import controls_record, method_record
@@ -81,20 +81,26 @@ class ProbeReport(Mapping[str, Probe]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is unusual about labels and layers, a sentence each."""
+        """Sentences on what is unusual about labels and layers."""
         return self.run.config.notes
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
         with console.capture() as capture:
-            console.print(_table(self.records))
+            console.print(_table(self.run, self.records))
         lines = [line.rstrip() for line in capture.get().splitlines()]
         return "\n".join([*(line for line in lines if line), *self._sentences()])
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        """Table and curve for notebooks."""
+        from linprobe.report.notebook import run_html
+
+        return run_html(self.run)
+
     def to_pandas(self) -> "pandas.DataFrame":
-        """A row a layer, a column a field of `ProbeRecord`.
+        """Make a frame of a row a layer, a column a field of `ProbeRecord` or a metric.
 
         Raises:
             LinprobeError: pandas isn't installed.
@@ -106,8 +112,12 @@ class ProbeReport(Mapping[str, Probe]):
                 "to_pandas needs pandas, which isn't installed: pip install pandas"
             ) from error
         names = [field.name for field in fields(ProbeRecord) if field.name != "evaluation"]
-        rows = [{name: getattr(record, name) for name in names} for record in self.records]
-        return pandas.DataFrame(rows, columns=names)
+        rows = [
+            {name: getattr(record, name) for name in names}
+            | (record.evaluation.metrics if record.evaluation else {})
+            for record in self.records
+        ]
+        return pandas.DataFrame(rows, columns=[*names, *(m.name for m in self.run.metrics)])
 
     def plot(self) -> "Figure":
         """Test error at each layer with its interval, as `linprobe plot` draws it."""
@@ -162,7 +172,6 @@ def make_report(
     extraction: ExtractionRecord,
     device: str,
     started: float,
-    evaluation: tuple[EvaluationOptions, int],
     controls: tuple[ControlRecord, ...] = (),
 ) -> ProbeReport:
     """Put the probes of all layers together.
@@ -174,10 +183,8 @@ def make_report(
         extraction: how features were extracted.
         device: where the probes were solved.
         started: `time.perf_counter` at the start.
-        evaluation: what was asked for beside the probes, and its seed.
         controls: those that were not fitted with their layer.
     """
-    options, seed = evaluation
     run = RunRecord(
         experiment=PROBE,
         protocol="certified",
@@ -187,8 +194,8 @@ def make_report(
             device=device,
             method=method_record(task.config),
             extraction=extraction,
-            controls=controls_record(options, seed),
-            mdl=options.mdl,
+            controls=controls_record(task.evaluation, task.config.seed),
+            mdl=task.evaluation.mdl,
             experiment=ExperimentRecord(),
             notes=(*task.notes, *layer_notes(task, probed.probes.values())),
         ),
@@ -203,6 +210,7 @@ def make_report(
         peak_rss_bytes=peak_rss_bytes(),
         complete=True,
         checkpoints=(checkpoint_record(CHECKPOINT, probed, task, controls=controls),),
+        metrics=metric_records(),
     )
     return ProbeReport(run, probed.probes, task.test_labels)
 
@@ -245,11 +253,19 @@ def load_report(folder: str | Path) -> ProbeReport:
     return ProbeReport(run, probes, labels)
 
 
-def _table(records: tuple[ProbeRecord, ...]) -> Table:
+def _metric(record: ProbeRecord, name: str) -> str:
+    value = record.evaluation.metrics.get(name) if record.evaluation else None
+    return "" if value is None else f"{value:.4f}"
+
+
+def _table(run: RunRecord, records: tuple[ProbeRecord, ...]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("layer", no_wrap=True)
     for name in ("features", "l2", "train", "test", "95 % interval", "gap"):
         table.add_column(name, justify="right", no_wrap=True)
+    metrics = [metric for metric in run.metrics if metric.in_table]
+    for metric in metrics:
+        table.add_column(metric.label, justify="right", no_wrap=True)
     for name in ("reduced by", "status"):
         table.add_column(name, no_wrap=True)
     for record in records:
@@ -262,6 +278,7 @@ def _table(records: tuple[ProbeRecord, ...]) -> Table:
             f"{record.test_error_rate:.4f}" + (" " if record.converged else "*"),
             f"{low:.4f}-{high:.4f}",
             f"{record.duality_gap:.1e}",
+            *(_metric(record, metric.name) for metric in metrics),
             record.reducer or "",
             record.status,
         ]

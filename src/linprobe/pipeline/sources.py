@@ -23,7 +23,7 @@ _COPIED_ROWS = 4096
 
 
 def thread_count(device: torch.device) -> int:
-    """How many narrow layers are fitted at a time; a GPU's are not held up by threads."""
+    """Count the narrow layers to fit at a time; a GPU's are not held up by threads."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
@@ -66,7 +66,7 @@ class NetworkLayers:
 
     @property
     def num_workers(self) -> int:
-        """How many narrow layers may be fitted side by side."""
+        """Number of narrow layers that may be fitted side by side."""
         return thread_count(self._extractor.device)
 
     def groups(self, meter: Meter) -> Iterator[LayerGroup]:
@@ -127,7 +127,7 @@ class ArrayLayers:
 
     @property
     def num_workers(self) -> int:
-        """As many narrow layers at a time as there are threads, and memory for their copies."""
+        """Narrow layers at a time: as many as there are threads, and memory for their copies."""
         narrow = (pair for pair in self._arrays.values() if pair[0].shape[1] <= NARROW)
         largest = max((copied_bytes(*pair) for pair in narrow), default=1)
         room = FEATURE_SHARE * free_bytes(self._device) / max(1, largest)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from linprobe.core.solvers.base import Status
 from linprobe.data.splits import check_labels
+from linprobe.evaluation.options import EvaluationOptions
 from linprobe.evaluation.plan import EvaluationPlan
 from linprobe.evaluation.statistics import error_rate
 from linprobe.pipeline.layer_probe import Probe
@@ -29,6 +30,7 @@ class Task:
         targets: training labels in that order.
         test_labels: (n_test,) int64.
         config: numbers of the certified method.
+        evaluation: what was asked for beside each probe.
         notes: what is unusual about the labels, a sentence each.
         plan: what is computed beside each probe.
         method_of: gives each layer's method; default: `SoftmaxProbe` by `config`.
@@ -38,6 +40,7 @@ class Task:
     targets: Targets
     test_labels: Tensor
     config: ProbeConfig
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     notes: tuple[str, ...] = ()
     plan: EvaluationPlan = field(default_factory=EvaluationPlan)
     method_of: Callable[[str], ProbeMethod] | None = None
@@ -82,6 +85,7 @@ def make_task(
     *,
     groups: Tensor | None,
     config: ProbeConfig,
+    evaluation: EvaluationOptions,
     seed: int,
     num_classes: int | None = None,
 ) -> Task:
@@ -92,6 +96,7 @@ def make_task(
         test_labels: (n_test,) int64.
         groups: (n_train,) int64; no group is both fitted and held out. None: each row for itself.
         config: numbers of the method; its seed is replaced by `seed`.
+        evaluation: what is asked for beside each probe.
         seed: of the held-out rows and the solver.
         num_classes: K; default: one more than the largest label.
 
@@ -118,7 +123,7 @@ def make_task(
     config = replace(config, validation_fraction=held / len(order), seed=seed)
     targets = Targets(train_labels[order], count, held)
     notes = tuple(_unseen_labels(train_labels, test_labels))
-    return Task(order, targets, test_labels, config, notes)
+    return Task(order, targets, test_labels, config, evaluation, notes)
 
 
 def check_seed(seed: object) -> None:

@@ -1,4 +1,4 @@
-"""What every kind of probe takes and gives: targets, methods, fitted and failed probes."""
+"""The interface of every kind of probe: targets, methods, fitted and failed probes."""
 
 import time
 from collections.abc import Callable

@@ -18,7 +18,8 @@ class ProbeConfig:
     """The numbers of the method.
 
     Attributes:
-        l2_path: penalties in falling order; may be given as `Penalties`.
+        l2_path: penalties to choose from on held-out samples: one, or several in any order, which
+            are kept falling.
         tol: duality gap (nats) at which a problem counts as solved.
         validation_fraction: share of the training rows held out for choosing `l2`.
         max_passes: passes over the features allowed for each `l2`.

@@ -37,7 +37,7 @@ def holdout_order(labels: Tensor, fraction: float, generator: torch.Generator) -
 
 
 def num_held_out(num_samples: int, fraction: float) -> int:
-    """How many of `num_samples` are held out: rounded, at least 1 and at most all but one."""
+    """Count the held-out samples of `num_samples`: rounded, at least 1 and at most all but one."""
     return min(max(1, round(num_samples * fraction)), num_samples - 1)
 
 

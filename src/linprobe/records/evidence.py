@@ -4,7 +4,7 @@ Like all records of a run they mirror ``results.json``; `linprobe.records.schema
 without them is valid, and so is a file from before there were any.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from linprobe.records.codec import Number
 
@@ -14,6 +14,23 @@ CONTROLS = (
     *("random_features", "input", "majority"),
 )
 """Names of `ControlRecord`."""
+
+
+@dataclass(frozen=True)
+class MetricRecord:
+    """Description of a metric of a run, as `linprobe.evaluation.metrics.METRICS` gives it.
+
+    Attributes:
+        name: of its column, and of its value in `Evaluation.metrics`.
+        label: for readers.
+        about: a sentence that says what it is.
+        in_table: whether the printed table has a column for it.
+    """
+
+    name: str
+    label: str
+    about: str
+    in_table: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,7 @@ class Evaluation:
         optimum_error_interval: holds the test error rate of the exact optimum; None: unknown.
         num_undecided: test samples of which the certificate can't tell whether the exact optimum
             classifies them correctly; None: unknown.
+        metrics: value of each `MetricRecord` of the run, by name.
     """
 
     num_test: int
@@ -66,6 +84,7 @@ class Evaluation:
     mdl: OnlineCode | None = None
     optimum_error_interval: tuple[Number, Number] | None = None
     num_undecided: int | None = None
+    metrics: dict[str, Number] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from linprobe.records.codec import Number
 from linprobe.records.config import RunConfig
-from linprobe.records.evidence import ControlRecord, DepthStep, Evaluation
+from linprobe.records.evidence import ControlRecord, DepthStep, Evaluation, MetricRecord
 from linprobe.runtime.errors import LinprobeError
 
 CONVERGED = "converged"
@@ -174,6 +174,7 @@ class RunRecord:
         seconds: wall time from start to the last checkpoint.
         peak_rss_bytes: largest memory of the process until then.
         complete: whether every checkpoint that the experiment asks for is there.
+        metrics: what the numbers in `Evaluation.metrics` are.
     """
 
     experiment: str
@@ -187,6 +188,7 @@ class RunRecord:
     peak_rss_bytes: int
     complete: bool
     checkpoints: tuple[CheckpointRecord, ...]
+    metrics: tuple[MetricRecord, ...] = ()
 
     @property
     def is_experiment(self) -> bool:

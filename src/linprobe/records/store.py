@@ -93,8 +93,8 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     """
     if (folder / JSON_NAME).exists() and not overwrite:
         raise LinprobeError(
-            f"{folder} already holds a run ({JSON_NAME}); choose another --out, or replace that "
-            "run with --overwrite"
+            f"{folder} already holds a run ({JSON_NAME}); choose another folder, or replace "
+            "that run with overwrite=True"
         )
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,8 +117,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LinprobeError(
-            f"can't write to {folder} ({error.strerror}); choose an --out folder that you may "
-            "write to"
+            f"can't write to {folder} ({error.strerror}); choose a folder that you may write to"
         ) from error
 
 

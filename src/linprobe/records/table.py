@@ -24,7 +24,7 @@ _EVALUATION_COLUMNS = (
 
 def write_table(run: RunRecord, path: Path) -> None:
     """Write a run as CSV, whole or not at all; an unknown value is an empty cell."""
-    write_csv(path, _columns(), _rows(run))
+    write_csv(path, (*_columns(), *(metric.name for metric in run.metrics)), _rows(run))
 
 
 def _columns() -> tuple[str, ...]:
@@ -46,6 +46,8 @@ def _rows(run: RunRecord) -> Iterator[list[Any]]:
                 value = getattr(probe, name)
                 row.extend(value if name == _CI else (value,))
             row.extend(_evaluation_cells(probe.evaluation))
+            values = probe.evaluation.metrics if probe.evaluation else {}
+            row.extend(values.get(metric.name) for metric in run.metrics)
             yield [to_json(cell) for cell in row]
 
 

@@ -1,1 +1,1 @@
-"""What readers see of a run."""
+"""Figures, page and terminal output of a run, from its record."""

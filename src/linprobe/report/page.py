@@ -15,7 +15,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from linprobe.records.codec import to_json
 from linprobe.records.schema import RunRecord
 from linprobe.report import wording
+from linprobe.report.interactive import asset
 from linprobe.report.payload import payload
 from linprobe.report.style import DARK, LIGHT
 from linprobe.runtime.errors import LinprobeError
@@ -30,7 +30,7 @@ from linprobe.runtime.files import atomic_write
 
 HTML_NAME = "report.html"
 
-_SCRIPTS = ("format.js", "chart.js", "detail.js", "table.js", "page.js")
+_SCRIPTS = ("base.js", "chart.js", "detail.js", "table.js", "page.js")
 
 
 def write_report(run: RunRecord, folder: Path) -> Path:
@@ -59,22 +59,31 @@ def write_report(run: RunRecord, folder: Path) -> Path:
 
 
 def report_html(run: RunRecord) -> str:
-    """The page as text; the same record gives the same page."""
+    """Render the page; the same record gives the same page."""
     from plotly.offline import get_plotlyjs
 
-    code = "\n".join(_asset(name) for name in _SCRIPTS)
+    code = "\n".join(asset(name) for name in _SCRIPTS)
     own = f'(() => {{\n"use strict";\n{code}}})();\n'
     library = get_plotlyjs()
-    data = json.dumps(payload(run), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Template(_asset("report.html")).substitute(
+    content = payload(run)
+    key = content.pop("key")
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Template(asset("report.html")).substitute(
         policy=_policy(library, own),
         title=escape(wording.title(run)),
-        style=_palettes() + _asset("report.css"),
+        style=_palettes() + asset("report.css"),
         heading=escape(wording.title(run)),
-        subtitle=escape(_subtitle(run)),
+        subtitle=escape(f"{wording.samples_note(run)}, seed {run.seed}, {run.protocol} protocol"),
         banners="".join(f'<p class="banner">{escape(text)}</p>' for text in _banners(run)),
         summary=escape(wording.summary(run)),
-        notes="".join(f'<li class="note">{escape(text)}</li>' for text in wording.notes(run)),
+        notes="".join(
+            f'<li class="note">{escape(text)}</li>'
+            for text in (*run.config.notes, *wording.doubts(run))
+        ),
+        key="".join(
+            f'<li data-toggle="{item["toggle"]}">{item["swatch"]}{escape(item["label"])}</li>'
+            for item in key
+        ),
         reading="".join(f"<li>{escape(text)}</li>" for text in wording.how_to_read(run)),
         provenance="".join(_provenance(run)),
         # "<" could end the script element, or open a comment in it; JSON has an escape for it.
@@ -82,10 +91,6 @@ def report_html(run: RunRecord) -> str:
         library=library,
         script=own,
     )
-
-
-def _asset(name: str) -> str:
-    return (files("linprobe.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _policy(*scripts: str) -> str:
@@ -101,7 +106,7 @@ def _policy(*scripts: str) -> str:
 
 
 def _palettes() -> str:
-    """Both palettes of `style` as CSS variables; paper is light."""
+    """Write both palettes of `style` as CSS variables; paper is light."""
     light = "".join(f"--{name}:{colour};" for name, colour in LIGHT.items())
     dark = "".join(f"--{name}:{colour};" for name, colour in DARK.items())
     return (
@@ -110,25 +115,15 @@ def _palettes() -> str:
     )
 
 
-def _subtitle(run: RunRecord) -> str:
-    data = run.dataset
-    sizes = f"{data.num_train:,} training samples, {data.num_test:,} test samples"
-    name = "" if run.is_experiment else f"{data.name}, "
-    return f"{name}{sizes}, seed {run.seed}, {run.protocol} protocol"
-
-
 def _banners(run: RunRecord) -> Iterator[str]:
-    """What a reader must know before anything else."""
+    """Say what a reader must know before anything else."""
     if run.quick:
-        yield "QUICK RUN: few samples and training steps, to see that all works. Not a result."
+        yield "QUICK RUN on few samples and training steps: a smoke test, not a result."
     if not run.complete:
         yield "UNFINISHED RUN: checkpoints are missing."
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
     if run.protocol == "sgd":
-        yield (
-            "PROTOCOL SGD: these probes are as the usual optimiser left them, for comparison; "
-            "they were not solved to optima."
-        )
+        yield "PROTOCOL SGD: these probes were trained by SGD, for comparison, not to optima."
     unsolved = sum(probe.standing == "failed" for probe in probes)
     if unsolved and run.protocol == "sgd":
         yield f"{unsolved} of {len(probes)} probes have no value; the table says why."
@@ -140,7 +135,7 @@ def _banners(run: RunRecord) -> Iterator[str]:
 
 
 def _provenance(run: RunRecord) -> Iterator[str]:
-    """Where the numbers come from, as rows of a description list."""
+    """Say where the numbers come from, in rows of a description list."""
     rows: dict[str, Any] = {
         "experiment": run.experiment,
         "seed": run.seed,
@@ -157,7 +152,7 @@ def _provenance(run: RunRecord) -> Iterator[str]:
 
 
 def _tree(value: Any) -> str:
-    """JSON types as nested lists."""
+    """Write JSON types as nested lists."""
     if isinstance(value, dict) and value:
         items = (
             f"<li><b>{escape(key)}</b> {_tree(item)}</li>"
@@ -171,5 +166,5 @@ def _tree(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A number without digits that nobody reads; all else as Python writes it."""
+    """Write a number without digits that nobody reads, and all else as Python does."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

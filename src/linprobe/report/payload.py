@@ -1,105 +1,67 @@
-"""What the report's page needs of a record, as JSON types: the page computes nothing.
+"""Content of the report's page from a record, as JSON types: the page computes nothing.
 
-Text stays as it is here. The page sets it as text, never as markup.
+Text stays as it is here, but in the traces of `linprobe.report.interactive`. The page sets it as
+text, never as markup.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from linprobe.records.codec import to_json
-from linprobe.records.evidence import Evaluation
+from linprobe.records.evidence import DepthStep, Evaluation
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
-from linprobe.report import wording
-from linprobe.report.references import Reference, optimum_is_close, references
-from linprobe.report.style import OPTIMUM_LABEL, PROBE_LOOKS
+from linprobe.report import interactive, wording
+from linprobe.report.building import build_chart, probe_note
+from linprobe.report.chart import Chart, Role, fitting_scale
+from linprobe.report.measures import Measure, evaluated, measures, metric
+from linprobe.report.style import OPTIMUM, OTHERS, SOLID, Look
+from linprobe.report.wording import plain, scientific, span, whole
 
 _MAX_CELLS = 100_000  # of all confusion matrices, so that the page stays below its size
 _MOST_CONFUSED = 5
 _DIGITS = 6  # significant ones, more than the page ever shows
+_KEY_ORDER: tuple[Role, ...] = ("probes", "lost", "curve", "optimum", "reference")
+_TOGGLES = {OPTIMUM: "optimum", OTHERS: "others"}  # of the page, which hide entries of the key
 
-_SPLITS = ("test", "train")  # of the first two measures
-
-_Read = Callable[[ProbeRecord], float | None]
-
-
-def _of_evaluation(read: Callable[[Evaluation], float | None]) -> _Read:
-    return lambda probe: read(probe.evaluation) if probe.evaluation else None
+Json = dict[str, Any]
 
 
-# What can be drawn: where it is found, its name, its axis.
-_MEASURES: tuple[tuple[_Read, str, str], ...] = (
-    (lambda probe: probe.test_error_rate, "test error", "test prediction error"),
-    (lambda probe: probe.train_error_rate, "training error", "training prediction error"),
-    (
-        lambda probe: probe.test_cross_entropy,
-        "test cross-entropy",
-        "test cross-entropy (nats)",
-    ),
-    (
-        _of_evaluation(lambda found: found.v_information_bits),
-        "V-information",
-        "V-information (bits)",
-    ),
-    (
-        _of_evaluation(lambda found: found.mdl.compression if found.mdl else None),
-        "compression by MDL",
-        "compression of the labels (uniform code / MDL)",
-    ),
-    (
-        _of_evaluation(lambda found: found.ece),
-        "calibration error",
-        "expected calibration error",
-    ),
-)
-
-_FACTS: dict[str, Callable[[Evaluation], float | None]] = {
-    "samples that the certificate leaves open": lambda found: found.num_undecided,
-    "V-information, bits": lambda found: found.v_information_bits,
-    "label entropy, bits": lambda found: found.prior_entropy_bits,
-    "MDL, bits": lambda found: found.mdl.bits if found.mdl else None,
-    "Brier score": lambda found: found.brier,
-    "calibration error (ECE)": lambda found: found.ece,
-    "top-2 error": lambda found: found.top_k_error_rate.get("2"),
-    "top-3 error": lambda found: found.top_k_error_rate.get("3"),
-    "top-5 error": lambda found: found.top_k_error_rate.get("5"),
-    "area under the ROC curve": lambda found: found.auroc,
-}
-
-
-def payload(run: RunRecord) -> dict[str, Any]:
-    """Everything that the page shows of checkpoints and probes.
+def payload(run: RunRecord) -> Json:
+    """Collect what the page shows of checkpoints and probes; "key" is for the page's HTML.
 
     Probe points are numbered over all checkpoints, so a layer keeps its place on the axis.
     """
-    layers: dict[str, int] = {}
-    for checkpoint in run.checkpoints:
-        for probe in checkpoint.probes:
-            layers.setdefault(probe.layer, len(layers))
-    cells = sum(
-        len(probe.evaluation.confusion) ** 2
-        for checkpoint in run.checkpoints
-        for probe in checkpoint.probes
-        if probe.evaluation
-    )
-    skip = run.config.experiment.skip_layer
+    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
+    layers = list(dict.fromkeys(probe.layer for probe in probes))
+    cells = sum(len(p.evaluation.confusion) ** 2 for p in probes if p.evaluation)
+    drawn = [
+        [build_chart(run, checkpoint, measure, layers) for checkpoint in run.checkpoints]
+        for measure in measures(run)
+    ]
+    key = _key([chart for charts in drawn for chart in charts], several=len(run.checkpoints) > 1)
     content = {
-        "layers": list(layers),
-        "short": wording.short_names(list(layers), 22),
-        "mark": "QUICK RUN" if run.quick else None,
-        "optimum": {"label": OPTIMUM_LABEL, "shown": optimum_is_close(run.checkpoints)},
+        "layers": layers,
         "classes": run.dataset.classes,
-        "skip": None if skip is None else layers.get(skip),
+        "frame": _frame(run, drawn[0]) if layers else None,
+        "optimum": any(chart.optimum_is_close for chart in drawn[0]),
+        "best": layers.index(best.layer) if (best := wording.best_probe(run)) else None,
         "measures": [
-            {"label": label, "axis": axis, "floor": floor}
-            for _, label, axis, floor in _measures(run)
+            _measure(run, measure, charts)
+            for measure, charts in zip(measures(run), drawn, strict=True)
         ],
-        "facts": list(_FACTS),
-        "looks": {standing: asdict(look) for standing, look in PROBE_LOOKS.items()},
-        "passes": wording.passes(run),
+        "columns": _columns(run),
+        "facts": [
+            *(name.replace("passes", wording.passes(run)) for name in _FACTS),
+            *(item.label for item in run.metrics),
+        ],
         "checkpoints": [
-            _checkpoint(run, checkpoint, layers, matrices=cells <= _MAX_CELLS)
-            for checkpoint in run.checkpoints
+            _checkpoint(run, checkpoint, charts, key, matrices=cells <= _MAX_CELLS)
+            for checkpoint, charts in zip(run.checkpoints, zip(*drawn, strict=True), strict=True)
+        ],
+        "key": [
+            {"label": label, "swatch": interactive.swatch(look), "toggle": _TOGGLES.get(look, "")}
+            for label, look in key.items()
         ],
     }
     result = _rounded(to_json(content))
@@ -108,106 +70,212 @@ def payload(run: RunRecord) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """The same without digits that nobody sees, which would be most of the page's own size."""
+    """Drop digits that nobody sees, which would be most of the page's own size."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_rounded(item) for item in value]
-    return float(f"{value:.{_DIGITS - 1}e}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else float(f"{value:.{_DIGITS - 1}e}")
+    return value
 
 
-def _measures(run: RunRecord) -> Iterator[tuple[_Read, str, str, float]]:
-    """Those that the run has, with the least value that a logarithmic scale can show."""
-    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
-    for number, (read, label, axis) in enumerate(_MEASURES):
-        if number == 0 or any(read(probe) is not None for probe in probes):
-            floor = wording.least_rate(run, _SPLITS[number]) if number < 2 else 1e-5
-            yield read, label, axis, floor
+def _frame(run: RunRecord, charts: list[Chart]) -> Json:
+    """Frame all charts, with names of layers for a wide and for a narrow window."""
+    count = len(charts[0].layers)
+    wide, narrow = (18, 5) if count > 12 else (46, 13)
+    return {
+        "heads": [interactive.label_head(layer) for layer in charts[0].layers],
+        "layout": interactive.layout(charts[0], mark="QUICK RUN" if run.quick else None),
+        "log": interactive.log_axis(),
+        "selection": interactive.SELECTION,
+        "ticks": [
+            interactive.layer_ticks(charts[0], wide, turned=count > 5),
+            interactive.layer_ticks(charts[0], narrow, turned=True),
+        ],
+    }
+
+
+def _measure(run: RunRecord, measure: Measure, charts: list[Chart]) -> Json:
+    return {
+        "label": measure.label,
+        "axis": measure.axis,
+        "floor": measure.floor(run),
+        "log": fitting_scale(charts) == "log",
+        "others": [
+            interactive.other_curve(chart, checkpoint.name, above=i % 2 == 0)
+            for i, (chart, checkpoint) in enumerate(zip(charts, run.checkpoints, strict=True))
+        ],
+    }
 
 
 def _checkpoint(
-    run: RunRecord, checkpoint: CheckpointRecord, layers: dict[str, int], *, matrices: bool
-) -> dict[str, Any]:
-    tol = wording.tolerance(run)
-    reads = [read for read, *_ in _measures(run)]
-    steps = {item.to_layer: item for item in checkpoint.steps}
-    probes = []
-    for probe in checkpoint.probes:
-        step = steps.get(probe.layer)
-        words = {
-            "certificate": wording.certificate(probe, tol),
-            "verdict": step.verdict if step else None,
-            "step": wording.step(step) if step else None,
-            "after": layers.get(step.from_layer) if step else None,
-            "values": [read(probe) for read in reads],
-        }
-        content = _probe(probe, layers[probe.layer]) | words
-        if probe.evaluation:
-            content["evaluation"] = _evaluation(probe.evaluation, matrices=matrices)
-        probes.append(content)
+    run: RunRecord,
+    checkpoint: CheckpointRecord,
+    charts: Sequence[Chart],
+    key: dict[str, Look],
+    *,
+    matrices: bool,
+) -> Json:
+    steps = {step.to_layer: step for step in checkpoint.steps}
     return {
-        "name": checkpoint.name,
         "label": wording.state(checkpoint),
         "steps": wording.steps_summary(checkpoint.steps),
-        "probes": probes,
-        "references": [_reference(found, layers) for found in references(run, checkpoint)],
+        "beside": [series.look.label for series in charts[0].of("reference")],
+        "figures": [_figure(chart, key) for chart in charts],
+        "probes": [
+            _probe(run, probe, steps.get(probe.layer), charts[0], matrices=matrices)
+            for probe in checkpoint.probes
+        ],
     }
 
 
-def _probe(probe: ProbeRecord, place: int) -> dict[str, Any]:
-    found = probe.evaluation
-    return {
+def _key(charts: Sequence[Chart], *, several: bool) -> dict[str, Look]:
+    """List the looks of all series that have a name, the probes first, with their line."""
+    found: dict[str, Look] = {}
+    for role in _KEY_ORDER:
+        for series in (series for chart in charts for series in chart.of(role)):
+            line = SOLID if role == "probes" else series.look.dash
+            found.setdefault(series.label, replace(series.look, dash=line))
+    if several:
+        found[OTHERS.label] = OTHERS
+    return {label: look for label, look in found.items() if label}
+
+
+def _figure(chart: Chart, key: dict[str, Look]) -> Json:
+    """Draw the traces, and number their entries in the key."""
+    labels = {series.label for series in chart.series} | {OTHERS.label}
+    numbers = [number for number, label in enumerate(key) if label in labels]
+    return {"traces": interactive.traces(chart), "key": numbers}
+
+
+# Of each column a value to sort by and a text; the page fills in the first and "measure".
+_Cell = Callable[[ProbeRecord], tuple[float | str | None, str]]
+_COLUMNS: dict[str, tuple[str, _Cell]] = {
+    "layer": ("layer", lambda p: (None, "")),
+    "test": ("test error", lambda p: (p.test_error_rate, plain(p.test_error_rate))),
+    "interval": ("95 % interval", lambda p: (p.test_error_ci95[0], span(p.test_error_ci95))),
+    "verdict": ("step", lambda p: (None, "")),
+    "measure": ("", lambda p: (None, "")),
+    "train": ("train error", lambda p: (p.train_error_rate, plain(p.train_error_rate))),
+    "width": ("width", lambda p: (p.num_features, whole(p.num_features))),
+    "l2": ("l2", lambda p: (p.l2, scientific(p.l2, 0) + " (end)" * p.l2_at_edge)),
+    "gap": ("gap, nats", lambda p: (p.duality_gap, scientific(p.duality_gap))),
+    "passes": ("passes", lambda p: (p.num_passes, whole(p.num_passes))),
+    "certificate": ("certificate", lambda p: (p.standing, wording.short_certificate(p))),
+}
+
+
+def _columns(run: RunRecord) -> list[Json]:
+    steps = any(checkpoint.steps for checkpoint in run.checkpoints)
+    return [
+        {
+            "key": key,
+            "label": wording.passes(run) if key == "passes" else label,
+            "left": key in ("layer", "verdict", "certificate"),
+            "hidden": key == "verdict" and not steps,
+        }
+        for key, (label, _) in _COLUMNS.items()
+    ]
+
+
+def _probe(
+    run: RunRecord, probe: ProbeRecord, step: DepthStep | None, chart: Chart, *, matrices: bool
+) -> Json:
+    place, found = chart.layers.index(probe.layer), probe.evaluation
+    values = [measure.read(probe) for measure in measures(run)]
+    cells = {key: cell(probe) for key, (_, cell) in _COLUMNS.items()}
+    content = {
         "place": place,
-        "width": probe.num_features,
-        "reducer": probe.reducer,
-        "l2": probe.l2,
-        "edge": probe.l2_at_edge,
-        "standing": probe.standing,
-        "gap": probe.duality_gap,
-        "passes": probe.num_passes,
-        "seconds": probe.seconds,
-        "test": probe.test_error_rate,
-        "interval": probe.test_error_ci95,
-        "optimum": found.optimum_error_interval if found else None,
-        "train": probe.train_error_rate,
+        "failed": probe.standing == "failed",
+        "certificate": wording.certificate(probe, wording.tolerance(run)),
+        "values": [[value, plain(value)] for value in values],
+        "facts": [
+            *(read(probe) for read in _FACTS.values()),
+            *(_value(probe, item.name) for item in run.metrics),
+        ],
+        "note": interactive.broken(probe_note(run, probe)),
+        "beside": list(_beside(chart, place)),
     }
+    if step:
+        cells["verdict"] = (step.verdict, step.verdict)
+        words = f"Against {step.from_layer}, the layer before: {wording.step(step)}."
+        content["step"] = words
+    if found:
+        content |= _confusion(run, found, matrices=matrices)
+    return content | {"cells": list(cells.values())}
 
 
-def _evaluation(found: Evaluation, *, matrices: bool) -> dict[str, Any]:
-    """Class-wise results; of many large matrices only the most frequent mistakes."""
+def _written(
+    read: Callable[[Evaluation], float | None], write: Callable[[float], str] = plain
+) -> Callable[[ProbeRecord], str | None]:
+    number = evaluated(read)
+    return lambda probe: None if (value := number(probe)) is None else write(value)
+
+
+def _value(probe: ProbeRecord, name: str) -> str | None:
+    number = metric(name)(probe)
+    return None if number is None else plain(number)
+
+
+def _optimum(probe: ProbeRecord) -> str | None:
+    found = probe.evaluation.optimum_error_interval if probe.evaluation else None
+    return span(found) if found else None
+
+
+def _width(probe: ProbeRecord) -> str:
+    return whole(probe.num_features) + (f", reduced: {probe.reducer}" if probe.reducer else "")
+
+
+_FACTS: dict[str, Callable[[ProbeRecord], str | None]] = {
+    "test error": lambda probe: plain(probe.test_error_rate),
+    "95 % interval": lambda probe: span(probe.test_error_ci95),
+    OPTIMUM.label: _optimum,
+    "training error": lambda probe: plain(probe.train_error_rate),
+    "width": _width,
+    "l2": lambda probe: scientific(probe.l2, 0) + ", end of the path" * probe.l2_at_edge,
+    "passes over the features": lambda probe: whole(probe.num_passes),
+    "samples that the certificate leaves open": _written(lambda e: e.num_undecided, whole),
+    "V-information, bits": _written(lambda e: e.v_information_bits),
+    "label entropy, bits": _written(lambda e: e.prior_entropy_bits),
+    "MDL, bits": _written(lambda e: e.mdl.bits if e.mdl else None, whole),
+    "Brier score": _written(lambda e: e.brier),
+    "calibration error (ECE)": _written(lambda e: e.ece),
+    "top-2 error": _written(lambda e: e.top_k_error_rate.get("2")),
+    "top-3 error": _written(lambda e: e.top_k_error_rate.get("3")),
+    "top-5 error": _written(lambda e: e.top_k_error_rate.get("5")),
+    "area under the ROC curve": _written(lambda e: e.auroc),
+}
+
+
+def _beside(chart: Chart, place: int) -> Iterator[str | None]:
+    """Tell what each reference has at a layer, for those who can't point at it."""
+    for series in chart.of("reference"):
+        found = [point for point in series.points if point.place == place]
+        if series.value is not None:
+            yield plain(series.value)
+        else:
+            yield ", ".join([plain(found[0].value), *found[0].note]) if found else None
+
+
+def _confusion(run: RunRecord, found: Evaluation, *, matrices: bool) -> Json:
+    """Collect class-wise results; of many large matrices only the most frequent mistakes."""
+    classes = run.dataset.classes or ()
     mistakes = sorted(
-        (
-            (count, true, predicted)
-            for true, row in enumerate(found.confusion)
-            for predicted, count in enumerate(row)
-            if count and true != predicted
-        ),
-        key=lambda item: (-item[0], item[1:]),
+        (-count, true, predicted)
+        for true, row in enumerate(found.confusion)
+        for predicted, count in enumerate(row)
+        if count and true != predicted
     )
+
+    def name(number: int) -> str:
+        return classes[number] if number < len(classes) else str(number)
+
     return {
         "confusion": found.confusion if matrices else None,
-        "mistakes": mistakes[:_MOST_CONFUSED],
-        "classErrors": found.per_class_error_rate if matrices else None,
-        "facts": [read(found) for read in _FACTS.values()],
-    }
-
-
-def _reference(found: Reference, layers: dict[str, int]) -> dict[str, Any]:
-    return {
-        "label": found.look.label,
-        "colour": found.look.colour,
-        "dash": found.look.dash,
-        "marker": found.look.marker,
-        "value": found.value,
-        "points": [
-            {
-                "place": layers[point.layer],
-                "value": point.value,
-                "low": point.low,
-                "high": point.high,
-                "draws": point.draws,
-                "selectivity": point.selectivity,
-            }
-            for point in found.points
+        "classErrors": [plain(rate) for rate in found.per_class_error_rate] if matrices else None,
+        "mistakes": [
+            f"{name(true)} \N{RIGHTWARDS ARROW} {name(predicted)} ({-count:,})"
+            for count, true, predicted in mistakes[:_MOST_CONFUSED]
         ],
     }

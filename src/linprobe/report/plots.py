@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 
 from linprobe.records.schema import CheckpointRecord, RunRecord, Split
 from linprobe.report import wording
-from linprobe.report.bars import draw_bars, draw_majority, mark_skip
+from linprobe.report.bars import draw_bars
+from linprobe.report.building import build_chart
+from linprobe.report.chart import Scale, fitting_scale
 from linprobe.report.curve import draw_curve
-from linprobe.report.references import Scale, fitting_scale
+from linprobe.report.measures import ERRORS
 from linprobe.report.style import (
     COLUMN,
     MUTED,
@@ -42,13 +44,13 @@ _MOST_COLUMNS = 3
 _METADATA: dict[Format, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 
 __all__ = ["FORMATS", "Format", "Split", "draw_run", "figure5", "figure8"]
-__all__ += ["finish", "samples_note", "save_figure", "write_figure"]
+__all__ += ["finish", "save_figure", "write_figure"]
 
 
 def draw_run(
     run: RunRecord, checkpoint: str | None = None, style: StyleName | None = None
 ) -> Figure:
-    """The figure that suits a run: bars for the paper's Figure 8, else curves as in the report.
+    """Draw the figure that suits a run: bars for the paper's Figure 8, else curves.
 
     Args:
         run: the record.
@@ -64,11 +66,12 @@ def draw_run(
     if not names:
         raise LinprobeError("the run has no checkpoints; expected at least one to draw")
     shown = [_with_probes(run, name) for name in names]
-    return _curves(run, shown, fitting_scale(run, shown), style, controls=True)
+    scale = fitting_scale([build_chart(run, item) for item in shown])
+    return _curves(run, shown, scale, style, controls=True)
 
 
 def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None) -> Figure:
-    """Test error of a probe at each probe point, for one checkpoint (Figure 5a or 5b).
+    """Draw the test error at each probe point of one checkpoint (Figure 5a or 5b).
 
     Each panel has its own linear scale, from 0: the error of an untrained network's logits would
     press a trained network's curve flat; so would controls, of which it shows those that fit. Each
@@ -86,7 +89,7 @@ def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None
 
 
 def figure8(run: RunRecord, split: Split = "test", style: StyleName | None = None) -> Figure:
-    """Error of a probe at each layer of the deep network, a panel a checkpoint (Figure 8a-c).
+    """Draw the error at each layer of the deep network, a panel a checkpoint (Figure 8a-c).
 
     Bars stand for the input, layer 1 to L, and the logits, in this order. The paper's axis says
     train error; both versions come from here.
@@ -110,11 +113,9 @@ def figure8(run: RunRecord, split: Split = "test", style: StyleName | None = Non
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(1, panels, sharex=True, sharey=True, squeeze=False)[0]
         for axes, checkpoint in zip(grid, run.checkpoints, strict=True):
-            draw_bars(axes, checkpoint.probes, split, inches=0.85 * size[0] / panels)
-            layers = [probe.layer for probe in checkpoint.probes]
-            mark_skip(axes, layers, run.config.experiment.skip_layer)
-            draw_majority(axes, run, split)
-            axes.set_title(_state(checkpoint))
+            chart = build_chart(run, checkpoint, ERRORS[split])
+            draw_bars(axes, chart, inches=0.85 * size[0] / panels)
+            axes.set_title(wording.panel_title(checkpoint.name, checkpoint.step))
         grid[0].set_ylim(0, 1.0)
         grid[0].set_ylabel(f"{split} prediction error of the probe")
         _finish(figure, run, grid)
@@ -167,7 +168,7 @@ def _curves(
     *,
     controls: bool,
 ) -> Figure:
-    """A panel a checkpoint; on a linear scale each has its own, on a logarithmic one all share."""
+    """Draw a panel a checkpoint; a logarithmic scale is shared, a linear one each has its own."""
     columns = min(len(shown), _MOST_COLUMNS)
     rows = math.ceil(len(shown) / columns)
     size = _size(columns, rows, style)
@@ -177,11 +178,9 @@ def _curves(
         every = list(figure.subplots(rows, columns, squeeze=False).flat)
         grid = every[: len(shown)]
         for axes, checkpoint in zip(grid, shown, strict=True):
-            inches = 0.85 * size[0] / columns
-            draw_curve(axes, run, checkpoint, scale, inches=inches, alone=alone, controls=controls)
-            if run.is_experiment:
-                recipe = run.config.experiment.recipe
-                axes.set_title(_state(checkpoint) + (f", {recipe} recipe" if recipe else ""))
+            chart, inches = build_chart(run, checkpoint), 0.85 * size[0] / columns
+            draw_curve(axes, chart, scale, inches=inches, alone=alone, controls=controls)
+            axes.set_title(wording.curve_title(run, checkpoint))
         for axes in every[len(shown) :]:
             axes.remove()
         if scale == "log":
@@ -209,24 +208,12 @@ def _with_probes(run: RunRecord, name: str) -> CheckpointRecord:
     return checkpoint
 
 
-def _state(checkpoint: CheckpointRecord) -> str:
-    if checkpoint.step == 0:
-        return checkpoint.name
-    return f"after {checkpoint.step:,} minibatches"
-
-
 def _finish(figure: Figure, run: RunRecord, grid: Sequence[Axes], *, grows: bool = False) -> None:
-    """As `finish`, for one run."""
-    note = f"{samples_note(run)}, seed {run.seed}{wording.protocol(run)}"
+    """Finish the figure of one run."""
+    note = f"{wording.samples_note(run)}, seed {run.seed}{wording.protocol(run)}"
     if run.config.extraction.float64:
         note += ", activations in float64"
     finish(figure, grid, note, quick=run.quick, grows=grows)
-
-
-def samples_note(run: RunRecord) -> str:
-    """The data set and its size."""
-    data = run.dataset
-    return f"{data.name}, {data.num_train:,} training and {data.num_test:,} test samples"
 
 
 def finish(
@@ -265,7 +252,7 @@ def finish(
 
 
 def _key(grid: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
-    """Each label once, whichever panel it stands in; the probes first."""
+    """List each label once, whichever panel it stands in; the probes first."""
     found: dict[str, Artist] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

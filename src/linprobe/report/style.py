@@ -47,27 +47,40 @@ DARK = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a line other than the probes' own is drawn and called.
+    """Look and name of a series.
 
     Attributes:
-        label: its name for readers.
+        label: its name for readers; "": it is not listed in the key.
         colour: a key of `LIGHT` and `DARK`.
-        dash: matplotlib's and SVG's lengths of stroke and space, in line widths.
-        marker: of its points, by matplotlib's name.
+        dash: lengths of stroke and space in line widths, as in matplotlib and SVG; (): its points
+            are not joined.
+        marker: of its points, by matplotlib's name; "": none; "bar": a wide pale bar each.
+        filled: whether markers are; the others have a rim of the colour.
+        hatch: of bars.
     """
 
     label: str
     colour: str
-    dash: tuple[int, ...]
-    marker: str
+    dash: tuple[float, ...] = ()
+    marker: str = ""
+    filled: bool = True
+    hatch: str | None = None
 
 
-NETWORK = Look("the network's own error", "green", (5, 2), "")
-OPTIMUM_LABEL = "range of the exact optimum"
+SOLID = (1.0, 0.0)
+"""The dash of a line without spaces."""
+
+CHANGE = Look("", "blue", SOLID)
+NO_CHANGE = Look("no change found", "blue", (1, 2))
+NETWORK = Look("the network's own error", "green", (5, 2))
+OPTIMUM = Look("range of the exact optimum", "orange", marker="bar")
+LOST = Look("no value", "vermilion", marker="x", filled=False)
+OTHERS = Look("other checkpoints", "muted", SOLID)
+ENTROPY = Look("entropy of the labels", "muted", (5, 3))
 
 CONTROL_LOOKS = {
-    "majority": Look("always the commonest class", "muted", (5, 3), ""),
-    "input": Look("probe of the input", "ink", (1, 2), ""),
+    "majority": Look("majority-class baseline", "muted", (5, 3)),
+    "input": Look("probe of the input", "ink", (1, 2)),
     "untrained": Look("same layer, untrained network", "ink", (6, 2, 1, 2), "D"),
     "random_features": Look("random features of equal width", "violet", (1, 2), "s"),
     "shuffled_labels": Look("same layer, labels shuffled", "orange", (3, 2), "^"),
@@ -75,30 +88,10 @@ CONTROL_LOOKS = {
 }
 """By `ControlRecord.name`."""
 
-
-@dataclass(frozen=True)
-class ProbeLook:
-    """How probes of one standing are drawn and called.
-
-    Attributes:
-        label: for readers.
-        colour: a key of `LIGHT` and `DARK`.
-        marker: of points, by matplotlib's name.
-        filled: whether points are; the others have a rim of the colour.
-        hatch: of bars.
-    """
-
-    label: str
-    colour: str
-    marker: str = "o"
-    filled: bool = True
-    hatch: str | None = None
-
-
-PROBE_LOOKS: dict[Standing, ProbeLook] = {
-    "certified": ProbeLook("probe, certified optimum", "blue"),
-    "trained": ProbeLook("probe, as minibatches left it", "purple", "D"),
-    "failed": ProbeLook("probe, not certified", "vermilion", filled=False, hatch="////"),
+PROBE_LOOKS: dict[Standing, Look] = {
+    "certified": Look("probe, certified optimum", "blue", marker="o"),
+    "trained": Look("probe, trained by SGD", "purple", marker="D"),
+    "failed": Look("probe, not certified", "vermilion", marker="o", filled=False, hatch="////"),
 }
 """By `ProbeRecord.standing`."""
 
@@ -140,7 +133,7 @@ _EVERYWHERE: Any = {
 
 
 def _scaled(font: float, line: float) -> Any:
-    """Settings with everything in proportion to the text (points) and to a curve (points)."""
+    """Scale all settings in proportion to the text (points) and to a curve (points)."""
     return _EVERYWHERE | {
         "font.size": font,
         "axes.titlesize": 1.1 * font,

@@ -1,10 +1,10 @@
-"""What the command line shows: progress while a run goes on, and its tables at the end."""
+"""Show progress while a run goes on, and its tables at the end, in a terminal."""
 
 import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -16,29 +16,72 @@ from linprobe.records.comparison.curves import Curve, Point
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.records.seeds import seed_words
 from linprobe.report import wording
-from linprobe.runtime.progress import Event, OnEvent
+from linprobe.runtime.progress import Event, OnEvent, ignore
 from linprobe.runtime.text import duration, time_left
 
 _WIDTH = 110  # where the output is a file, which has none
 _MAX_DETAILED = 20
+_DELAY = 2.0  # seconds
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that doesn't squeeze tables into 80 columns when writing to a file."""
+    """Make a console that doesn't squeeze tables into 80 columns when writing to a file."""
     console = Console(stderr=stderr, highlight=False)
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDTH)
 
 
 @contextlib.contextmanager
-def show_progress(console: Console) -> Iterator[OnEvent]:
-    """Show events until the block ends: a live bar in a terminal, else a line a milestone.
+def auto_progress(
+    console: Console | None = None,
+    *,
+    delay: float = _DELAY,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[OnEvent]:
+    """Show events in a terminal or a notebook, once the block has taken longer than `delay`.
+
+    Args:
+        console: where to; None: standard error.
+        delay: seconds without a display, so that short calls leave no trace.
+        clock: tells the time in seconds.
 
     Yields:
         The receiver of events.
     """
-    started = time.perf_counter()
+    console = make_console(stderr=True) if console is None else console
+    if not (console.is_terminal or console.is_jupyter):
+        yield ignore
+        return
+    started, shown = clock(), list[OnEvent]()
+    with contextlib.ExitStack() as stack:
+
+        def on_event(event: Event) -> None:
+            if not shown and clock() - started > delay:
+                shown.append(stack.enter_context(show_progress(console, started, clock)))
+            for show in shown:
+                show(event)
+
+        yield on_event
+
+
+@contextlib.contextmanager
+def show_progress(
+    console: Console,
+    started: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[OnEvent]:
+    """Show events until the block ends: a live bar in a terminal, else a line a milestone.
+
+    Args:
+        console: where to.
+        started: when the work began, by the clock; None: now.
+        clock: tells the time in seconds.
+
+    Yields:
+        The receiver of events.
+    """
+    begun = clock() if started is None else started
     if not console.is_terminal:
-        yield lambda event: _print_milestone(console, event, started)
+        yield lambda event: _print_milestone(console, event, clock() - begun)
         return
     columns = (
         BarColumn(bar_width=12),
@@ -56,7 +99,7 @@ def show_progress(console: Console) -> Iterator[OnEvent]:
                 task,
                 completed=event.fraction,
                 description=escape(_headline(event)),
-                left=time_left(event.fraction, time.perf_counter() - started),
+                left=time_left(event.fraction, clock() - begun),
             )
 
         yield on_event
@@ -83,7 +126,7 @@ def print_sentence(console: Console, text: str) -> None:
 
 
 def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
-    """The sentences below the tables."""
+    """Yield the sentences below the tables."""
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
     unsolved = [probe for probe in probes if probe.standing == "failed"]
     gaps = [p.duality_gap for p in probes if math.isfinite(p.duality_gap)]
@@ -97,23 +140,13 @@ def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
     if unsolved:
         reasons = sorted({probe.status for probe in unsolved})
         yield f"NOT converged: {len(unsolved)} probes ({', '.join(reasons)}); marked *."
-    at_edge = sum(probe.l2_at_edge for probe in probes)
-    if at_edge:
-        yield f"The chosen l2 stands at an end of the path for {at_edge} probes."
-    rounded = sum(probe.rounded for probe in probes)
-    if rounded:
-        yield (
-            f"At {rounded} probes the activations vary little beyond their own rounding: with "
-            "--float64 fig8 probes what lies below it."
-        )
+    yield from wording.doubts(run)
     stages = ", ".join(f"{name} {duration(spent)}" for name, spent in run.stages.items())
     memory = run.peak_rss_bytes / 2**30
     yield f"Time {duration(run.seconds)} ({stages}); peak memory {memory:.1f} GiB."
     if run.quick:
-        yield (
-            f"QUICK RUN on {run.dataset.num_train:,} training samples: it shows that all works; "
-            "it is not a result."
-        )
+        samples = run.dataset.num_train
+        yield f"QUICK RUN on {samples:,} training samples: a smoke test, not a result."
     if folder is not None:
         yield f"Written to {folder}"
 
@@ -136,7 +169,7 @@ def print_seeds(console: Console, runs: Sequence[RunRecord], folder: object) -> 
         line = next(iter(summary_lines(run)))
         console.print(f"seed {run.seed}: {line}", soft_wrap=True)
     if runs[0].quick:
-        console.print("QUICK RUN: it shows that all works; it is not a result.")
+        console.print("QUICK RUN: a smoke test, not a result.")
     console.print(escape(f"Written to {folder}"), soft_wrap=True)
 
 
@@ -147,9 +180,9 @@ def _mean_and_range(point: Point | None) -> tuple[str, str]:
     return f"{error.mean:.4f}{sure}", f"{error.low:.4f}-{error.high:.4f}"
 
 
-def _print_milestone(console: Console, event: Event, started: float) -> None:
+def _print_milestone(console: Console, event: Event, elapsed: float) -> None:
     if event.milestone:
-        left = time_left(event.fraction, time.perf_counter() - started)
+        left = time_left(event.fraction, elapsed)
         line = f"[{event.fraction:4.0%}] {_headline(event)}" + (f" ({left})" if left else "")
         console.print(escape(line), soft_wrap=True)
 
@@ -199,7 +232,7 @@ def _overview(run: RunRecord) -> Table:
 
 
 def plain_table(title: str, first: str = "layer") -> Table:
-    """An empty table that is narrow enough for 80 columns, with its first column."""
+    """Make an empty table that is narrow enough for 80 columns, with its first column."""
     table = Table(
         title=title,
         title_justify="left",

@@ -25,7 +25,7 @@ def at_random_weight(case, l2):
     shape = (case.num_classes, case.features.shape[1])
     weight = torch.randn(shape, generator=generator, dtype=torch.float64)
     start = Point(weight, weight.new_zeros(len(weight)), problem.logits(weight))
-    p = minimise_in_span(problem, l2, start, accuracy=1e-14).probabilities
+    p = minimise_in_span(problem, l2, start, accuracy=1e-14).predictions
     return problem, p, problem.backproject(problem.residuals(p)) + l2 * weight
 
 
@@ -33,7 +33,9 @@ def at_random_weight(case, l2):
 def test_direction_solves_the_newton_equation(case, l2):
     problem, p, gradient = at_random_weight(case, l2)
     found = -inverse(problem, p, l2)(gradient)
-    hessian = SampledHessian(case.features, p, problem.sample_weight, p.new_full((1,), l2))
+    hessian = SampledHessian(
+        case.features, problem.loss, p, problem.sample_weight, p.new_full((1,), l2)
+    )
     scale = float(gradient.abs().max())
     torch.testing.assert_close(hessian.product(found), -gradient, rtol=1e-5, atol=1e-6 * scale)
     options = CGOptions(tol=1e-9, max_steps=20_000)

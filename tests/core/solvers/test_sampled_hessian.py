@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from linprobe.core.losses import Softmax
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers.base import Point
 from linprobe.core.solvers.sampled_hessian import (
@@ -10,7 +11,6 @@ from linprobe.core.solvers.sampled_hessian import (
     SampledHessian,
     conjugate_gradients,
     draw_rows,
-    gini_impurity,
 )
 from linprobe.core.solvers.subspace import minimise_in_span
 
@@ -27,7 +27,9 @@ def hessian(case):
     start = Point(weight, weight.new_zeros(len(weight)), problem.logits(weight))
     point = minimise_in_span(problem, L2, start, accuracy=1e-15).point
     p = (point.logits + point.bias[:, None]).softmax(0)
-    return SampledHessian(case.features, p, problem.sample_weight, p.new_full((1,), L2)), point
+    return SampledHessian(
+        case.features, problem.loss, p, problem.sample_weight, p.new_full((1,), L2)
+    ), point
 
 
 def objective(case, weight):
@@ -64,9 +66,11 @@ def test_conjugate_gradients_solve(case, hessian):
     assert float((stopped * gradient).sum()) < 0  # a descent direction whenever it stops
 
 
-def test_unsureness():
+def test_importance_is_the_gini_impurity():
     p = torch.tensor([[1.0, 0.5, 0.25], [0.0, 0.5, 0.75]])
-    torch.testing.assert_close(gini_impurity(p), torch.tensor([0.0, 0.5, 0.375]))
+    torch.testing.assert_close(
+        Softmax(torch.zeros(3, dtype=torch.int64), 2).importance(p), torch.tensor([0.0, 0.5, 0.375])
+    )
 
 
 def test_samples_of_weight_zero_are_never_drawn(case):

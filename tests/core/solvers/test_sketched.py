@@ -3,10 +3,16 @@
 import pytest
 import torch
 
+from linprobe.core.losses import Softmax
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers.base import NewtonOptions, Point
+from linprobe.core.solvers.sampled_hessian import curvature_root
 from linprobe.core.solvers.sketched import NystromPreconditioner, SketchedModel
 from linprobe.core.solvers.subspace import minimise_in_span
+
+
+def root(p, s):
+    return curvature_root(Softmax(torch.zeros(len(s), dtype=torch.int64), len(p)), p, s)
 
 
 def test_preconditioner_inverts_a_gram_matrix_of_small_rank():
@@ -16,7 +22,7 @@ def test_preconditioner_inverts_a_gram_matrix_of_small_rank():
     s = torch.full((40,), 1 / 40, dtype=torch.float64)
     l2 = 1e-4
     gram = (rows.T @ rows) * (0.25 / 40)
-    apply = NystromPreconditioner(rows, p, s, 0).at(l2)
+    apply = NystromPreconditioner(rows, root(p, s), 0).at(l2)
     inside = torch.randn(2, 40, generator=generator, dtype=torch.float64) @ rows
     exact = inside @ torch.linalg.inv(gram + l2 * torch.eye(60, dtype=torch.float64))
     torch.testing.assert_close(apply(inside), exact, rtol=1e-4, atol=1e-6)
@@ -27,7 +33,7 @@ def test_preconditioner_is_symmetric_and_positive():
     rows = torch.randn(500, 200, generator=generator, dtype=torch.float64)
     p = torch.rand(3, 500, generator=generator, dtype=torch.float64).softmax(0)
     s = torch.full((500,), 1 / 500, dtype=torch.float64)
-    table = NystromPreconditioner(rows, p, s, 1).at(1e-6)(torch.eye(200, dtype=torch.float64))
+    table = NystromPreconditioner(rows, root(p, s), 1).at(1e-6)(torch.eye(200, dtype=torch.float64))
     torch.testing.assert_close(table, table.T)
     assert float(torch.linalg.eigvalsh(table)[0]) > 0
 
@@ -40,7 +46,7 @@ def test_direction_goes_down_about_as_far_as_newtons(l2):
     problem = SoftmaxRegression(features - features.mean(0), labels, 4)
     zero = torch.zeros(4, 300, dtype=torch.float64)
     start = Point(zero, zero[:, 0], problem.logits(zero))
-    p = minimise_in_span(problem, l2, start, accuracy=1e-9).probabilities
+    p = minimise_in_span(problem, l2, start, accuracy=1e-9).predictions
     model = SketchedModel(
         problem, NewtonOptions(sample_rows=1000), torch.Generator().manual_seed(0)
     )

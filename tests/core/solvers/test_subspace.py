@@ -31,7 +31,7 @@ def test_span_minimum_beats_every_neighbour(case):
             )
             other = minimise_in_span(problem, 1e-3, moved, accuracy=1e-14)
             assert other.objective > best.objective
-    gradient = problem.residuals(best.probabilities).sum(1)
+    gradient = problem.residuals(best.predictions).sum(1)
     assert float(gradient.abs().max()) < 1e-7
 
 
@@ -42,7 +42,7 @@ def test_model_step_is_one_for_the_newton_direction_of_a_quadratic():
     zero = torch.zeros(2, 1, dtype=torch.float64)
     base = Point(zero, zero[:, 0], problem.logits(zero))
     start = minimise_in_span(problem, 10.0, base, accuracy=1e-14)
-    gradient = problem.backproject(problem.residuals(start.probabilities))
+    gradient = problem.backproject(problem.residuals(start.predictions))
     for length in (1.0, 2.0):
         weight = -length * gradient / 10.0  # l2 = 10 outweighs the cross-entropy's curvature
         found = minimise_in_span(
@@ -80,9 +80,9 @@ def at_best_bias(case, l2, seed):
 def test_the_bias_of_a_direction_changes_no_minimum_and_leaves_only_its_own_curvature(case):
     problem, weight, start = at_best_bias(case, 1e-3, 5)
     plain = Direction(weight, problem.logits(weight))
-    led = plain.with_best_bias(problem, start.probabilities)
-    curved = led.logits - (start.probabilities * led.logits).sum(0)
-    shared = (problem.residuals(start.probabilities) + one_hot(problem) * problem.sample_weight) * (
+    led = plain.with_best_bias(problem, start.predictions)
+    curved = led.logits - (start.predictions * led.logits).sum(0)
+    shared = (problem.residuals(start.predictions) + one_hot(problem) * problem.sample_weight) * (
         curved
     )
     assert float(shared.sum(1).abs().max()) < 1e-12

@@ -20,15 +20,16 @@ def begun(features: Tensor, labels: Tensor, l2: float):
     model = WhitenedModel(
         problem, NewtonOptions(sample_rows=len(labels)), torch.Generator().manual_seed(0)
     )
-    model.begin(minimum.probabilities, l2)
-    gradient = problem.backproject(problem.residuals(minimum.probabilities))
-    return problem, model, minimum.probabilities, gradient
+    model.begin(minimum.predictions, l2)
+    gradient = problem.backproject(problem.residuals(minimum.predictions))
+    return problem, model, minimum.predictions, gradient
 
 
 def newton_share(problem, p, gradient, l2, direction):
     """How much of the slope of Newton's own direction this one has, and its best step length."""
     full = SampledHessian(
         problem.features.values.double(),
+        problem.loss,
         p.double(),
         problem.sample_weight.double(),
         torch.full((1,), l2, dtype=torch.float64),

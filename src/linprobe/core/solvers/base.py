@@ -1,4 +1,4 @@
-"""What solvers take and give: points, outcomes and the one method that they share."""
+"""The interface of solvers: points, outcomes and the one method that they share."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,11 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.problem import LinearProblem
 
 
 class Status(StrEnum):
-    """How a fit ended."""
+    """The ways in which a fit can end."""
 
     CONVERGED = "converged"
     """The duality gap is at most `tol`."""
@@ -47,7 +47,7 @@ class Point:
     logits: Tensor
 
     @classmethod
-    def zero(cls, problem: SoftmaxRegression) -> "Point":
+    def zero(cls, problem: LinearProblem) -> "Point":
         """Return the point where weight, bias and logits are zero."""
         k, device = problem.num_classes, problem.device
         weight = torch.zeros(k, problem.num_features, dtype=torch.float64, device=device)
@@ -98,11 +98,11 @@ class Solution:
 class Solver(Protocol):
     """A solver bound to one problem; what it learns at one `l2` may help at the next."""
 
-    problem: SoftmaxRegression
+    problem: LinearProblem
 
     @property
     def learned(self) -> NewtonOptions:
-        """What a solver of a like problem may begin with."""
+        """Options that a solver of a like problem may begin with."""
         ...
 
     def solve(

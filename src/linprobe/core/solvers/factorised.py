@@ -12,7 +12,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.sampled_hessian import draw_rows
 
 
@@ -20,7 +20,8 @@ class FactorisedHessian:
     """Inverse Hessian of P at its best bias.
 
     Args:
-        problem: features z_i (n_samples, n_features) and sample weights s_i.
+        problem: features z_i (n_samples, n_features), sample weights s_i, and a loss that couples
+            classes in pairs.
         probabilities: (n_classes, n_samples).
         leverage: (n_samples,), what each row is worth within any pair.
         penalty: second derivative of the penalty along each feature, (n_features,).
@@ -30,18 +31,20 @@ class FactorisedHessian:
 
     def __init__(
         self,
-        problem: SoftmaxRegression,
+        problem: LinearProblem,
         probabilities: Tensor,
         leverage: Tensor,
         penalty: Tensor,
         num_rows: int,
         generator: torch.Generator,
     ) -> None:
-        num_classes, width = problem.num_classes, problem.num_features + 1
+        num_classes, columns = problem.num_classes, problem.num_features + 1
         hessian = _blocks(problem, probabilities, leverage, num_rows, generator)
-        hessian.view(num_classes * width, -1).diagonal().view(num_classes, width)[:, :-1] += penalty
+        hessian.view(num_classes * columns, -1).diagonal().view(num_classes, columns)[:, :-1] += (
+            penalty
+        )
         # Equal biases change nothing: without curvature of its own, that direction is left at zero.
-        bias = torch.arange(num_classes, device=hessian.device) * width + width - 1
+        bias = torch.arange(num_classes, device=hessian.device) * columns + columns - 1
         hessian[bias[:, None], bias] += 1 / num_classes
         self._scale = hessian.diagonal().rsqrt()
         hessian.mul_(self._scale).mul_(self._scale[:, None])
@@ -52,20 +55,20 @@ class FactorisedHessian:
         num_classes, _ = right.shape
         gradient = torch.cat([right.double(), right.new_zeros(num_classes, 1).double()], dim=1)
         scaled = (gradient.view(-1) * self._scale)[:, None]
-        found = torch.cholesky_solve(scaled, self._factor)[:, 0] * self._scale
-        return found.view(num_classes, -1)[:, :-1].to(right.dtype)
+        solution = torch.cholesky_solve(scaled, self._factor)[:, 0] * self._scale
+        return solution.view(num_classes, -1)[:, :-1].to(right.dtype)
 
 
 def _blocks(
-    problem: SoftmaxRegression,
+    problem: LinearProblem,
     probabilities: Tensor,
     leverage: Tensor,
     num_rows: int,
     generator: torch.Generator,
 ) -> Tensor:
     """The Hessian over weight and bias, (n_classes (n_features + 1),) squared, float64."""
-    num_classes, width = problem.num_classes, problem.num_features + 1
-    shape = (num_classes, width, num_classes, width)
+    num_classes, columns = problem.num_classes, problem.num_features + 1
+    shape = (num_classes, columns, num_classes, columns)
     out = torch.zeros(shape, dtype=torch.float64, device=leverage.device)
     for k, j in combinations(range(num_classes), 2):
         # p_k p_j, without a 1 - p that would be all rounding where the probe is sure.
@@ -78,16 +81,16 @@ def _blocks(
         out[k, :, k] += product
         out[j, :, j] += product
         out[k, :, j] = out[j, :, k] = -product
-    return out.view(num_classes * width, num_classes * width)
+    return out.view(num_classes * columns, num_classes * columns)
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
     """Factor of a positive semidefinite matrix of unit diagonal, lifted as little as it needs."""
     lift = 0.0
     while True:
-        found = torch.linalg.cholesky_ex(matrix)
-        if not int(found.info):
-            factor: Tensor = found.L
+        factor: Tensor
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not int(failed):
             return factor
         more = max(10 * lift, 1e-14)
         matrix.diagonal().add_(more - lift)

@@ -1,4 +1,4 @@
-"""What a solver asks of a model of the Hessian, and what it tells it."""
+"""The interface between a solver and its model of the Hessian."""
 
 from typing import Protocol
 
@@ -9,21 +9,21 @@ from linprobe.core.solvers.subspace import Direction
 
 
 class NewtonModel(Protocol):
-    """What gives Newton directions."""
+    """A source of Newton directions."""
 
-    def begin(self, probabilities: Tensor, l2: float) -> None:
-        """Prepare for a new `l2`, from the probabilities (n_classes, n_samples) at its start."""
+    def begin(self, predictions: Tensor, l2: float) -> None:
+        """Prepare for a new `l2`, from the predictions (n_classes, n_samples) at its start."""
         ...
 
     def backproject(self, residuals: Tensor) -> Tensor:
-        """As `SoftmaxRegression.backproject`; reads all features once."""
+        """Sum residual times feature, as `LinearProblem.backproject`; reads all features once."""
         ...
 
-    def direction(self, probabilities: Tensor, gradient: Tensor) -> Direction:
+    def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
         """About minus the inverse Hessian times the gradient; its logits read all features once.
 
         Args:
-            probabilities: (n_classes, n_samples) where the gradient was taken.
+            predictions: (n_classes, n_samples) where the gradient was taken.
             gradient: of P over the weight at the best bias, (n_classes, n_features) float64.
         """
         ...
@@ -34,5 +34,5 @@ class NewtonModel(Protocol):
 
     @property
     def learned(self) -> NewtonOptions:
-        """What a model of a like problem may begin with."""
+        """Options that a model of a like problem may begin with."""
         ...

@@ -18,7 +18,7 @@ from math import isfinite
 
 import torch
 
-from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import NewtonOptions, Point, Solution, Status
 from linprobe.core.solvers.model import NewtonModel
 from linprobe.core.solvers.sketched import SketchedModel
@@ -33,7 +33,7 @@ _LOOSE = 0.05  # of the gap: what a step is expected to leave
 _START_SHARE = 1e-3  # of the first decrement that is left to the first direction
 # Balancing predictions to first order leaves out the square of a bias step, of which the gap makes
 # the fourth power over l2: up to this share of (l2 gap)^(1/4) it does not show.
-_SPREAD, _WIDEST = 0.7, 0.5
+_SPREAD, _MAX_SPREAD = 0.7, 0.5
 _STALLED_STEPS = 3
 _SLOW = 1e-3  # of the tolerance, in as many steps
 _NOISE = 1e-2  # of the features' precision: what can be told of differences of P
@@ -45,7 +45,7 @@ _MAX_WHITENED, _WHITENED_L2 = 1024, 3e-7
 class SubsampledNewton:
     """Newton's method with exact gradients and a sampled Hessian; a `Solver`."""
 
-    def __init__(self, problem: SoftmaxRegression, options: NewtonOptions | None = None) -> None:
+    def __init__(self, problem: LinearProblem, options: NewtonOptions | None = None) -> None:
         self.problem = problem
         self.options = options or NewtonOptions()
         self._generator = torch.Generator().manual_seed(self.options.seed)
@@ -54,7 +54,7 @@ class SubsampledNewton:
 
     @property
     def learned(self) -> NewtonOptions:
-        """What a solver of a like problem may begin with."""
+        """Options that a solver of a like problem may begin with."""
         return self.options if self._last is None else self._last.learned
 
     def solve(
@@ -64,7 +64,7 @@ class SubsampledNewton:
         problem, first_read = self.problem, self.problem.num_reads
         minimum = self._start(l2, starts, _SPAN_ACCURACY * tol * min(1.0, l2))
         model = self._model(l2)
-        model.begin(minimum.probabilities, l2)
+        model.begin(minimum.predictions, l2)
         trace = _Trace(tol, torch.finfo(problem.dtype).eps)
         goal = tol
         previous: tuple[Direction, ...] = ()
@@ -83,7 +83,7 @@ class SubsampledNewton:
             # good, and the way is long because P is far from quadratic.
             if trace.is_slow and not _FULL_STEP < minimum.model_step < 1 / _FULL_STEP:
                 model.improve()
-            p = minimum.probabilities
+            p = minimum.predictions
             direction = model.direction(p, gradient).with_best_bias(problem, p)
             goal = max(tol, _LOOSE * gap)
             minimum = minimise_in_span(
@@ -96,22 +96,22 @@ class SubsampledNewton:
             previous = (direction,)
 
     def _balanced(self, l2: float, minimum: Minimum, gap: float) -> tuple[Minimum, Balanced]:
-        """What `balance` gives, at a bias that is near enough to the best for a gap like this."""
-        found = balance(self.problem, minimum.probabilities)
-        if found.spread > min(_WIDEST, _SPREAD * (l2 * gap) ** 0.25):
+        """Balance the predictions at a bias that is near enough to the best for a gap like this."""
+        balanced = balance(self.problem, minimum.predictions)
+        if balanced.spread > min(_MAX_SPREAD, _SPREAD * (l2 * gap) ** 0.25):
             accuracy, point = min(1.0, l2) * gap, minimum.point
             nearer = minimise_in_span(self.problem, l2, point, accuracy=accuracy, known=minimum)
             minimum = replace(nearer, model_step=minimum.model_step)
-            found = balance(self.problem, minimum.probabilities)
-        if found.spread > _WIDEST:  # a class that is saturated: its bias can hardly be told
-            residuals = self.problem.residuals(minimum.probabilities)
-            found = Balanced(residuals, torch.zeros_like(found.bias_step), 0.0)
-        return minimum, found
+            balanced = balance(self.problem, minimum.predictions)
+        if balanced.spread > _MAX_SPREAD:  # a class that is saturated: its bias can hardly be told
+            residuals = self.problem.residuals(minimum.predictions)
+            balanced = Balanced(residuals, torch.zeros_like(balanced.bias_step), 0.0)
+        return minimum, balanced
 
     def _model(self, l2: float) -> NewtonModel:
         num_features = self.problem.num_features
-        widest = _MAX_WHITENED if l2 <= _WHITENED_L2 else _ALWAYS_WHITENED
-        kind = WhitenedModel if num_features <= widest else SketchedModel
+        most = _MAX_WHITENED if l2 <= _WHITENED_L2 else _ALWAYS_WHITENED
+        kind = WhitenedModel if num_features <= most else SketchedModel
         if kind not in self._models:
             self._models[kind] = kind(self.problem, self.options, self._generator)
         self._last = self._models[kind]
@@ -145,7 +145,7 @@ class _Trace:
         return len(self.gaps) > 1 and self.gaps[-1] > _WEAK_PROGRESS * self.gaps[-2]
 
     def status(self, *, spent: bool) -> Status | None:
-        """How the solve ends here, if it does."""
+        """Tell how the solve ends here; None: it goes on."""
         if self.gaps[-1] <= _SAFETY * self._tol:
             return Status.CONVERGED
         if spent:
@@ -153,7 +153,7 @@ class _Trace:
         return Status.PRECISION_LIMIT if self._is_stalled() else None
 
     def _is_stalled(self) -> bool:
-        """Whether neither the gap nor P has fallen in the last steps.
+        """Tell whether neither the gap nor P has fallen in the last steps.
 
         The gap alone may rest for long where the features' variances span many decades.
         """

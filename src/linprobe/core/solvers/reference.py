@@ -20,7 +20,7 @@ from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers.base import NewtonOptions, Point, Solution, Status
 from linprobe.runtime.errors import LinprobeError
 
-_MOST_VARIABLES = 6000
+_MAX_VARIABLES = 6000
 _MAX_HALVINGS = 60
 _ARMIJO = 1e-4
 _ROUNDING = 1e-13  # of P: smaller differences are not looked at
@@ -51,10 +51,10 @@ class ReferenceNewton:
     def __init__(self, problem: SoftmaxRegression, options: NewtonOptions | None = None) -> None:
         self.problem, self.learned = problem, options or NewtonOptions()
         variables = problem.num_classes * (problem.num_features + 1)
-        if variables > _MOST_VARIABLES:
+        if variables > _MAX_VARIABLES:
             raise LinprobeError(
                 f"the reference solver is given {variables:,} variables, n_classes * (n_features "
-                f"+ 1); expected at most {_MOST_VARIABLES:,}: use SubsampledNewton, or fewer "
+                f"+ 1); expected at most {_MAX_VARIABLES:,}: use SubsampledNewton, or fewer "
                 "features"
             )
         everything = torch.arange(problem.num_samples, device=problem.device)
@@ -88,12 +88,12 @@ class ReferenceNewton:
                 status = Status.MAX_PASSES_REACHED
             if status is None:
                 trusted = decrement <= _ROUNDING * max(1.0, abs(state.objective))
-                found = self._search(state, step, decrement, l2, trusted=trusted)
-                stuck = found is None or (trusted and not decrement < 0.5 * last)
-                if found is None or stuck or not isfinite(found.objective):
+                accepted = self._search(state, step, decrement, l2, trusted=trusted)
+                stuck = accepted is None or (trusted and not decrement < 0.5 * last)
+                if accepted is None or stuck or not isfinite(accepted.objective):
                     status = Status.PRECISION_LIMIT
                 else:
-                    state, last, steps, passes = found, decrement, steps + 1, passes + 2
+                    state, last, steps, passes = accepted, decrement, steps + 1, passes + 2
             if status is not None:
                 return self._solution(state, l2, gap, status, passes, steps)
 
@@ -148,11 +148,11 @@ class ReferenceNewton:
         """The first of the halved steps that Armijo accepts; None if there is none."""
         for halving in range(_MAX_HALVINGS):
             size = 0.5**halving
-            found = self._at(
+            candidate = self._at(
                 state.weight + size * step[:, :-1], state.bias + size * step[:, -1], l2
             )
-            if trusted or found.objective <= state.objective - _ARMIJO * size * decrement:
-                return found
+            if trusted or candidate.objective <= state.objective - _ARMIJO * size * decrement:
+                return candidate
         return None
 
     def _solution(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from linprobe.core.linalg import backproject, class_logits
-from linprobe.core.problem import SoftmaxRegression, bias_hessian
+from linprobe.core.losses import Loss
+from linprobe.core.problem import LinearProblem
 
 _UNIFORM_SHARE = 0.02
 
@@ -36,7 +37,7 @@ class RowSample:
 
 
 def draw_rows(
-    problem: SoftmaxRegression, importance: Tensor, num_rows: int, generator: torch.Generator
+    problem: LinearProblem, importance: Tensor, num_rows: int, generator: torch.Generator
 ) -> RowSample:
     """Draw at most `num_rows` distinct rows; all samples if there are no more.
 
@@ -44,10 +45,10 @@ def draw_rows(
     less variance than independent draws and repeats a row only if its share exceeds a stride.
     """
     used = problem.sample_weight > 0
-    if num_rows >= int(used.sum()):
+    if num_rows >= int(problem.sums.total(used.sum())):
         index = used.nonzero()[:, 0]
         return RowSample(index, problem.sample_weight[index])
-    share = importance.double() / importance.sum(dtype=torch.float64)
+    share = importance.double() / problem.sums.total(importance.sum(dtype=torch.float64))
     share = (1 - _UNIFORM_SHARE) * share + _UNIFORM_SHARE * problem.sample_weight.double()
     offset = torch.rand((), generator=generator, dtype=torch.float64).item()
     ticks = torch.arange(num_rows, dtype=torch.float64, device=share.device) + offset
@@ -64,23 +65,30 @@ class SampledHessian:
 
     Args:
         features: (m, n_features) of the sampled rows, in the dtype to multiply in.
-        probabilities: (n_classes, m) float32 or float64.
+        loss: whose Hessian it is.
+        predictions: (n_classes, m) float32 or float64.
         sample_weight: (m,) as `RowSample.weight`.
         penalty: second derivative of the penalty along each feature: (n_features,), or (1,)
             where it is the same for all.
     """
 
     def __init__(
-        self, features: Tensor, probabilities: Tensor, sample_weight: Tensor, penalty: Tensor
+        self,
+        features: Tensor,
+        loss: Loss,
+        predictions: Tensor,
+        sample_weight: Tensor,
+        penalty: Tensor,
     ) -> None:
-        self.features, self.probabilities, self.penalty = features, probabilities, penalty
-        self._weighted = probabilities * sample_weight
-        hessian = bias_hessian(probabilities, sample_weight)
+        self.features, self.penalty = features, penalty
+        self._loss, self._predictions = loss, predictions
+        self._weighted = loss.spread(predictions) * sample_weight
+        hessian = loss.bias_hessian(predictions, self._weighted)
         self._bias_inverse = torch.linalg.pinv(hessian, hermitian=True, rtol=1e-10)
 
     def product(self, direction: Tensor) -> Tensor:
         """Hessian times `direction` (n_classes, n_features), float32 or float64."""
-        dtype = self.probabilities.dtype
+        dtype = self._predictions.dtype
         logits = class_logits(self.features, direction.to(self.features.dtype)).to(dtype)
         curved = self._curve(logits)
         bias = self._bias_inverse @ curved.sum(1, dtype=torch.float64)
@@ -89,23 +97,17 @@ class SampledHessian:
         return back.add_(direction * self.penalty)
 
     def _curve(self, logits: Tensor) -> Tensor:
-        """``s_i (diag(p_i) - p_i p_i^T) z_i``: the cross-entropy's Hessian in logit space."""
-        mean = (self.probabilities * logits).sum(0)
-        return (logits - mean).mul_(self._weighted)
+        """Multiply by the loss's Hessian in logit space, ``s_i (diag(p_i) - p_i p_i^T) z_i``."""
+        return self._loss.centred(self._predictions, logits).mul_(self._weighted)
 
 
-def gini_impurity(probabilities: Tensor) -> Tensor:
-    """``1 - sum_k p_k^2``: (n,), zero where the probe is sure and the sample bends nothing."""
-    return (1 - probabilities.square().sum(0)).clamp_min(0)
+def curvature_root(loss: Loss, predictions: Tensor, sample_weight: Tensor) -> Tensor:
+    """Compute the root of each row's weight in the Gram matrix A: (m,).
 
-
-def curvature_root(probabilities: Tensor, sample_weight: Tensor) -> Tensor:
-    """Root of each row's weight in the Gram matrix A: (m,).
-
-    A row counts by the mean over classes of ``p_k (1 - p_k)``, which makes ``I_K (x) A`` the
-    Hessian without its coupling between classes.
+    A row counts by the mean over classes of its curvature, for softmax of ``p_k (1 - p_k)``, which
+    makes ``I_K (x) A`` the Hessian without its coupling between classes.
     """
-    return (gini_impurity(probabilities) / len(probabilities) * sample_weight).sqrt()
+    return (loss.importance(predictions) / len(predictions) * sample_weight).sqrt()
 
 
 def conjugate_gradients(

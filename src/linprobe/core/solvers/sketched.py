@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from linprobe.core.linalg import fast_bfloat16
-from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import NewtonOptions
 from linprobe.core.solvers.sampled_hessian import (
     CGOptions,
@@ -15,7 +15,6 @@ from linprobe.core.solvers.sampled_hessian import (
     conjugate_gradients,
     curvature_root,
     draw_rows,
-    gini_impurity,
 )
 from linprobe.core.solvers.subspace import Direction
 
@@ -37,7 +36,7 @@ class SketchedModel:
     """
 
     def __init__(
-        self, problem: SoftmaxRegression, options: NewtonOptions, generator: torch.Generator
+        self, problem: LinearProblem, options: NewtonOptions, generator: torch.Generator
     ) -> None:
         self._problem, self._options, self._generator = problem, options, generator
         self._lengths = problem.squared_norms() * problem.sample_weight
@@ -50,7 +49,7 @@ class SketchedModel:
         self._most_rows = int(min(problem.num_samples, max(4000, _SAMPLE_BYTES / bytes_per_row)))
         self._l2, self._level = 1.0, 0
 
-    def begin(self, probabilities: Tensor, l2: float) -> None:
+    def begin(self, predictions: Tensor, l2: float) -> None:
         """See `NewtonModel`."""
         self._l2, self._level = l2, int(l2 <= _LOW_PRECISION_L2)
         self._num_rows = max(self._first_rows, self._num_rows // 2)
@@ -69,19 +68,21 @@ class SketchedModel:
         """See `NewtonModel`."""
         return self._problem.backproject(residuals)
 
-    def direction(self, probabilities: Tensor, gradient: Tensor) -> Direction:
+    def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
         """See `NewtonModel`."""
         dtype = self._dtypes[min(self._level, len(self._dtypes) - 1)]
-        importance = gini_impurity(probabilities) * self._lengths
+        importance = self._problem.loss.importance(predictions) * self._lengths
         sample = draw_rows(self._problem, importance, self._num_rows, self._generator)
         rows = self._problem.rows(sample.index).to(dtype)
-        p, s = probabilities[:, sample.index], sample.weight
+        p, s = predictions[:, sample.index], sample.weight
         if self._preconditioner is None or self._age >= _REFRESH:
             seed = int(torch.randint(2**31, (), generator=self._generator))
-            self._preconditioner = NystromPreconditioner(rows, p, s, seed)
+            self._preconditioner = NystromPreconditioner(
+                rows, curvature_root(self._problem.loss, p, s), seed
+            )
             self._age = 0
         self._age += 1
-        hessian = SampledHessian(rows, p, s, s.new_full((1,), self._l2))
+        hessian = SampledHessian(rows, self._problem.loss, p, s, s.new_full((1,), self._l2))
         preconditioner = self._preconditioner.at(self._l2)
         weight, _ = conjugate_gradients(
             hessian, gradient.to(p.dtype), precondition=preconditioner, options=_CG
@@ -97,10 +98,7 @@ class NystromPreconditioner:
     tail. The same for each class.
     """
 
-    def __init__(
-        self, features: Tensor, probabilities: Tensor, sample_weight: Tensor, seed: int
-    ) -> None:
-        root = curvature_root(probabilities, sample_weight)
+    def __init__(self, features: Tensor, root: Tensor, seed: int) -> None:
         self._values, self._vectors = _nystrom(features, root, seed)
 
     def at(self, l2: float) -> Preconditioner:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from linprobe.core.problem import SoftmaxRegression, bias_hessian, weighted_sum
+from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import Point
 
 _MAX_NEWTON_STEPS = 40
@@ -24,9 +24,6 @@ _LEFT_OVER = 9.0
 # differences of P drown in rounding (in float32 of logits of a few dozen), and the step is far
 # below what bends the loss.
 _TRUSTED_DECREMENT = {torch.float32: 5e-6, torch.float64: 1e-7}
-# Below the rounding of a float64 sum of probabilities; keeps p, p^2 and s p^2 above the denormal
-# float32 numbers, which processors multiply a hundred times more slowly.
-_LOWEST_LOGIT = -35.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Direction:
 
     Attributes:
         weight: (n_classes, n_features) float64.
-        logits: (n_classes, n_samples), `SoftmaxRegression.margins` of weight and bias.
+        logits: (n_classes, n_samples), `LinearProblem.margins` of weight and bias.
         bias: (n_classes,) float64; None: zero.
     """
 
@@ -43,16 +40,16 @@ class Direction:
     logits: Tensor
     bias: Tensor | None = None
 
-    def with_best_bias(self, problem: SoftmaxRegression, probabilities: Tensor) -> "Direction":
+    def with_best_bias(self, problem: LinearProblem, predictions: Tensor) -> "Direction":
         """Let the bias follow to first order, from zero.
 
         The bias is free in any case. But a change of the weight that is mostly one of the bias has
         nearly all of its curvature in common with it, and little would be left but rounding.
         """
-        centred = self.logits - (probabilities * self.logits).sum(0)
-        curved = centred.mul_(probabilities).mul_(problem.sample_weight)
-        hessian = bias_hessian(probabilities, problem.sample_weight)
-        bias = -_solve_psd(hessian, curved.sum(1, dtype=torch.float64), problem.num_classes)
+        centred = problem.loss.centred(predictions, self.logits)
+        curved = centred.mul_(problem.loss.spread(predictions)).mul_(problem.sample_weight)
+        slope = problem.sums.total(curved.sum(1, dtype=torch.float64))
+        bias = -_solve_psd(problem.bias_hessian(predictions), slope, _gauge_size(problem))
         return Direction(self.weight, self.logits + problem.bias_margins(bias), bias)
 
 
@@ -63,14 +60,14 @@ class Minimum:
     Attributes:
         point: the minimiser.
         objective: P there (nats).
-        probabilities: (n_classes, n_samples) there.
+        predictions: (n_classes, n_samples) there.
         model_step: how far along the first direction P's quadratic model at the base has its
             minimum: 1 for an exact Newton direction, NaN without directions.
     """
 
     point: Point
     objective: float
-    probabilities: Tensor
+    predictions: Tensor
     model_step: float = float("nan")
 
 
@@ -83,10 +80,11 @@ class _Span:
     """
 
     def __init__(
-        self, problem: SoftmaxRegression, l2: float, base: Point, directions: Sequence[Direction]
+        self, problem: LinearProblem, l2: float, base: Point, directions: Sequence[Direction]
     ) -> None:
         self.base, self.directions, self.l2 = base, directions, l2
         self.problem, self.sample_weight = problem, problem.sample_weight
+        self.loss, self.total = problem.loss, problem.sums.total
         weights = [base.weight, *(d.weight for d in directions)]
         self.gram = torch.stack([torch.stack([(a * b).sum() for b in weights]) for a in weights])
         none = torch.zeros_like(base.bias)
@@ -107,48 +105,44 @@ class _Span:
         if self.biases.any():
             added = x[: len(self.directions)] @ self.biases
             bias, logits = bias + added, logits - self.problem.bias_margins(added)
-        return Point(weight, bias - bias.mean(), logits)
+        return Point(weight, self.problem.gauged(bias), logits)
 
     def evaluate(self, x: Tensor) -> tuple[float, Tensor]:
-        """P and the probabilities (n_classes, n_samples) at x."""
+        """P and the predictions (n_classes, n_samples) at x."""
         logits = self.base.logits + self.problem.bias_margins(x[len(self.directions) :])
         for t, d in zip(x.tolist(), self.directions, strict=False):
             logits.add_(d.logits, alpha=t)
-        top = logits.amax(0)
-        probabilities = logits.sub_(top).clamp_min_(_LOWEST_LOGIT).exp_()
-        total = probabilities.sum(0)
-        probabilities.div_(total)
-        log_total = total.log_().add_(top)
+        value, predictions = self.problem.evaluate(logits)
         t = self._full(x)
-        value = float(self.sample_weight.double() @ log_total.double())
-        return value + 0.5 * self.l2 * float(t @ self.gram @ t), probabilities
+        return value + 0.5 * self.l2 * float(t @ self.gram @ t), predictions
 
-    def derivatives(self, x: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    def derivatives(self, x: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient (j + K,) and Hessian (j + K, j + K), float64."""
-        j, s = len(self.directions), self.sample_weight
-        gradient = torch.cat([self.l2 * (self.gram @ self._full(x))[1:], -self.problem.class_mass])
+        j, s, loss, total = len(self.directions), self.sample_weight, self.loss, self.total
+        gradient = torch.cat([self.l2 * (self.gram @ self._full(x))[1:], -self.problem.target_mass])
         hessian = gradient.new_zeros(len(gradient), len(gradient))
-        weighted = probabilities * s
-        gradient[j:] += weighted.sum(1, dtype=torch.float64)
-        cross = (weighted @ probabilities.T).double()
-        hessian[j:, j:] = torch.diag(cross.sum(1)) - cross
+        massed, spread = predictions * s, loss.spread(predictions)
+        weighted = massed if spread is predictions else spread * s
+        gradient[j:] += total(massed.sum(1, dtype=torch.float64))
+        hessian[j:, j:] = total(loss.bias_hessian(predictions, weighted))
         # Centred before they are squared: most samples are sure of their class, and there the
         # difference of mean square and squared mean would be all rounding.
         centred: list[Tensor] = []
         for a, direction in enumerate(self.directions):
-            mean = (probabilities * direction.logits).sum(0)
-            gradient[a] += weighted_sum(mean, s)
-            centred.append(direction.logits - mean)
-            curved = centred[a] * weighted
-            hessian[a, j:] = hessian[j:, a] = curved.sum(1)
+            slope, middle = loss.along(predictions, direction.logits)
+            gradient[a] += self.problem.mean(slope)
+            centred.append(middle)
+            curved = middle * weighted
+            hessian[a, j:] = hessian[j:, a] = total(curved.sum(1))
             for c, other in enumerate(centred):
-                hessian[a, c] = hessian[c, a] = torch.dot(curved.view(-1), other.view(-1))
+                product = total(torch.dot(curved.view(-1), other.view(-1)))
+                hessian[a, c] = hessian[c, a] = product
         hessian[:j, :j] += self.l2 * self.gram[1:, 1:]
         return gradient, hessian
 
 
 def minimise_in_span(
-    problem: SoftmaxRegression,
+    problem: LinearProblem,
     l2: float,
     base: Point,
     directions: Sequence[Direction] = (),
@@ -165,7 +159,7 @@ def minimise_in_span(
     Args:
         problem: gives loss and residuals on logits.
         l2: the penalty.
-        base: the origin; its logits are `SoftmaxRegression.margins`.
+        base: the origin; its logits are `LinearProblem.margins`.
         directions: j of them; none means that only the bias is solved for.
         accuracy: nats above the minimum at which to stop.
         share: stop also when this share is left of what the quadratic model at the base promised.
@@ -174,14 +168,14 @@ def minimise_in_span(
     span = _Span(problem, l2, base, directions)
     x = torch.cat([base.bias.new_zeros(len(directions)), base.bias])
     if known is None:
-        value, probabilities = span.evaluate(x)
+        value, predictions = span.evaluate(x)
     else:
-        value, probabilities = known.objective, known.probabilities
+        value, predictions = known.objective, known.predictions
     last_decrement = float("inf")
     model_step = float("nan")
     for iteration in range(_MAX_NEWTON_STEPS):
-        gradient, hessian = span.derivatives(x, probabilities)
-        step = -_solve_psd(hessian, gradient, problem.num_classes)
+        gradient, hessian = span.derivatives(x, predictions)
+        step = -_solve_psd(hessian, gradient, _gauge_size(problem))
         if iteration == 0 and directions:
             model_step = float(step[0])
         decrement = -float(gradient @ step)  # twice the expected decrease
@@ -198,12 +192,12 @@ def minimise_in_span(
         else:
             break  # no decrease can be computed: this is the minimum that the dtype can tell
         beyond = abs(2 * (value - new) / decrement - 1)
-        x, value, probabilities = x + size * step, new, candidate
+        x, value, predictions = x + size * step, new, candidate
         pace = decrement / last_decrement if last_decrement < float("inf") else 1.0
         if size == 1.0 and min(pace, _LEFT_OVER * beyond**2) * decrement <= 2 * accuracy:
             break  # the next decrement need not be computed
         last_decrement = decrement
-    return Minimum(span.point(x), value, probabilities, model_step)
+    return Minimum(span.point(x), value, predictions, model_step)
 
 
 @dataclass(frozen=True)
@@ -222,11 +216,11 @@ class Balanced:
 
     @property
     def spread(self) -> float:
-        """Of the bias step; up to 1, all predictions stay distributions."""
+        """Range of the bias step; up to 1, all predictions stay distributions."""
         return float(self.bias_step.max() - self.bias_step.min())
 
 
-def balance(problem: SoftmaxRegression, probabilities: Tensor) -> Balanced:
+def balance(problem: LinearProblem, predictions: Tensor) -> Balanced:
     """Move predictions (n_classes, n_samples) by the bias's Newton step, to first order.
 
     ``||grad||^2 / (2 l2)`` is a gap only where ``sum_i r_i = 0``, as at the best bias. With the
@@ -234,14 +228,16 @@ def balance(problem: SoftmaxRegression, probabilities: Tensor) -> Balanced:
     exactly and cost ``sum_i s_i KL(q_i || p_i) <= sum_i s_i chi^2(q_i, p_i) = d^T H_b d``: a dual
     point as good as the best bias's, from any bias that is near.
     """
-    gradient = weighted_sum(probabilities, problem.sample_weight) - problem.class_mass
-    hessian = bias_hessian(probabilities, problem.sample_weight)
-    step = -_solve_psd(hessian, gradient, problem.num_classes)
-    step = step - step.mean()
-    low = step.to(probabilities.dtype)
-    factor = low[:, None] - low @ probabilities
-    moved = torch.addcmul(probabilities, probabilities, factor)
+    gradient = problem.mean(predictions) - problem.target_mass
+    step = -_solve_psd(problem.bias_hessian(predictions), gradient, _gauge_size(problem))
+    step = problem.gauged(step)
+    moved = problem.loss.moved(predictions, step.to(predictions.dtype))
     return Balanced(problem.residuals(moved), step, -float(gradient @ step))
+
+
+def _gauge_size(problem: LinearProblem) -> int:
+    """Count the biases that change nothing when they move together."""
+    return problem.num_classes if problem.loss.shift_invariant else 0
 
 
 def _solve_psd(matrix: Tensor, right: Tensor, num_biases: int) -> Tensor:
@@ -252,9 +248,9 @@ def _solve_psd(matrix: Tensor, right: Tensor, num_biases: int) -> Tensor:
         equal = 1 / scale
         equal[: len(equal) - num_biases] = 0
         equal /= torch.linalg.vector_norm(equal)
-        found = torch.linalg.cholesky_ex(torch.addr(scaled, equal, equal))
-        if not int(found.info):
-            return scale * torch.cholesky_solve(target[:, None], found.L)[:, 0]
+        factor = torch.linalg.cholesky_ex(torch.addr(scaled, equal, equal))
+        if not int(factor.info):
+            return scale * torch.cholesky_solve(target[:, None], factor.L)[:, 0]
     values, vectors = torch.linalg.eigh(scaled)
     keep = values > values[-1] * 1e-13
     inverse = torch.where(keep, 1 / values.where(keep, values.new_ones(())), 0.0)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from linprobe.core.linalg import fast_bfloat16
-from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import NewtonOptions
 from linprobe.core.solvers.factorised import FactorisedHessian
 from linprobe.core.solvers.sampled_hessian import (
@@ -23,7 +23,6 @@ from linprobe.core.solvers.sampled_hessian import (
     conjugate_gradients,
     curvature_root,
     draw_rows,
-    gini_impurity,
 )
 from linprobe.core.solvers.subspace import Direction
 
@@ -35,7 +34,7 @@ _FLOAT64_L2 = 3e-8
 # Where conjugate gradients don't suffice, because classes are coupled: the largest Hessian to
 # factorise, rows drawn for each pair of classes and feature, and the decrement, as a share of the
 # one before, from which it is factorised anew.
-_MOST_DENSE, _MOST_CLASSES = 2600, 24
+_MAX_VARIABLES, _MAX_CLASSES = 2600, 24
 _PAIR_ROWS = 12
 _RENEW = 0.3
 
@@ -48,7 +47,7 @@ class WhitenedModel:
     """
 
     def __init__(
-        self, problem: SoftmaxRegression, options: NewtonOptions, generator: torch.Generator
+        self, problem: LinearProblem, options: NewtonOptions, generator: torch.Generator
     ) -> None:
         self._problem, self._options, self._generator = problem, options, generator
         self._leverage = problem.squared_norms()
@@ -57,9 +56,10 @@ class WhitenedModel:
         self._transform: Tensor
         self._back: Tensor
         self._penalty: Tensor
-        self._seen: SoftmaxRegression
+        self._seen: LinearProblem
         size = problem.num_features * problem.num_classes
-        self._may_factorise = size <= _MOST_DENSE and problem.num_classes <= _MOST_CLASSES
+        few = size <= _MAX_VARIABLES and problem.num_classes <= _MAX_CLASSES
+        self._may_factorise = few and problem.loss.couples_in_pairs
         self._factorise = options.factorise and self._may_factorise
         self._first_rows = self._num_rows = options.sample_rows or _FIRST_ROWS
         self._level = 0
@@ -69,7 +69,7 @@ class WhitenedModel:
         cheap = fast_bfloat16(problem.device) and exact != torch.float64
         self._dtypes = [torch.bfloat16, exact] if cheap else [exact]
 
-    def begin(self, probabilities: Tensor, l2: float) -> None:
+    def begin(self, predictions: Tensor, l2: float) -> None:
         """See `NewtonModel`."""
         self._level, self._num_rows = 0, max(self._first_rows, self._num_rows // 2)
         # The coordinates serve for smaller l2 too, the worse the farther; then they cost steps.
@@ -80,9 +80,9 @@ class WhitenedModel:
             return
         self._l2 = self._whitened_at = l2
         problem = self._problem
-        importance = gini_impurity(probabilities) * self._leverage * problem.sample_weight
+        importance = problem.loss.importance(predictions) * self._leverage * problem.sample_weight
         sample = draw_rows(problem, importance, _GRAM_ROWS, self._generator)
-        root = curvature_root(probabilities[:, sample.index], sample.weight)
+        root = curvature_root(problem.loss, predictions[:, sample.index], sample.weight)
         # In float64: eigenvalues below 1e-7 of the largest matter at small l2.
         scaled = problem.rows(sample.index).double().mul_(root.double()[:, None])
         values, vectors = torch.linalg.eigh(scaled.T @ scaled)
@@ -98,13 +98,13 @@ class WhitenedModel:
         """See `NewtonModel`."""
         return self._seen.backproject(residuals) @ self._back
 
-    def direction(self, probabilities: Tensor, gradient: Tensor) -> Direction:
+    def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
         """See `NewtonModel`."""
         whitened = (gradient @ self._transform).to(self._seen.dtype)
-        found = None if self._factorise else self._by_iteration(probabilities, whitened)
-        if found is None:
-            found = self._by_factorisation(probabilities, whitened)
-        return Direction(found.double() @ self._transform.T, self._seen.logits(found))
+        step = None if self._factorise else self._by_iteration(predictions, whitened)
+        if step is None:
+            step = self._by_factorisation(predictions, whitened)
+        return Direction(step.double() @ self._transform.T, self._seen.logits(step))
 
     def improve(self) -> None:
         """See `NewtonModel`."""
@@ -120,37 +120,37 @@ class WhitenedModel:
         """See `NewtonModel`."""
         return replace(self._options, sample_rows=self._num_rows, factorise=self._factorise)
 
-    def _by_iteration(self, probabilities: Tensor, gradient: Tensor) -> Tensor | None:
+    def _by_iteration(self, predictions: Tensor, gradient: Tensor) -> Tensor | None:
         """None where a factorised Hessian is called for."""
         seen = self._seen
-        importance = gini_impurity(probabilities) * self._leverage * seen.sample_weight
+        importance = seen.loss.importance(predictions) * self._leverage * seen.sample_weight
         sample = draw_rows(seen, importance, self._num_rows, self._generator)
         rows = seen.rows(sample.index).to(self._dtypes[self._level])
-        p = probabilities[:, sample.index]
-        hessian = SampledHessian(rows, p, sample.weight, self._penalty.to(p.dtype))
-        found, solved = conjugate_gradients(hessian, gradient, precondition=_same, options=_CG)
+        p = predictions[:, sample.index]
+        hessian = SampledHessian(rows, seen.loss, p, sample.weight, self._penalty.to(p.dtype))
+        step, solved = conjugate_gradients(hessian, gradient, precondition=_same, options=_CG)
         self._factorise = not solved and self._may_factorise
-        return None if self._factorise else found
+        return None if self._factorise else step
 
-    def _by_factorisation(self, probabilities: Tensor, gradient: Tensor) -> Tensor:
+    def _by_factorisation(self, predictions: Tensor, gradient: Tensor) -> Tensor:
         if self._inverse is not None:
-            found = self._inverse(gradient)
-            decrement = float((found * gradient).sum())
+            step = self._inverse(gradient)
+            decrement = float((step * gradient).sum())
             renew = decrement > _RENEW * self._decrement
             self._decrement = decrement
             if not renew:
-                return -found
+                return -step
         self._inverse = FactorisedHessian(
             self._seen,
-            probabilities,
+            predictions,
             self._leverage,
             self._penalty,
             _PAIR_ROWS * gradient.shape[1],
             self._generator,
         )
-        found = self._inverse(gradient)
-        self._decrement = float((found * gradient).sum())
-        return -found
+        step = self._inverse(gradient)
+        self._decrement = float((step * gradient).sum())
+        return -step
 
 
 def _same(gradient: Tensor) -> Tensor:

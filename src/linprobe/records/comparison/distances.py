@@ -169,7 +169,7 @@ def compare(
         steps = ", ".join(f"{step:,}" for step in published.rates)
         raise LinprobeError(
             f"nothing is published for {', '.join(names)}; expected a checkpoint after {steps} "
-            "minibatches: leave --published out"
+            "minibatches: leave `published` out"
         )
     every = () if checkpoint else tuple(dict.fromkeys(n for c in curves for n in c.names()))
     left_out = tuple(_left_out(curves, panels, every))

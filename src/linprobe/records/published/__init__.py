@@ -53,14 +53,13 @@ class Published:
         depth = run.config.experiment.depth
         if self.depth is not None and depth != self.depth:
             raise LinprobeError(
-                f"--published knows the network of {self.depth} layers, but a run has "
-                f"{depth}; leave --published out, or run `linprobe reproduce {self.experiment} "
-                f"--depth {self.depth}`"
+                f"the published numbers are of the network of {self.depth} layers, but a run has "
+                f"{depth}; leave `published` out, or use a run of depth {self.depth}"
             )
         if run.dataset.name != self.dataset:
             raise LinprobeError(
                 f"the published numbers are of {self.dataset}, but a run is of "
-                f"{run.dataset.name}; leave --published out"
+                f"{run.dataset.name}; leave `published` out"
             )
 
 

@@ -3,111 +3,73 @@
 const LARGEST_TABLE = 30; // classes
 
 const className = (i) => (data.classes && data.classes[i]) || String(i);
+// For plotly's labels, which read a few tags.
+const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+const total = (row) => row.reduce((sum, count) => sum + count, 0) || 1;
 
-// Names are numbered, so that narrow columns can go by the numbers.
-const rowName = (i) => (data.classes ? `${className(i)} (${i})` : String(i));
-
-function facts(pairs) {
-  const list = make("dl", { class: "facts" });
-  for (const [name, value] of pairs) list.append(make("div", {}, make("dt", {}, name), make("dd", {}, value)));
-  return list;
-}
+const facts = (names, texts) => make("dl", { class: "facts" }, ...names.flatMap((name, i) =>
+  (texts[i] === null ? [] : [make("div", {}, make("dt", {}, name), make("dd", {}, texts[i]))])));
 
 function cell(count, inRow, onDiagonal) {
-  const share = inRow ? count / inRow : 0;
-  const strength = onDiagonal ? 0.08 + 0.3 * share : Math.min(0.75, count ? 0.12 + 4 * share : 0);
+  const share = count / inRow;
+  const strength = onDiagonal ? 0.08 + 0.3 * share : Math.min(0.75, 0.12 + 4 * share);
   const element = make("td", {}, count ? String(count) : "");
-  if (count) element.style.backgroundColor = faded(onDiagonal ? "blue" : "vermilion", strength);
+  if (count) element.style.backgroundColor = colour(`${onDiagonal ? "@blue" : "@vermilion"}/${strength}`);
   return element;
 }
 
+// Classes are numbered, so that narrow columns can go by the numbers.
 function confusionTable({ confusion, classErrors }) {
-  const header = (_, i) => make("th", { scope: "col", title: className(i) }, String(i));
-  const table = make("table", { class: "confusion" });
-  table.append(make("thead", {}, make("tr", {}, make("td"), ...confusion.map(header),
-    make("th", { scope: "col", class: "class-error" }, "error"))));
-  const body = make("tbody");
-  confusion.forEach((row, i) => {
-    const inRow = row.reduce((sum, count) => sum + count, 0);
-    body.append(make("tr", {}, make("th", { scope: "row", class: data.classes ? "class-name" : null }, rowName(i)),
-      ...row.map((count, j) => cell(count, inRow, i === j)),
-      make("td", { class: "class-error" }, rate(classErrors[i]))));
-  });
-  table.append(body);
+  const head = make("tr", {}, make("td"), ...confusion.map((_, i) =>
+    make("th", { scope: "col", title: className(i) }, String(i))),
+  make("th", { scope: "col", class: "class-error" }, "error"));
+  const rows = confusion.map((row, i) => make("tr", {},
+    make("th", { scope: "row", class: data.classes ? "class-name" : null }, data.classes ? `${className(i)} (${i})` : String(i)),
+    ...row.map((count, j) => cell(count, total(row), i === j)),
+    make("td", { class: "class-error" }, classErrors[i])));
+  const table = make("table", { class: "confusion" }, make("thead", {}, head), make("tbody", {}, ...rows));
   return make("div", { class: "matrix", tabindex: "0", role: "region", "aria-label": "Confusion matrix" }, table);
 }
 
 function heatmap(confusion) {
   const box = make("div", { id: "heatmap" });
-  box.style.height = "26rem";
-  const shares = confusion.map((row) => {
-    const sum = row.reduce((total, count) => total + count, 0) || 1;
-    return row.map((count) => count / sum);
-  });
-  queueMicrotask(() => Plotly.newPlot(box, [{
-    type: "heatmap", z: shares, showscale: false, hoverinfo: "text",
-    text: confusion.map((row, i) => row.map((count, j) =>
-      escaped(`${className(i)} read as ${className(j)}: ${count}`))),
-    colorscale: [[0, colour("surface")], [0.1, faded("blue", 0.5)], [1, colour("blue")]],
-  }], {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("ink") },
-    margin: { l: 45, r: 10, t: 10, b: 35 }, dragmode: false,
-    xaxis: { title: { text: "predicted class" } },
-    yaxis: { title: { text: "true class" }, autorange: "reversed" },
-  }, { displayModeBar: false, responsive: true }));
+  const clear = "rgba(0,0,0,0)";
+  queueMicrotask(() => Plotly.newPlot(box, coloured([{
+    type: "heatmap", z: confusion.map((row) => row.map((count) => count / total(row))), showscale: false,
+    text: confusion.map((row, i) => row.map((count, j) => escaped(`${className(i)} \u2192 ${className(j)}: ${count}`))),
+    hoverinfo: "text",
+    colorscale: [[0, colour("@surface")], [0.1, colour("@blue/0.5")], [1, colour("@blue")]],
+  }]), coloured({
+    paper_bgcolor: clear, plot_bgcolor: clear, font: { color: "@ink" }, dragmode: false,
+    margin: { l: 45, r: 10, t: 10, b: 35 }, xaxis: { title: { text: "predicted class" }, constrain: "domain" },
+    yaxis: { title: { text: "true class" }, autorange: "reversed", scaleanchor: "x", constrain: "domain" },
+  }), { displayModeBar: false, responsive: true }));
   return box;
 }
 
-function confusionPart({ confusion, classErrors, mistakes }) {
+function confusionPart(probe) {
+  const { confusion, mistakes } = probe;
+  if (confusion === undefined) return [make("p", { class: "note" }, "The record holds no confusion matrix for this probe.")];
   const parts = [make("h3", {}, "Confusion on the test split")];
   if (confusion) {
-    parts.push(make("p", { class: "note" }, "A row a true class, a column a predicted one; counts of test samples."));
-    parts.push(confusion.length <= LARGEST_TABLE ? confusionTable({ confusion, classErrors }) : heatmap(confusion));
+    parts.push(make("p", { class: "note" }, "Rows are true classes, columns predicted ones; counts of test samples."));
+    parts.push(confusion.length <= LARGEST_TABLE ? confusionTable(probe) : heatmap(confusion));
   }
-  const worst = mistakes.map(([count, truth, read]) => `${className(truth)} read as ${className(read)} (${whole(count)})`);
-  if (worst.length) parts.push(make("p", { class: "note" }, `Most frequent mistakes: ${worst.join(", ")}.`));
+  if (mistakes.length) parts.push(make("p", { class: "note" }, `Most frequent mistakes: ${mistakes.join(", ")}.`));
   return parts;
 }
 
-// What stands beside a layer's error in the curve, for those who can't point at it.
-function comparisons(references, place) {
-  const parts = references.flatMap((item) => {
-    if (known(item.value)) return [[item.label, rate(item.value)]];
-    const point = item.points.find((candidate) => candidate.place === place);
-    if (!point) return [];
-    const draws = point.draws > 1 ? `, mean of ${point.draws}` : "";
-    const gain = known(point.selectivity) ? `, selectivity ${rate(point.selectivity)}` : "";
-    return [[item.label, rate(point.value) + draws + gain]];
-  });
-  return parts.length ? [make("h3", {}, "What to compare its test error with"), facts(parts)] : [];
-}
-
 function drawDetail(view) {
-  const { probes, label, references } = data.checkpoints[view.checkpoint];
-  const probe = probes.find((candidate) => candidate.place === view.layer);
+  const { probes, label, beside } = data.checkpoints[view.checkpoint];
+  const probe = probes.find(({ place }) => place === view.layer);
   byId("detail").classList.toggle("empty", !probe);
   byId("detail-hint").hidden = Boolean(probe);
-  byId("detail-body").replaceChildren();
-  if (!probe) return;
-  const found = probe.evaluation;
-  byId("detail-body").append(
+  byId("detail-body").replaceChildren(...(probe ? [
     make("h3", {}, data.layers[probe.place] + (data.checkpoints.length > 1 ? ` (${label})` : "")),
-    make("p", probe.standing === "failed" ? { class: "warn" } : {}, probe.certificate),
-    facts([
-      ["test error", rate(probe.test)],
-      ["95 % interval", span(probe.interval)],
-      ...(probe.optimum ? [[data.optimum.label, span(probe.optimum)]] : []),
-      ["training error", rate(probe.train)],
-      ["width", whole(probe.width) + (probe.reducer ? `, reduced: ${probe.reducer}` : "")],
-      ["l2", penalty(probe.l2) + (probe.edge ? ", end of the path" : "")],
-      [`${data.passes} over the features`, whole(probe.passes)],
-      ...data.facts.map((name, i) => [name, found ? found.facts[i] : null])
-        .filter(([, value]) => known(value))
-        .map(([name, value]) => [name, value > 100 || name.startsWith("samples") ? whole(value) : rate(value)]),
-    ]),
-  );
-  if (probe.step) byId("detail-body").append(make("p", {}, `Against ${data.layers[probe.after]}, the layer before: ${probe.step}.`));
-  byId("detail-body").append(...comparisons(references, probe.place));
-  if (found) byId("detail-body").append(...confusionPart(found));
-  else byId("detail-body").append(make("p", { class: "note" }, "The record holds no confusion matrix for this probe."));
+    make("p", probe.failed ? { class: "warn" } : {}, probe.certificate),
+    facts(data.facts, probe.facts),
+    ...(probe.step ? [make("p", {}, probe.step)] : []),
+    ...(beside.length ? [make("h3", {}, "What to compare its test error with"), facts(beside, probe.beside)] : []),
+    ...confusionPart(probe),
+  ] : []));
 }

@@ -1,8 +1,8 @@
-"""Probe a network that linprobe has never seen: a ResNet of Hugging Face's transformers.
+"""Probe the stages of a ResNet of Hugging Face's transformers; linprobe needs no adapter for it.
 
-README's first example. The network's weights are random, the images Fashion-MNIST's.
+The network has random weights, the images are those of Fashion-MNIST.
 
-    python examples/stranger.py [--quick]
+    python examples/huggingface_resnet.py [--quick]
 """
 
 import sys
@@ -11,7 +11,6 @@ import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
 import linprobe
-from linprobe.data import load
 
 
 def main(num_train: int = 10_000, num_test: int = 10_000) -> None:
@@ -19,7 +18,7 @@ def main(num_train: int = 10_000, num_test: int = 10_000) -> None:
     sizes = {"num_channels": 1, "embedding_size": 16, "hidden_sizes": [16, 32, 64, 128]}
     torch.manual_seed(0)
     network = ResNetForImageClassification(ResNetConfig(layer_type="basic", **sizes))
-    data = load("fashion-mnist")
+    data = linprobe.load_dataset("fashion-mnist")
     train = data.train_images[:num_train, None] / 255, data.train_labels[:num_train]
     test = data.test_images[:num_test, None] / 255, data.test_labels[:num_test]
     print(linprobe.probe(network, train, test, layers="*stages.?"))

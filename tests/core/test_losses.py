@@ -1,0 +1,115 @@
+"""What a loss says of logits, against automatic differentiation."""
+
+import pytest
+import torch
+
+from linprobe.core.losses import Softmax, SquaredError
+from linprobe.core.problem import LinearProblem, SoftmaxRegression
+from linprobe.core.sums import LocalSums
+
+K, N = 4, 30
+
+
+def softmax(z):
+    labels = torch.arange(N) % K
+    return Softmax(labels, K), torch.nn.functional.cross_entropy(z.T, labels, reduction="none")
+
+
+def squared(z):
+    targets = torch.linspace(-1, 2, K * N, dtype=torch.float64).view(K, N)
+    return SquaredError(targets), (z - targets).square().sum(0) / 2
+
+
+LOSSES = pytest.mark.parametrize("make", [softmax, squared])
+
+
+def logits(seed=0):
+    source = torch.Generator().manual_seed(seed)
+    return 2 * torch.randn(K, N, generator=source, dtype=torch.float64)
+
+
+@LOSSES
+def test_values_residuals_and_curvature_are_derivatives(make):
+    z, u = logits(), logits(1)
+    loss, expected = make(z)
+    values, predictions = loss.evaluate(loss.margins(z.clone()))
+    torch.testing.assert_close(values, expected)
+
+    def total(z):
+        return make(z)[1].sum()
+
+    gradient = torch.autograd.functional.jacobian(total, z)
+    residuals = loss.residuals(predictions)
+    torch.testing.assert_close(residuals, gradient)
+    product = torch.autograd.functional.hvp(total, z, u)[1]
+    spread = loss.spread(predictions)
+    torch.testing.assert_close(spread * loss.centred(predictions, u), product)
+    slope, middle = loss.along(predictions, loss.margins(u.clone()))
+    torch.testing.assert_close(slope, (residuals * u).sum(0))
+    torch.testing.assert_close((spread * middle * middle).sum(), (u * product).sum())
+
+
+@LOSSES
+def test_bias_hessian_importance_and_moves_are_those_of_the_curvature(make):
+    loss, _ = make(logits())
+    _, predictions = loss.evaluate(loss.margins(logits()))
+    s = torch.rand(N, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+    def curved(step):
+        flat = step[:, None].repeat(1, N)
+        return loss.spread(predictions) * loss.centred(predictions, flat)
+
+    columns = [curved(unit) for unit in torch.eye(K, dtype=torch.float64)]
+    hessian = loss.bias_hessian(predictions, loss.spread(predictions) * s)
+    torch.testing.assert_close(hessian, torch.stack([column @ s for column in columns]))
+    trace = torch.stack([column[k] for k, column in enumerate(columns)]).sum(0)
+    torch.testing.assert_close(loss.importance(predictions), trace)
+    step = torch.arange(K, dtype=torch.float64)
+    torch.testing.assert_close(loss.moved(predictions, step), predictions + curved(step))
+    torch.testing.assert_close(loss.margins(step[:, None].repeat(1, N)), loss.bias_margins(step))
+
+
+@LOSSES
+def test_the_target_mass_is_what_residuals_lack(make):
+    loss, _ = make(logits())
+    _, predictions = loss.evaluate(loss.margins(logits()))
+    s = torch.rand(N, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    expected = (predictions - loss.residuals(predictions)) @ s
+    torch.testing.assert_close(loss.target_mass(s), expected)
+
+
+class Halves(LocalSums):
+    """Sums of two processes that have the same rows."""
+
+    def total(self, local):
+        return 2 * local
+
+
+def test_every_sum_over_samples_goes_through_the_seam():
+    """Two processes with the same rows have the problem of one: the weights halve."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(N, 3, generator=source, dtype=torch.float64)
+    labels = torch.arange(N) % K
+    one, two = (SoftmaxRegression(x, labels, K, None, sums) for sums in (None, Halves()))
+    weight = torch.randn(K, 3, generator=source, dtype=torch.float64)
+    results = []
+    for problem in (one, two):
+        value, p = problem.evaluate(problem.logits(weight))
+        gradient = problem.backproject(problem.residuals(p))
+        results.append((value, gradient, problem.bias_hessian(p), problem.mean(p)))
+        assert float(problem.target_mass.sum()) == pytest.approx(1)
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(2 * two.sample_weight, one.sample_weight)
+
+
+def test_a_process_on_its_own_has_nothing_to_add():
+    sums, x = LocalSums(), torch.arange(3.0)
+    for same in (sums.total, sums.largest, sums.gathered, sums.agreed):
+        assert same(x) is x
+    assert not sums.before(x).any()
+
+
+def test_a_problem_takes_any_loss():
+    loss = SquaredError(torch.zeros(K, 5, dtype=torch.float64))
+    problem = LinearProblem(torch.ones(5, 2, dtype=torch.float64), loss)
+    assert (problem.num_classes, problem.num_samples, problem.num_features) == (K, 5, 2)
