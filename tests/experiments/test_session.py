@@ -19,8 +19,8 @@ from linprobe.experiments.settings import Settings
 from linprobe.pipeline.meter import EpochMeter, Meter
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.config import ProbeConfig
+from linprobe.records.config import ControlsRecord
 from linprobe.records.predictions import load_predictions
-from linprobe.records.schema import ControlsRecord
 from linprobe.records.store import load_run
 from linprobe.runtime.progress import ignore
 from linprobe.runtime.randomness import generator

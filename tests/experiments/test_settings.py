@@ -12,7 +12,7 @@ from linprobe.experiments.session import Session
 from linprobe.experiments.settings import QUICK_PROBE_EPOCHS, Settings
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.holdout import num_held_out
-from linprobe.records.schema import MethodRecord
+from linprobe.records.config import MethodRecord
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.progress import ignore
 from linprobe.runtime.randomness import generator

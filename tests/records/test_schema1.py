@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from linprobe.records.schema import (
+from linprobe.records.config import (
     ControlsRecord,
     ExperimentRecord,
     ExtractionRecord,
     LoadingRecord,
-    MajorityErrorRate,
     MethodRecord,
     MinibatchRecord,
     TrainingRecord,
 )
+from linprobe.records.schema import MajorityErrorRate
 from linprobe.records.store import load_run, save
 from linprobe.runtime.errors import LinprobeError
 

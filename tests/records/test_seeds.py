@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from linprobe.records.schema import ControlsRecord
+from linprobe.records.config import ControlsRecord
 from linprobe.records.seeds import SEEDS_CSV, load_seeds, save_seeds, seed_words, spread
 from linprobe.records.store import load_run, seed_folders
 from linprobe.records.store import save as save_run

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from linprobe.records.schema import LoadingRecord, ProbeRecord
+from linprobe.records.config import LoadingRecord
+from linprobe.records.schema import ProbeRecord
 from linprobe.records.store import json_schema, load_run, save
 from linprobe.runtime.errors import LinprobeError
 from tests.support.records import (

@@ -13,7 +13,8 @@ from html.parser import HTMLParser
 import pytest
 
 from linprobe.cli import main as cli
-from linprobe.records.schema import EnvironmentRecord, LoadingRecord
+from linprobe.records.config import LoadingRecord
+from linprobe.records.schema import EnvironmentRecord
 from linprobe.records.store import save
 from linprobe.report.page import report_html, write_report
 from linprobe.runtime.errors import LinprobeError

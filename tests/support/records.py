@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from linprobe.evaluation.statistics import wilson_interval
+from linprobe.records.config import ExperimentRecord, ExtractionRecord, MethodRecord, RunConfig
 from linprobe.records.evidence import (
     FALLS,
     UNDECIDED,
@@ -16,12 +17,8 @@ from linprobe.records.schema import (
     CheckpointRecord,
     DatasetRecord,
     EnvironmentRecord,
-    ExperimentRecord,
-    ExtractionRecord,
     MajorityErrorRate,
-    MethodRecord,
     ProbeRecord,
-    RunConfig,
     RunRecord,
 )
 

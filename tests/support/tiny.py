@@ -8,7 +8,7 @@ import torch
 from linprobe.data import ImageDataset
 from linprobe.experiments.networks import DeepMLP
 from linprobe.pipeline.minibatch import SGDProtocol
-from linprobe.records.schema import ExperimentRecord
+from linprobe.records.config import ExperimentRecord
 
 
 def tiny_dataset(num_train=120, num_test=50):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class Extractor:
             reason = self._unfit(shape, batch)
             if reason is None:
                 point = self._point(layer, shape, dtype, batch, num_rows, budget_bytes)
-                points.append(point.at(tap))
+                points.append(replace(point, tap=tap))
             elif skip_unfit:
                 left_out[layer] = reason
             else:
@@ -249,7 +249,10 @@ def _keeper(
 
     def keep(tap: str, tensor: Tensor) -> None:
         point, kept = points[tap], features[tap]
-        if isinstance(rows, slice) and point.is_plain and _fits(point, tensor, batch):
+        # What is not as in the first batch gets its message from `_rows`.
+        fits = tensor.shape[:1] == (len(batch),) and not tensor.is_complex()
+        fits = fits and tensor.numel() == len(batch) * point.num_features
+        if isinstance(rows, slice) and point.is_plain and fits:
             # Straight into place: a flattened copy on the way would cost one more pass of memory.
             kept[rows].view(tensor.shape).copy_(tensor)
             return
@@ -260,12 +263,6 @@ def _keeper(
             kept.index_copy_(0, rows, values)
 
     return keep
-
-
-def _fits(point: ProbePoint, tensor: Tensor, batch: Batch) -> bool:
-    """Whether a tensor is as the first batch's; what is not gets its message from `_rows`."""
-    size = len(batch) * point.num_features
-    return tensor.shape[:1] == (len(batch),) and tensor.numel() == size and not tensor.is_complex()
 
 
 def _sample_shape(shape: tuple[int, ...], dimension: int) -> tuple[int, ...]:

@@ -1,26 +1,27 @@
 """Which points of a network can be probed, and which of them are meant."""
 
-import difflib
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from linprobe.activations.taps import (
+    NUM_NEAR,
+    hooks,
     inference_state,
     is_script,
-    module_by_module,
     modules_by_path,
+    near_names,
     tensors,
 )
 from linprobe.data.batches import Batch
 from linprobe.data.inputs import example_batch
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
+from linprobe.runtime.text import cause
 
 Forward = Callable[[nn.Module, object], object]
 """Called as ``forward(network, batch)`` where the network isn't called with the batch's inputs."""
@@ -28,7 +29,6 @@ Forward = Callable[[nn.Module, object], object]
 Predicate = Callable[[str, nn.Module], bool]
 Layers = str | Sequence[str] | type[nn.Module] | Predicate | None
 
-_NUM_NEAR = 3
 _PARAMETRIZATIONS = "parametrizations"  # torch.nn.utils.parametrize keeps its modules there
 _INPUT = ":in"
 
@@ -85,12 +85,8 @@ class LayerTable:
             shape = " x ".join(map(str, row.shape))
             cells.append((row.name, row.type, shape, f"{row.num_features:,}", str(row.num_calls)))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = []
-        for line in cells:
-            left = [c.ljust(w) for c, w in zip(line[:3], widths[:3], strict=True)]
-            right = [c.rjust(w) for c, w in zip(line[3:], widths[3:], strict=True)]
-            lines.append("  ".join([*left, *right]))
-        return "\n".join(lines)
+        line = "  ".join(f"{{:{side}{w}}}" for side, w in zip("<<<>>", widths, strict=True))
+        return "\n".join(line.format(*row) for row in cells)
 
 
 def layers(network: nn.Module, example: object, *, forward: Forward | None = None) -> LayerTable:
@@ -114,24 +110,13 @@ def layers(network: nn.Module, example: object, *, forward: Forward | None = Non
 def survey(network: nn.Module, batch: Batch, forward: Forward | None) -> LayerTable:
     """As `layers`, of a batch."""
     watch = _Watch(network, len(batch))
-    with ExitStack() as stack:
-        stack.enter_context(inference_state(network))
-        stack.enter_context(module_by_module())
-        for module in watch.paths:
-            before = module.register_forward_pre_hook(watch.before, with_kwargs=True)
-            stack.callback(before.remove)
-            after = module.register_forward_hook(watch.after, with_kwargs=True)
-            stack.callback(after.remove)
+    with inference_state(network), hooks(watch.paths, watch.before, watch.after):
         run_network(network, batch, forward)
     return LayerTable(tuple(watch.rows()))
 
 
 def run_network(network: nn.Module, batch: Batch, forward: Forward | None) -> None:
-    """One forward pass on the network's device.
-
-    Raises:
-        LinprobeError: The network fails; the message shows its error.
-    """
+    """Make one forward pass on the network's device; `LinprobeError` shows why it fails."""
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
     moved = batch.to(network_device(network), dtype)
     try:
@@ -142,20 +127,14 @@ def run_network(network: nn.Module, batch: Batch, forward: Forward | None) -> No
     except LinprobeError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
+        advice = ""
+        if is_out_of_memory(error):
+            advice = "; give smaller batches, by batch_size or as the data has them"
+        elif isinstance(error, TypeError) and forward is None:
+            advice = "; if it is called otherwise, give forward=lambda network, batch: ..."
         raise LinprobeError(
-            f"the network fails on a batch of {len(batch)} samples: {type(error).__name__}: {first}"
-            + _advice(error, forward)
+            f"the network fails on a batch of {len(batch)} samples: {cause(error)}{advice}"
         ) from error
-
-
-def _advice(error: Exception, forward: Forward | None) -> str:
-    """What may help against an error of the network."""
-    if is_out_of_memory(error):
-        return "; give smaller batches, by batch_size or as the data has them"
-    if isinstance(error, TypeError) and forward is None:
-        return "; if it is called otherwise, give forward=lambda network, batch: ..."
-    return ""
 
 
 def network_device(network: nn.Module) -> torch.device:
@@ -181,12 +160,7 @@ def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tupl
     elif isinstance(chosen, str):
         names = _matches(chosen, table, network)
     elif isinstance(chosen, type) or callable(chosen):
-        names = [name for name, module in _modules(network, table) if _wants(chosen, name, module)]
-        if not names:
-            what = chosen.__name__ if isinstance(chosen, type) else "the predicate"
-            raise LinprobeError(
-                f"no layer is chosen by {what}; the network has {_some(table.names)}"
-            )
+        names = _wanted(chosen, table, network)
     elif not isinstance(chosen, Iterable) or not all(isinstance(p, str) for p in chosen):
         raise LinprobeError(
             f"layers is {chosen!r}; expected a name or glob, a list of these, a class of modules, "
@@ -200,21 +174,21 @@ def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tupl
 
 
 def unknown_layer(name: str, known: Sequence[str]) -> str:
-    """What to say of a layer that isn't there."""
-    near = difflib.get_close_matches(name, known, n=_NUM_NEAR, cutoff=0.4)
-    hint = f"near names: {', '.join(map(repr, near))}" if near else f"there are {_some(known)}"
+    """Say that a layer isn't there, and which are."""
+    hint = near_names(name, known) or f"there are {_some(known)}"
     return f"there is no layer {name!r}; {hint}"
 
 
-def _wants(chosen: type | Predicate, name: str, module: nn.Module) -> bool:
-    return isinstance(module, chosen) if isinstance(chosen, type) else bool(chosen(name, module))
-
-
-def _modules(network: nn.Module, table: LayerTable) -> Iterator[tuple[str, nn.Module]]:
-    modules = modules_by_path(network)
-    for row in table:
-        path = row.name if row.name in modules else row.name.rpartition("#")[0]
-        yield row.name, modules[path]
+def _wanted(chosen: type | Predicate, table: LayerTable, network: nn.Module) -> list[str]:
+    modules, names = modules_by_path(network), []
+    for name in table.names:
+        module = modules[name if name in modules else name.rpartition("#")[0]]
+        if isinstance(module, chosen) if isinstance(chosen, type) else chosen(name, module):
+            names.append(name)
+    if not names:
+        what = chosen.__name__ if isinstance(chosen, type) else "the predicate"
+        raise LinprobeError(f"no layer is chosen by {what}; the network has {_some(table.names)}")
+    return names
 
 
 def _matches(pattern: str, table: LayerTable, network: nn.Module) -> list[str]:
@@ -229,15 +203,12 @@ def _matches(pattern: str, table: LayerTable, network: nn.Module) -> list[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_NUM_NEAR]))
-    return f"{shown} ..." if len(names) > _NUM_NEAR else shown or "no layers inside"
+    shown = ", ".join(map(repr, names[:NUM_NEAR]))
+    return f"{shown} ..." if len(names) > NUM_NEAR else shown or "no layers inside"
 
 
 def sample_dimension(shape: Sequence[int], num_samples: int) -> int | None:
-    """Where the samples stand: first, or second in a recurrent net's (tokens, samples, features).
-
-    None: nowhere.
-    """
+    """Find the samples: first, or second in a recurrent net's (tokens, samples, features)."""
     if len(shape) and shape[0] == num_samples:
         return 0
     return 1 if len(shape) == 3 and shape[1] == num_samples else None
@@ -264,7 +235,7 @@ class _Watch:
         given = {_identity(tensor) for tensor in tensors([args, kwargs])} - {None}
         self._open.append(_Call(module, self._calls[module], given))
 
-    def after(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
+    def after(self, module: nn.Module, args: object, output: object) -> None:
         call = self._open.pop()
         tensor = next(tensors(output), None)
         if tensor is not None and not tensor.is_nested:

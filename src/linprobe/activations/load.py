@@ -1,6 +1,5 @@
 """Networks by name, and weights of theirs from files, without running code from these."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.files import file_sha256
 from linprobe.runtime.imports import load_object
 from linprobe.runtime.randomness import seeded
+from linprobe.runtime.text import cause
 
 _NESTED = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
@@ -41,10 +42,10 @@ def build_network(factory: str, arguments: Mapping[str, Any], seed: int) -> nn.M
             try:
                 made = made(**arguments)
             except Exception as error:
-                first = (str(error).splitlines() or [""])[0]
+                call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
                 raise LinprobeError(
-                    f"factory {factory!r} failed: {type(error).__name__}: {first}; expected it to "
-                    f"give a torch.nn.Module when called with ({_call(arguments)})"
+                    f"factory {factory!r} failed: {cause(error)}; expected it to give a "
+                    f"torch.nn.Module when called with ({call})"
                 ) from error
     if not isinstance(made, nn.Module):
         raise LinprobeError(
@@ -68,11 +69,13 @@ def load_weights(network: nn.Module, path: Path) -> str:
     Raises:
         LinprobeError: The file can't be read, or its tensors aren't those of the network.
     """
-    state = _stripped(_read(path))
+    state = _read(path)
+    for prefix in _PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
     _check_fit(network, state, path)
     network.load_state_dict(state, strict=False)  # shared tensors may stand under one name only
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -102,14 +105,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
-def _stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefix that a wrapper put before all names."""
-    for prefix in _PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
-
-
 def _check_fit(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     own = network.state_dict()
     given = {own[name].data_ptr() for name in own if name in state and own[name].numel()}
@@ -133,7 +128,3 @@ def _check_fit(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
 def _some(names: list[str]) -> str:
     more = len(names) - _NUM_SHOWN
     return ", ".join(names[:_NUM_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _call(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

@@ -1,9 +1,8 @@
 """Make an activation one row of features a sample: flatten, pool, or draw coordinates."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,16 +11,8 @@ from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import generator
 from linprobe.runtime.text import size_text
 
-Kind = Literal["flatten", "mean", "max", "pool", "random"]
-
 AUTO = "auto"
 _EXPECTED = "'auto', 'flatten', 'mean', 'max', 'pool:K' or 'random:M' with K and M at least 1"
-_PLAIN: dict[str, Kind] = {"flatten": "flatten", "mean": "mean", "max": "max"}
-_POOLS: dict[int, Callable[..., Tensor]] = {
-    1: torch.nn.functional.adaptive_avg_pool1d,
-    2: torch.nn.functional.adaptive_avg_pool2d,
-    3: torch.nn.functional.adaptive_avg_pool3d,
-}
 
 
 @dataclass(frozen=True)
@@ -35,7 +26,7 @@ class Reducer:
         size: K of ``pool:K``, M of ``random:M``; else 0.
     """
 
-    kind: Kind
+    kind: str
     size: int = 0
 
     def __str__(self) -> str:
@@ -50,9 +41,9 @@ class Reducer:
         """
         kind, colon, size = str(text).partition(":")
         if kind in ("pool", "random") and size.isdecimal() and int(size):
-            return cls("pool" if kind == "pool" else "random", int(size))
-        if not colon and kind in _PLAIN:
-            return cls(_PLAIN[kind])
+            return cls(kind, int(size))
+        if not colon and kind in ("flatten", "mean", "max"):
+            return cls(kind)
         raise LinprobeError(f"reduce is {text!r}; expected {_EXPECTED}")
 
     def width(self, shape: Sequence[int]) -> int:
@@ -89,13 +80,14 @@ class Reducer:
         values = values if values.dtype == torch.float64 else values.float()
         if self.kind == "mean":
             return values.flatten(2).mean(2)
-        pool = _POOLS.get(values.ndim - 2)
-        if pool is None:
+        if values.ndim > 5:
             raise LinprobeError(
                 f"a sample of shape {tuple(values.shape[1:])} can't be pooled; expected 2 to 4 "
                 "dimensions: use reduce='mean' or 'random:M'"
             )
-        return pool(values, [min(self.size, n) for n in values.shape[2:]]).flatten(1)
+        pool = getattr(torch.nn.functional, f"adaptive_avg_pool{values.ndim - 2}d")
+        pooled: Tensor = pool(values, [min(self.size, n) for n in values.shape[2:]])
+        return pooled.flatten(1)
 
 
 FLATTEN = Reducer("flatten")
@@ -128,29 +120,17 @@ def choose_reducer(
     Raises:
         LinprobeError: The features would not fit; the message names a reducer that would.
     """
-
-    def fits(reducer: Reducer) -> bool:
-        return 4 * reducer.width(shape) * num_rows <= budget_bytes
-
-    if reduce != AUTO:
-        reducer = Reducer.parse(reduce)
-        if fits(reducer):
+    wanted = FLATTEN if reduce == AUTO else Reducer.parse(reduce)
+    tried = [wanted]
+    if reduce == AUTO and len(shape) in (2, 3, 4):
+        tried += [Reducer("pool", k) for k in range(max(shape[1:], default=1) - 1, 0, -1)]
+    for reducer in tried:
+        if 4 * reducer.width(shape) * num_rows <= budget_bytes:
             return FLATTEN if reducer.width(shape) == math.prod(shape) else reducer
-        raise LinprobeError(_too_large(layer, reducer, shape, num_rows, budget_bytes))
-    cells = range(max(shape[1:], default=1) - 1, 0, -1) if len(shape) in (2, 3, 4) else ()
-    for reducer in (FLATTEN, *(Reducer("pool", k) for k in cells)):
-        if fits(reducer):
-            return reducer
-    raise LinprobeError(_too_large(layer, FLATTEN, shape, num_rows, budget_bytes))
-
-
-def _too_large(
-    layer: str, reducer: Reducer, shape: Sequence[int], num_rows: int, budget_bytes: float
-) -> str:
-    width = reducer.width(shape)
+    width = wanted.width(shape)
     room = int(budget_bytes // (4 * num_rows))
-    return (
-        f"layer {layer!r}: {num_rows:,} rows of {width:,} features (reduce={str(reducer)!r}) take "
+    raise LinprobeError(
+        f"layer {layer!r}: {num_rows:,} rows of {width:,} features (reduce={str(wanted)!r}) take "
         f"{size_text(4 * width * num_rows)}, the memory budget is {size_text(budget_bytes)}; "
         + (f"use reduce='random:{room}', or " if room else "use fewer samples, or ")
         + "raise memory_bytes"

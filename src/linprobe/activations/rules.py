@@ -1,7 +1,7 @@
 """How the tensor at a tap becomes rows of features."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class Reduction:
         """
         tokens: Tokens = None
         reducer = FLATTEN
-        for part in (text or "").split(", ") if text else ():
+        for part in text.split(", ") if text else ():
             if part.startswith(_TOKENS):
                 name = part.removeprefix(_TOKENS)
                 tokens = int(name) if name.lstrip("-").isdecimal() else name
@@ -67,16 +67,13 @@ class Reduction:
         labels: Tensor | None = None,
         columns: Tensor | None = None,
     ) -> Tensor:
-        """Rows of features.
+        """Make rows of features, (n_rows, n_features), of values (n_samples, ...).
 
         Args:
-            values: (n_samples, ...).
+            values: of the layer.
             mask: (n_samples, n_tokens), nonzero where a token counts.
             labels: (n_samples, n_tokens), for tokens "all"; None: all that the mask keeps.
             columns: of a random reducer.
-
-        Returns:
-            (n_rows, n_features).
 
         Raises:
             LinprobeError: A shape that the rule does not fit.
@@ -129,10 +126,6 @@ class ProbePoint:
     num_features: int
     dtype: torch.dtype
     columns: Tensor | None
-
-    def at(self, tap: str) -> "ProbePoint":
-        """The same layer, captured at another tap."""
-        return replace(self, tap=tap)
 
     @property
     def kept_dtype(self) -> torch.dtype:

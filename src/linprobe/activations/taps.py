@@ -17,8 +17,8 @@ import dataclasses
 import difflib
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +39,7 @@ Select = Callable[[str, object], Tensor | None]
 
 _TAP = re.compile(r"(?P<path>.*?)(#(?P<call>[1-9]\d*))?(?P<input>:in)?", re.DOTALL)
 _COMPILED = "_orig_mod"  # torch.compile puts the network under this name
-_NUM_SUGGESTIONS = 3
+NUM_NEAR = 3  # names that a message lists
 
 
 class _LastTapReached(BaseException):
@@ -102,22 +102,13 @@ class Taps:
         return {name: captured[name] for name in self.names}
 
     def stream(self, consume: Consume, *args: object, **kwargs: object) -> None:
-        """Run one forward pass, no further than the last tap, giving each tensor to `consume`.
-
-        Args:
-            consume: called once for each tap, in the order of the forward pass.
-            *args: of the network.
-            **kwargs: of the network.
-
-        Raises:
-            LinprobeError: A tap was not reached, or its module handles no tensor.
-        """
+        """Run one forward pass as by a call, giving each tensor to `consume` when it is made."""
         self.stream_during(consume, lambda: self.network(*args, **kwargs))
 
     def stream_during(self, consume: Consume, run: Callable[[], object]) -> None:
         """As `stream`, for a network that is not simply called: `run` makes the forward pass."""
         if self._taps:
-            with inference_state(self.network), module_by_module():
+            with inference_state(self.network):
                 _Pass(self._taps, consume, self._select).run(run)
 
 
@@ -131,11 +122,7 @@ class _Pass:
         self._open: dict[nn.Module, list[int]] = {tap.module: [] for tap in taps}
 
     def run(self, run: Callable[[], object]) -> None:
-        with ExitStack() as stack:
-            for module in self._calls:
-                before = module.register_forward_pre_hook(self._before, with_kwargs=True)
-                stack.callback(before.remove)
-                stack.callback(module.register_forward_hook(self._after).remove)
+        with hooks(self._calls, self._before, self._after):
             try:
                 run()
             except _LastTapReached as end:
@@ -143,10 +130,12 @@ class _Pass:
                 if end.ended is not self:
                     raise
         if self._waiting:
+            calls = [(tap.name, self._calls[tap.module]) for tap in self._waiting]
+            times = [f"called {counted(n, 'time')}" if n else "never called" for _, n in calls]
+            missed = ", ".join(f"{c[0]!r} ({t})" for c, t in zip(calls, times, strict=True))
             raise LinprobeError(
-                "the forward pass did not reach "
-                + ", ".join(f"{t.name!r} ({_times(self._calls[t.module])})" for t in self._waiting)
-                + "; check the tap's name and call number, or give an input that leads there"
+                f"the forward pass did not reach {missed}; check the tap's name and call number, "
+                "or give an input that leads there"
             )
 
     def _before(
@@ -249,15 +238,15 @@ def _resolve(name: str, modules: Mapping[str, nn.Module]) -> _Tap:
 
 
 def _hint(path: str, modules: Mapping[str, nn.Module]) -> str:
-    near = difflib.get_close_matches(path, modules, n=_NUM_SUGGESTIONS, cutoff=0.4)
-    if near:
-        return f"near names: {', '.join(map(repr, near))}"
-    known = [known for known in modules if known]
-    return (
-        f"it has {', '.join(map(repr, known[:_NUM_SUGGESTIONS]))} ..."
-        if known
-        else ("it has no layers but itself, ''")
-    )
+    known = [repr(known) for known in modules if known][:NUM_NEAR]
+    some = f"it has {', '.join(known)} ..." if known else "it has no layers but itself, ''"
+    return near_names(path, modules) or some
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """List the names that are spelt nearly like this one; "" if there are none."""
+    near = difflib.get_close_matches(name, list(known), n=NUM_NEAR, cutoff=0.4)
+    return f"near names: {', '.join(map(repr, near))}" if near else ""
 
 
 def is_script(module: nn.Module) -> bool:
@@ -266,36 +255,34 @@ def is_script(module: nn.Module) -> bool:
 
 
 @contextmanager
-def module_by_module() -> Iterator[None]:
-    """Run networks as they are written, every module by itself.
+def hooks(
+    modules: Iterable[nn.Module], before: Callable[..., None], after: Callable[..., None]
+) -> Iterator[None]:
+    """Hook modules, and run networks as they are written, every module by itself.
 
     Compiled code calls no hooks of inner modules, and fused transformer layers hand nested
     tensors from one to the next.
+
+    Args:
+        modules: of the network.
+        before: called as ``before(module, args, kwargs)``.
+        after: called as ``after(module, args, output)``.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
-    try:
+    with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
         torch.backends.mha.set_fastpath_enabled(False)
-        with _uncompiled():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-
-
-def _uncompiled() -> AbstractContextManager[object]:
-    """Hooks on inner modules do not run in compiled code."""
-    # Without this module nothing has been compiled yet, and importing it takes seconds.
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
+        # Without this module nothing has been compiled yet, and importing it takes seconds.
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for module in modules:
+            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(after).remove)
+        yield
 
 
 def _plain_path(path: str) -> str:
     return ".".join(part for part in path.split(".") if part != _COMPILED)
-
-
-def _times(calls: int) -> str:
-    return "never called" if calls == 0 else f"called {counted(calls, 'time')}"
 
 
 def modules_by_path(network: nn.Module) -> dict[str, nn.Module]:
@@ -312,14 +299,14 @@ def first_tensor(_: str, value: object) -> Tensor | None:
 
 def tensors(value: object) -> Iterator[Tensor]:
     """Tensors in a nest of containers, in order."""
+    items: Iterable[object] = ()
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors(item)
+        items = value.values()
     elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors(item)
+        items = value
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors(getattr(value, field.name))
+        items = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    for item in items:
+        yield from tensors(item)

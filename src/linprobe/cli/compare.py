@@ -53,7 +53,7 @@ def compare(
         linprobe compare runs/fig8 --published
         linprobe compare runs/fig8 runs/fig8-sgd --split train
     """
-    from linprobe.records.folder import check_folder
+    from linprobe.records.store import check_folder
     from linprobe.report.overlay import draw_comparison
     from linprobe.report.plots import save_figure, write_figure
     from linprobe.report.terminal import make_console

@@ -47,7 +47,7 @@ def probe(
         linprobe probe torchvision.models:resnet18 --data imagefolder:photos --image-size 224
     """
     import linprobe
-    from linprobe.records.folder import check_folder
+    from linprobe.records.store import check_folder
     from linprobe.report.terminal import make_console, show_progress
     from linprobe.runtime.memory import tune_allocator
 
@@ -84,7 +84,7 @@ def _describe(
     digest: str | None,
 ) -> None:
     """Put into the record what only the command line knows."""
-    from linprobe.records.schema import LoadingRecord
+    from linprobe.records.config import LoadingRecord
 
     run = report.run
     loading = LoadingRecord(

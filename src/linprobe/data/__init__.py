@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from linprobe.data.idx import parse_idx
-from linprobe.data.registry import REGISTRY, DataFile
+from linprobe.data.registry import REGISTRY
 from linprobe.data.sources import cache_folder, read_files
 from linprobe.runtime.errors import LinprobeError
 
@@ -62,19 +62,11 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> I
     if published is None:
         raise LinprobeError(f"unknown data set {name!r}: expected one of {', '.join(REGISTRY)}")
     raw, source = read_files(published, data_dir)
-
-    def parse(file: DataFile) -> Tensor:
-        return parse_idx(raw[file.name], file.shape, file.name)
-
-    return ImageDataset(
-        name=name,
-        train_images=parse(published.train_images),
-        train_labels=parse(published.train_labels).long(),
-        test_images=parse(published.test_images),
-        test_labels=parse(published.test_labels).long(),
-        sha256={file.name: file.sha256 for file in published.files},
-        source=source,
-    )
+    parsed = (parse_idx(raw[file.name], file.shape, file.name) for file in published.files)
+    images, labels, test_images, test_labels = parsed
+    digests = {file.name: file.sha256 for file in published.files}
+    tensors = (images, labels.long(), test_images, test_labels.long())
+    return ImageDataset(name, *tensors, sha256=digests, source=source)
 
 
 load = load_dataset

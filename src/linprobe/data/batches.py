@@ -41,24 +41,23 @@ class Batch:
         """
         raw = _map(raw, lambda tensor: tensor)  # arrays become tensors
         if isinstance(raw, Mapping):
-            key = next((key for key in LABEL_KEYS if key in raw), None)
-            if key is None:
-                names = ", ".join(map(repr, raw))
-                raise LinprobeError(
-                    f"a {split} batch has the keys {names}; expected its labels under 'labels'"
-                )
-            inputs = {str(name): item for name, item in raw.items() if name != key}
-            return cls(raw, (), inputs, _batch_labels(raw[key], split), _mask(inputs))
-        if isinstance(raw, tuple | list) and len(raw) >= 2:
+            key = label_key(raw, f"a {split} batch")
+            args: list[Any] = [{name: item for name, item in raw.items() if name != key}]
+            labels = raw[key]
+        elif isinstance(raw, tuple | list) and len(raw) >= 2:
             *args, labels = raw
-            if len(args) == 1 and isinstance(args[0], Mapping):
-                inputs = {str(name): item for name, item in args[0].items()}
-                return cls(raw, (), inputs, _batch_labels(labels, split), _mask(inputs))
-            return cls(raw, tuple(args), {}, _batch_labels(labels, split), None)
-        raise LinprobeError(
-            f"a {split} batch is a {type(raw).__name__}; expected (x, labels), or a dict with "
-            "'labels'"
-        )
+        else:
+            raise LinprobeError(
+                f"a {split} batch is a {type(raw).__name__}; expected (x, labels), or a dict with "
+                "'labels'"
+            )
+        labels = _batch_labels(labels, split)
+        if len(args) != 1 or not isinstance(args[0], Mapping):
+            return cls(raw, tuple(args), {}, labels, None)
+        inputs = {str(name): item for name, item in args[0].items()}
+        mask = inputs.get(MASK_KEY)
+        is_mask = isinstance(mask, Tensor) and mask.ndim == 2
+        return cls(raw, (), inputs, labels, mask if is_mask else None)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,12 +87,17 @@ class Batch:
         )
 
 
-def label_tensor(value: object, split: str) -> Tensor:
-    """Convert labels of any kind to a tensor.
+def label_key(named: Mapping[Any, object], what: str) -> str:
+    """Find the key of the labels in a dict, which messages call `what`."""
+    for key in LABEL_KEYS:
+        if key in named:
+            return key
+    names = ", ".join(map(repr, named))
+    raise LinprobeError(f"{what} has the keys {names}; expected its labels under 'labels'")
 
-    Raises:
-        LinprobeError: They are not numbers.
-    """
+
+def label_tensor(value: object, split: str) -> Tensor:
+    """Convert labels of any kind to a tensor; raise `LinprobeError` where they aren't numbers."""
     if not isinstance(value, Tensor):
         try:
             # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
@@ -116,11 +120,6 @@ def _batch_labels(value: object, split: str) -> Tensor:
     return value
 
 
-def _mask(inputs: Mapping[str, object]) -> Tensor | None:
-    mask = inputs.get(MASK_KEY)
-    return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
-
-
 def _map(value: object, change: Callable[[Tensor], Tensor]) -> Any:
     """Change each tensor in nested containers; arrays become tensors first."""
     if isinstance(value, Tensor):
@@ -137,13 +136,10 @@ def _map(value: object, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def leaves(value: object) -> Iterator[object]:
+def leaves(value: Any) -> Iterator[object]:
     """Yield the values in nested containers, in order."""
-    if isinstance(value, Mapping):
-        for item in value.values():
-            yield from leaves(item)
-    elif type(value) is list or type(value) is tuple:
-        for item in value:
-            yield from leaves(item)
-    else:
+    if not isinstance(value, Mapping) and type(value) not in (list, tuple):
         yield value
+        return
+    for item in value.values() if isinstance(value, Mapping) else value:
+        yield from leaves(item)

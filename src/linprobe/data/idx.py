@@ -4,33 +4,23 @@ Format: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten
 number is two zero bytes, the element type (8: unsigned byte) and the number of dimensions.
 """
 
+import math
 import struct
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from linprobe.runtime.errors import LinprobeError
 
-_UNSIGNED_BYTE = 8
-
 
 def parse_idx(raw: bytes, shape: Sequence[int], name: str) -> Tensor:
-    """Read the unsigned bytes of an idx file whose shape is known.
-
-    Args:
-        raw: the whole file, decompressed.
-        shape: the shape that the file must declare and fill exactly.
-        name: what messages call the file.
-
-    Returns:
-        A uint8 tensor of `shape` with memory of its own.
+    """Read a decompressed idx file, called `name` in messages, as uint8 with memory of its own.
 
     Raises:
-        LinprobeError: when the magic number, a size or the length is not the expected one.
+        LinprobeError: The magic number, a size or the length isn't what `shape` asks for.
     """
-    magic = bytes([0, 0, _UNSIGNED_BYTE, len(shape)])
+    magic = bytes([0, 0, 8, len(shape)])
     if raw[:4] != magic:
         raise LinprobeError(
             f"{name} is not an idx file of {len(shape)}-dimensional unsigned bytes: "
@@ -40,8 +30,7 @@ def parse_idx(raw: bytes, shape: Sequence[int], name: str) -> Tensor:
     sizes = struct.unpack(f">{len(shape)}I", raw[4:start]) if len(raw) >= start else ()
     if sizes != tuple(shape):
         raise LinprobeError(f"{name} declares the shape {sizes}, expected {tuple(shape)}")
-    expected = start + int(np.prod(shape))
+    expected = start + math.prod(shape)
     if len(raw) != expected:
         raise LinprobeError(f"{name} has {len(raw):,} bytes, expected {expected:,}")
-    values = np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(tuple(shape))
-    return torch.from_numpy(values.copy())
+    return torch.frombuffer(bytearray(raw[start:]), dtype=torch.uint8).reshape(tuple(shape))

@@ -38,6 +38,7 @@ class Preparation:
             LinprobeError: The channels can't be converted, or the means or stds don't fit them.
         """
         x = images.float() / 255
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         if self.channels not in (None, x.shape[1]):
             if x.shape[1] != 1:
                 raise LinprobeError(
@@ -47,17 +48,13 @@ class Preparation:
             x = x.expand(-1, self.channels, -1, -1)
         if self.size is not None and x.shape[2:] != self.size:
             x = torch.nn.functional.interpolate(x, self.size, mode="bilinear", antialias=True)
-        for values in (self.mean, self.std):
+        for values in (mean, std):
             if len(values) not in (1, x.shape[1]):
                 raise LinprobeError(
                     f"{len(values)} means or standard deviations for {x.shape[1]} channels; "
                     "expected one for all, or one for each"
                 )
-        return (x - _per_channel(self.mean)) / _per_channel(self.std)
-
-
-def _per_channel(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)[:, None, None]
+        return (x - mean) / std
 
 
 class ImageBatches:
@@ -71,11 +68,7 @@ class ImageBatches:
     """
 
     def __init__(
-        self,
-        images: Tensor | Sequence[Path],
-        labels: Tensor,
-        prepare: Preparation,
-        batch_size: int,
+        self, images: Tensor | Sequence[Path], labels: Tensor, prepare: Preparation, batch_size: int
     ) -> None:
         self.images, self.labels = images, labels
         self.prepare, self.batch_size = prepare, batch_size
@@ -104,11 +97,7 @@ class ImageBatches:
 
 
 def read_image(path: Path, prepare: Preparation) -> Tensor:
-    """Read a file as uint8 (channels, height, width), in the channels and size asked for.
-
-    Raises:
-        LinprobeError: It is not an image.
-    """
+    """Read an image as uint8 (channels, height, width), or raise `LinprobeError`."""
     try:
         with Image.open(path) as opened:
             image = opened.convert("L" if prepare.channels == 1 else "RGB")
@@ -141,11 +130,8 @@ def find_images(folder: Path) -> tuple[list[str], dict[str, tuple[list[Path], Te
             "and test/CLASS/IMAGE files"
         )
     places = {"train": folder / "train", "test": folder / tests[0]}
-    known = {
-        split: {entry.name for entry in place.iterdir() if entry.is_dir()}
-        for split, place in places.items()
-    }
-    classes = sorted(known["train"] | known["test"])
+    entries = [entry for place in places.values() for entry in place.iterdir()]
+    classes = sorted({entry.name for entry in entries if entry.is_dir()})
     return classes, {split: _find(place, classes) for split, place in places.items()}
 
 

@@ -29,9 +29,10 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
-from linprobe.data.batches import LABEL_KEYS, MASK_KEY, Batch, leaves
+from linprobe.data.batches import LABEL_KEYS, MASK_KEY, Batch, label_key, leaves
 from linprobe.runtime.errors import LinprobeError
 
+_KEPT = ("collate_fn", "num_workers", "worker_init_fn", "multiprocessing_context", "timeout")
 _EXPECTED = (
     "expected (x, y) arrays, a Dataset, a DataLoader, or a list of batches "
     "(x, labels) or {'labels': ..., ...}"
@@ -63,11 +64,7 @@ class Source:
             yield Batch.read(raw, self.split)
 
     def first(self) -> Batch:
-        """Return the first batch of data that was read before.
-
-        Raises:
-            LinprobeError: The data gives none the second time.
-        """
+        """Return the first batch of data read before, or raise `LinprobeError`: it gives none."""
         for batch in self:
             return batch
         raise LinprobeError(
@@ -86,17 +83,16 @@ def example_batch(example: object) -> Batch:
     """Make the batch that `linprobe.layers` runs, of an input, a batch, or data."""
     if isinstance(example, Tensor | np.ndarray):
         return Batch.read((example, torch.zeros(len(example), dtype=torch.int64)), "example")
-    if isinstance(example, Mapping):
-        inputs = dict(example)
-        if not any(key in inputs for key in LABEL_KEYS):
-            arrays = [leaf for leaf in leaves(inputs) if isinstance(leaf, Tensor | np.ndarray)]
-            inputs["labels"] = torch.zeros(len(arrays[0]) if arrays else 1, dtype=torch.int64)
-        return Batch.read(inputs, "example")
-    if isinstance(example, tuple):
+    if isinstance(example, Mapping) and not any(key in example for key in LABEL_KEYS):
+        arrays = [leaf for leaf in leaves(example) if isinstance(leaf, Tensor | np.ndarray)]
+        count = len(arrays[0]) if arrays else 1
+        example = {**example, "labels": torch.zeros(count, dtype=torch.int64)}
+    if isinstance(example, Mapping | tuple):
         return Batch.read(example, "example")
-    for batch in Source(example, "example", 2):
-        return batch
-    raise LinprobeError("the example holds no batch; expected at least one sample")
+    batch = next(iter(Source(example, "example", 2)), None)
+    if batch is None:
+        raise LinprobeError("the example holds no batch; expected at least one sample")
+    return batch
 
 
 def _opener(data: object, split: str, batch_size: int) -> Callable[[], Iterable[object]]:
@@ -121,32 +117,22 @@ def _is_pair(data: object) -> bool:
     if not isinstance(data, tuple | list) or len(data) != 2:
         return False
     x, y = data
-    if isinstance(x, Tensor | np.ndarray):
-        return not isinstance(y, Mapping)
-    return isinstance(x, Mapping) and not isinstance(y, Mapping) and not _is_batch(y)
-
-
-def _is_batch(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Mapping)
+    y_is_batch = isinstance(y, tuple) and len(y) == 2 and isinstance(y[0], Mapping)
+    is_array = isinstance(x, Tensor | np.ndarray) or (isinstance(x, Mapping) and not y_is_batch)
+    return is_array and not isinstance(y, Mapping)
 
 
 class _Slices:
     """Batches of arrays with one row per sample."""
 
-    def __init__(self, data: object, split: str, batch_size: int) -> None:
+    def __init__(self, data: Any, split: str, batch_size: int) -> None:
         self._data, self._split, self._batch_size = data, split, batch_size
-        if isinstance(data, Mapping):
-            named = dict(data)
-        else:
-            assert isinstance(data, tuple | list)
+        named = data
+        if not isinstance(data, Mapping):
             x, y = data
-            named = {**(dict(x) if isinstance(x, Mapping) else {"x": x}), "labels": y}
+            named = {**(x if isinstance(x, Mapping) else {"x": x}), "labels": y}
         self._named = named
-        if not any(key in named for key in LABEL_KEYS):
-            names = ", ".join(map(repr, named))
-            raise LinprobeError(
-                f"the {split} data has the keys {names}; expected its labels under 'labels'"
-            )
+        label_key(named, f"the {split} data")
         for name, value in named.items():
             if not hasattr(value, "__len__"):
                 raise LinprobeError(
@@ -162,8 +148,8 @@ class _Slices:
             )
 
     def of_labels(self) -> "_Slices":
-        wanted = (*LABEL_KEYS, MASK_KEY)
-        found = {name: value for name, value in self._named.items() if name in wanted}
+        wanted = [name for name in (*LABEL_KEYS, MASK_KEY) if name in self._named]
+        found = {name: self._named[name] for name in wanted}
         return _Slices(found, self._split, self._batch_size)
 
     def __call__(self) -> Iterator[object]:
@@ -180,14 +166,8 @@ def _slice(value: Any, rows: slice) -> object:
 
 def _in_order(loader: DataLoader[Any], split: str, batch_size: int) -> Iterable[object]:
     """Read the loader's batches without shuffling and without dropping any."""
-    own: dict[str, Any] = {
-        "collate_fn": loader.collate_fn,
-        "num_workers": loader.num_workers,
-        "worker_init_fn": loader.worker_init_fn,
-        "multiprocessing_context": loader.multiprocessing_context,
-        "timeout": loader.timeout,
-        "generator": torch.Generator(),
-    }
+    own: dict[str, Any] = {name: getattr(loader, name) for name in _KEPT}
+    own["generator"] = torch.Generator()
     if isinstance(loader.dataset, IterableDataset):
         return DataLoader(loader.dataset, batch_size=loader.batch_size, **own)
     if type(loader.batch_sampler) not in (BatchSampler, type(None)):

@@ -1,6 +1,5 @@
 """Data by name: ``mnist``, ``npz:FILE``, ``imagefolder:DIR``, ``module:name``."""
 
-import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
@@ -15,7 +14,9 @@ from linprobe.data import load
 from linprobe.data.images import ImageBatches, Preparation, find_images
 from linprobe.data.registry import REGISTRY
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.files import file_sha256
 from linprobe.runtime.imports import load_object
+from linprobe.runtime.text import cause, first_line
 
 _LABELS, _GROUPS, _INPUT = "y", "groups", "x"
 _NPZ = (
@@ -93,13 +94,8 @@ def _published(
     name: str, prepare: Preparation, batch_size: int, data_dir: str | os.PathLike[str] | None
 ) -> ProbeData:
     data = load(name, data_dir)
-    train, test = (
-        ImageBatches(images[:, None], labels, prepare, batch_size)
-        for images, labels in (
-            (data.train_images, data.train_labels),
-            (data.test_images, data.test_labels),
-        )
-    )
+    splits = ((data.train_images, data.train_labels), (data.test_images, data.test_labels))
+    train, test = (ImageBatches(x[:, None], y, prepare, batch_size) for x, y in splits)
     return ProbeData(name, train, test, sha256=data.sha256)
 
 
@@ -115,10 +111,9 @@ def _made(spec: str) -> ProbeData:
         try:
             made = made()
         except Exception as error:
-            first = (str(error).splitlines() or [""])[0]
             raise LinprobeError(
-                f"data {spec!r} failed: {type(error).__name__}: {first}; expected it to give "
-                "(train, test) when called without arguments"
+                f"data {spec!r} failed: {cause(error)}; expected it to give (train, test) when "
+                "called without arguments"
             ) from error
     if isinstance(made, Mapping) and set(made) == {"train", "test"}:
         made = (made["train"], made["test"])
@@ -146,10 +141,8 @@ def _npz(spec: str, path: Path, prepare: Preparation | None, batch_size: int) ->
             held = ", ".join(arrays) or "no arrays"
             raise LinprobeError(f"{path} has {held} and lacks {lacking[0]}; {_NPZ}")
     train, test = (_npz_split(own, prepare, batch_size) for own in splits.values())
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     given = None if groups[0] is None else (groups[0] if groups[1] is None else tuple(groups))
-    return ProbeData(spec, train, test, groups=given, sha256={path.name: digest})
+    return ProbeData(spec, train, test, groups=given, sha256={path.name: file_sha256(path)})
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -161,8 +154,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                 raise LinprobeError(f"{path} is a single array; {_NPZ}")
             return {name: found[name] for name in found.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise LinprobeError(f"{path} can't be read as .npz ({first}); {_NPZ}") from error
+        raise LinprobeError(
+            f"{path} can't be read as .npz ({first_line(error)}); {_NPZ}"
+        ) from error
 
 
 def _npz_split(
@@ -174,7 +168,9 @@ def _npz_split(
     if len(arrays) > 1 or x is None:
         return {**arrays, "labels": labels}
     if x.dtype == np.uint8 and x.ndim in (3, 4) and len(x) == len(labels):
-        images = torch.from_numpy(x[:, None] if x.ndim == 3 else _channels_first(x))
+        images = torch.from_numpy(x[:, None] if x.ndim == 3 else x)
+        if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+            images = images.movedim(3, 1)
         return ImageBatches(images, torch.from_numpy(labels), prepare or Preparation(), batch_size)
     if prepare is not None:
         raise LinprobeError(
@@ -182,10 +178,3 @@ def _npz_split(
             "expected uint8 (n, height, width) or (n, height, width, channels)"
         )
     return x, labels
-
-
-def _channels_first(images: np.ndarray) -> np.ndarray:
-    """Put the channels first: (n, channels, height, width)."""
-    if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
-        return np.moveaxis(images, 3, 1)
-    return images

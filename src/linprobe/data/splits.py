@@ -1,6 +1,6 @@
 """Labels and groups of a split, read and checked before any forward pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,6 @@ from linprobe.data.batches import Batch
 from linprobe.data.inputs import Source
 from linprobe.data.tokens import Tokens, kept_tokens
 from linprobe.runtime.errors import LinprobeError
-
-_UNSIGNED = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-_INTEGERS = (*_UNSIGNED, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -88,12 +85,8 @@ def batch_rows(batch: Batch, tokens: Tokens, split: str) -> tuple[Tensor, Tensor
 
 
 def integer_labels(labels: Tensor, split: str) -> Tensor:
-    """Convert labels to int64 on the CPU.
-
-    Raises:
-        LinprobeError: They are not whole numbers.
-    """
-    if labels.dtype not in _INTEGERS:
+    """Convert labels to int64 on the CPU; raise `LinprobeError` where they aren't whole."""
+    if labels.is_floating_point() or labels.is_complex():
         raise LinprobeError(
             f"{split} labels have dtype {str(labels.dtype).removeprefix('torch.')}; expected "
             "whole class numbers from 0 on: convert them to int64"
@@ -132,15 +125,12 @@ def check_labels(train: Tensor, test: Tensor, num_classes: int | None) -> int:
 
 
 def read_groups(groups: object, num_train: int, num_test: int) -> Tensor | None:
-    """Number the groups of the training samples.
+    """Number the groups of the training samples: (n_train,) int64.
 
     Args:
         groups: None; one group a training sample; or a tuple of these and the test samples'.
         num_train: training samples.
         num_test: test samples.
-
-    Returns:
-        (n_train,) int64.
 
     Raises:
         LinprobeError: Wrong lengths, or a group that stands in both splits.
@@ -150,24 +140,20 @@ def read_groups(groups: object, num_train: int, num_test: int) -> Tensor | None:
     train: Any
     train, test = groups if isinstance(groups, tuple) and len(groups) == 2 else (groups, None)
     names, number = np.unique(np.asarray(train), return_inverse=True)
-    _check_length("train", number, num_train)
-    if test is not None:
-        _check_length("test", np.asarray(test), num_test)
-        shared: Sequence[object] = np.intersect1d(names, np.asarray(test)).tolist()
-        if shared:
+    of_test = np.empty(num_test) if test is None else np.asarray(test)
+    for split, own, count in (("train", number, num_train), ("test", of_test, num_test)):
+        if own.shape != (count,):
             raise LinprobeError(
-                f"{len(shared)} groups stand in both splits, {shared[0]!r} for one; expected "
-                "every group on one side: move their samples"
+                f"groups of the {split} samples have shape {own.shape}; expected ({count},), one "
+                "group for each sample (as a tuple: those of train, then those of test)"
             )
-    return torch.from_numpy(number.reshape(-1).astype(np.int64))
-
-
-def _check_length(split: str, groups: np.ndarray, count: int) -> None:
-    if groups.shape != (count,):
+    shared: list[object] = [] if test is None else np.intersect1d(names, of_test).tolist()
+    if shared:
         raise LinprobeError(
-            f"groups of the {split} samples have shape {groups.shape}; expected ({count},), one "
-            "group for each sample (as a tuple: those of train, then those of test)"
+            f"{len(shared)} groups stand in both splits, {shared[0]!r} for one; expected "
+            "every group on one side: move their samples"
         )
+    return torch.from_numpy(number.astype(np.int64))
 
 
 def _changed(split: str, what: str) -> str:

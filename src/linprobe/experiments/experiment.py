@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
     from linprobe.data import ImageDataset
     from linprobe.pipeline.minibatch import SGDProtocol
-    from linprobe.records.schema import ExperimentRecord, RunRecord
+    from linprobe.records.config import ExperimentRecord
+    from linprobe.records.schema import RunRecord
 
 OnBatch = Callable[[int, int, float], None]
 """Called as ``on_batch(done, total, loss)`` now and then and at the end; loss in nats."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from linprobe.data import ImageDataset
     from linprobe.experiments.experiment import OnBatch, Train
     from linprobe.pipeline.minibatch import SGDProtocol
-    from linprobe.records.schema import ExperimentRecord, RunRecord
+    from linprobe.records.config import ExperimentRecord
+    from linprobe.records.schema import RunRecord
 
 Recipe = Literal["paper", "course"]
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
@@ -121,7 +122,7 @@ class Figure5:
 
     def record(self, *, quick: bool) -> "ExperimentRecord":
         """See `Experiment`."""
-        from linprobe.records.schema import ExperimentRecord
+        from linprobe.records.config import ExperimentRecord
 
         return ExperimentRecord(recipe=self.recipe, epochs=self._epochs(quick=quick))
 

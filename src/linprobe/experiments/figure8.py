@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from linprobe.experiments.experiment import Train
     from linprobe.experiments.training import MLPTraining
     from linprobe.pipeline.minibatch import SGDProtocol
-    from linprobe.records.schema import ExperimentRecord, RunRecord
+    from linprobe.records.config import ExperimentRecord
+    from linprobe.records.schema import RunRecord
 
 DEPTH, QUICK_DEPTH = 128, 10
 STEPS, QUICK_STEPS = (0, 500, 2000), (0, 20, 60)
@@ -121,7 +122,7 @@ class Figure8:
 
     def record(self, *, quick: bool) -> "ExperimentRecord":
         """See `Experiment`."""
-        from linprobe.records.schema import ExperimentRecord, TrainingRecord
+        from linprobe.records.config import ExperimentRecord, TrainingRecord
 
         depth = self._depth(quick=quick)
         return ExperimentRecord(

@@ -13,10 +13,9 @@ from linprobe.experiments.session import run
 from linprobe.experiments.settings import Settings
 from linprobe.records.comparison.curves import Curve
 from linprobe.records.comparison.distances import compare
-from linprobe.records.folder import check_folder, prepare_folder
 from linprobe.records.schema import RunRecord
 from linprobe.records.seeds import SPLITS, load_seeds, save_seeds
-from linprobe.records.store import JSON_NAME, load_run, seed_folders
+from linprobe.records.store import JSON_NAME, check_folder, load_run, prepare_folder, seed_folders
 from linprobe.report.overlay import draw_comparison
 from linprobe.report.plots import save_figure
 from linprobe.runtime.errors import LinprobeError

@@ -33,9 +33,10 @@ from linprobe.pipeline.records import controls_record, method_record, minibatch_
 from linprobe.pipeline.sources import NetworkLayers
 from linprobe.pipeline.task import Task
 from linprobe.probes.given import GivenProbe
+from linprobe.records.config import ExtractionRecord, RunConfig
 from linprobe.records.environment import environment, peak_rss_bytes
-from linprobe.records.folder import prepare_folder
-from linprobe.records.schema import ExtractionRecord, RunConfig, RunRecord
+from linprobe.records.schema import RunRecord
+from linprobe.records.store import prepare_folder
 from linprobe.records.store import save as save_run
 from linprobe.report.page import write_report
 from linprobe.runtime.files import atomic_write

@@ -21,7 +21,7 @@ from linprobe.pipeline.report import ProbeReport, make_report
 from linprobe.pipeline.sources import Array, ArrayLayers, copied_bytes
 from linprobe.pipeline.task import make_task
 from linprobe.probes.config import ProbeConfig
-from linprobe.records.schema import ExtractionRecord
+from linprobe.records.config import ExtractionRecord
 from linprobe.runtime.devices import find_device, free_bytes
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.text import size_text

@@ -29,7 +29,8 @@ from linprobe.pipeline.report import ProbeReport, make_report
 from linprobe.pipeline.sources import NetworkLayers
 from linprobe.pipeline.task import Task, check_seed, make_task
 from linprobe.probes.config import ProbeConfig
-from linprobe.records.schema import ExtractionRecord, ProbeRecord
+from linprobe.records.config import ExtractionRecord
+from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.devices import find_device, free_bytes
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import FEATURE_SHARE

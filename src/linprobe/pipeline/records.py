@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.config import ProbeConfig
-from linprobe.records.schema import ControlsRecord, MethodRecord, MinibatchRecord
+from linprobe.records.config import ControlsRecord, MethodRecord, MinibatchRecord
 
 
 def method_record(config: ProbeConfig, sgd: SGDProtocol | None = None) -> MethodRecord:

@@ -20,21 +20,13 @@ from linprobe.pipeline.engine import Probed, checkpoint_record
 from linprobe.pipeline.layer_probe import Probe, load_probe_tensors, save_probes
 from linprobe.pipeline.records import controls_record, method_record
 from linprobe.pipeline.task import Task, layer_notes
+from linprobe.records.config import ExperimentRecord, ExtractionRecord, RunConfig
 from linprobe.records.environment import environment, peak_rss_bytes
 from linprobe.records.evidence import ControlRecord
-from linprobe.records.folder import prepare_folder
 from linprobe.records.predictions import FOLDER as PREDICTIONS
 from linprobe.records.predictions import Predictions, load_predictions
-from linprobe.records.schema import (
-    PROBE,
-    DatasetRecord,
-    ExperimentRecord,
-    ExtractionRecord,
-    ProbeRecord,
-    RunConfig,
-    RunRecord,
-)
-from linprobe.records.store import load_run
+from linprobe.records.schema import PROBE, DatasetRecord, ProbeRecord, RunRecord
+from linprobe.records.store import load_run, prepare_folder
 from linprobe.records.store import save as save_run
 from linprobe.runtime.errors import LinprobeError
 

@@ -43,22 +43,14 @@ Number = Annotated[float, _NullIsNaN()]
 
 
 def to_json(value: Any) -> Any:
-    """Reduce dataclasses, dicts and tuples to JSON types, with null for numbers JSON can't hold.
-
-    Raises:
-        ValueError: A value has no JSON type.
-    """
+    """Reduce dataclasses, dicts and tuples to JSON types, with null for numbers JSON can't hold."""
     from pydantic_core import to_jsonable_python
 
     return to_jsonable_python(value, inf_nan_mode="null")
 
 
 def from_json(kind: type[Record], value: Any) -> Record:
-    """Build a dataclass from parsed JSON.
-
-    Args:
-        kind: the dataclass.
-        value: what `json.loads` gave.
+    """Build a dataclass of that kind from parsed JSON.
 
     Raises:
         FieldError: A field is missing or has another type; the message names it.
@@ -88,6 +80,7 @@ _EXPECTED = {
     "string_type": "a string",
     "bool_type": "true or false",
     "tuple_type": "a list",
+    "too_long": "a list of {max_length}",
     "dict_type": "an object",
     "dataclass_type": "an object",
 }
@@ -96,7 +89,6 @@ _EXPECTED = {
 def _sentence(error: "ErrorDetails", content: Any) -> str:
     """Name the field that pydantic refuses, what it holds and what was expected."""
     place, value = "", content
-    missing = error["type"] == "missing"
     for part in error["loc"]:
         inside = isinstance(part, int) if isinstance(value, list) else isinstance(value, dict)
         if not inside:
@@ -107,13 +99,10 @@ def _sentence(error: "ErrorDetails", content: Any) -> str:
         except LookupError:
             break
     place = place.removeprefix(".") or "the root"
-    if missing:
+    if error["type"] == "missing":
         return f"{place} is missing; the file is damaged or was edited"
-    shown = repr(value)[:60]
-    if isinstance(value, dict | list):
-        shown = "an object" if isinstance(value, dict) else "a list"
+    shown = "an object" if isinstance(value, dict) else repr(value)[:60]
+    shown = "a list" if isinstance(value, list) else shown
     context = error.get("ctx", {})
-    expected = _EXPECTED.get(error["type"]) or context.get("expected")
-    if error["type"] == "too_long":
-        expected = f"a list of {context['max_length']}"
-    return f"{place} is {shown}; expected {expected or error['msg']}"
+    expected = _EXPECTED.get(error["type"], "").format_map(context)
+    return f"{place} is {shown}; expected {expected or context.get('expected', error['msg'])}"

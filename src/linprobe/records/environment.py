@@ -1,31 +1,21 @@
 """Versions, hardware and memory of this process."""
 
-import importlib.metadata
 import platform
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from linprobe.records.schema import EnvironmentRecord
 
 
 def environment(threads: int, device: str) -> EnvironmentRecord:
-    """Describe what a result is computed with.
+    """Describe what a result is computed with, on "cpu" or "cuda" and so many CPU threads."""
+    if device != "cpu":
+        import torch
 
-    Args:
-        threads: CPU threads that computations may use.
-        device: "cpu" or "cuda".
-
-    Returns:
-        Versions, the model of the CPU, and the device with the name of a GPU.
-    """
-    return EnvironmentRecord(
-        linprobe=importlib.metadata.version("linprobe"),
-        torch=importlib.metadata.version("torch"),
-        python=platform.python_version(),
-        cpu=_cpu_model(),
-        threads=threads,
-        device=device if device == "cpu" else f"{device} ({_gpu_model(device)})",
-    )
+        device = f"{device} ({torch.cuda.get_device_name(device)})"
+    versions = (version("linprobe"), version("torch"), platform.python_version())
+    return EnvironmentRecord(*versions, _cpu_model(), threads, device)
 
 
 def peak_rss_bytes() -> int:
@@ -44,9 +34,3 @@ def _cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
             if line.lower().startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine() or "unknown"
-
-
-def _gpu_model(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device)

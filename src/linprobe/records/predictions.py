@@ -46,11 +46,7 @@ class Predictions:
 def save_predictions(
     run: Path, checkpoint: str, labels: Tensor, layers: Mapping[str, Predictions]
 ) -> Path:
-    """Write one checkpoint's predictions below the folder of its run.
-
-    Returns:
-        The file written.
-    """
+    """Write one checkpoint's predictions below the folder of its run; return the file."""
     largest = max([int(labels.max()), *(int(p.predicted.max()) for p in layers.values())])
     dtype = torch.uint8 if largest < 256 else torch.int16
     tensors = {"labels": labels.cpu().to(torch.int16)}
@@ -64,14 +60,7 @@ def save_predictions(
 
 
 def load_predictions(run: Path, checkpoint: str) -> tuple[Tensor, dict[str, Predictions]]:
-    """Read what `save_predictions` wrote.
-
-    Args:
-        run: the run's folder.
-        checkpoint: its name.
-
-    Returns:
-        Labels (n_test,) int64, and the predictions of each layer, in order of names.
+    """Read what `save_predictions` wrote: labels (n_test,) int64, and predictions by layer.
 
     Raises:
         LinprobeError: No such file, or a damaged one.
@@ -87,13 +76,10 @@ def load_predictions(run: Path, checkpoint: str) -> tuple[Tensor, dict[str, Pred
     except SafetensorError as error:
         raise LinprobeError(f"{path} is damaged ({error}); make the run again") from error
     names = [name.removesuffix(_PREDICTED) for name in tensors if name.endswith(_PREDICTED)]
-    layers = {
-        name: Predictions(
-            tensors[name + _PREDICTED].to(torch.int64), tensors[name + _LOG_PROBABILITY]
-        )
+    return tensors["labels"].long(), {
+        name: Predictions(tensors[name + _PREDICTED].long(), tensors[name + _LOG_PROBABILITY])
         for name in names
     }
-    return tensors["labels"].to(torch.int64), layers
 
 
 def _path(run: Path, checkpoint: str) -> Path:

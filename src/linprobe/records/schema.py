@@ -10,42 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from linprobe.records.codec import Number
-from linprobe.records.config import (
-    Chart,
-    ControlsRecord,
-    ExperimentRecord,
-    ExtractionRecord,
-    LoadingRecord,
-    MethodRecord,
-    MinibatchRecord,
-    RunConfig,
-    TrainingRecord,
-)
+from linprobe.records.config import RunConfig
 from linprobe.records.evidence import ControlRecord, DepthStep, Evaluation, MetricRecord
 from linprobe.runtime.errors import LinprobeError
-
-__all__ = [
-    "AS_TRAINED",
-    "CONVERGED",
-    "PROBE",
-    "Chart",
-    "CheckpointRecord",
-    "ControlsRecord",
-    "DatasetRecord",
-    "EnvironmentRecord",
-    "ExperimentRecord",
-    "ExtractionRecord",
-    "LoadingRecord",
-    "MajorityErrorRate",
-    "MethodRecord",
-    "MinibatchRecord",
-    "ProbeRecord",
-    "RunConfig",
-    "RunRecord",
-    "Split",
-    "Standing",
-    "TrainingRecord",
-]
 
 CONVERGED = "converged"
 AS_TRAINED = ("early_stop", "epoch_limit")
@@ -236,29 +203,16 @@ class RunRecord:
         peak_rss_bytes: int,
         complete: bool = False,
     ) -> "RunRecord":
-        """Return a copy with one checkpoint more.
-
-        Raises:
-            LinprobeError: A checkpoint of this name is there already.
-        """
+        """Return a copy with one checkpoint more, whose name must be new (`LinprobeError`)."""
         if any(known.name == checkpoint.name for known in self.checkpoints):
             raise LinprobeError(
                 f"the run has a checkpoint {checkpoint.name!r} already; expected a new name"
             )
-        return replace(
-            self,
-            checkpoints=(*self.checkpoints, checkpoint),
-            seconds=seconds,
-            peak_rss_bytes=peak_rss_bytes,
-            complete=complete,
-        )
+        more = replace(self, checkpoints=(*self.checkpoints, checkpoint), complete=complete)
+        return replace(more, seconds=seconds, peak_rss_bytes=peak_rss_bytes)
 
     def checkpoint(self, name: str) -> CheckpointRecord:
-        """Return the checkpoint of that name.
-
-        Raises:
-            LinprobeError: There is none.
-        """
+        """Return the checkpoint of that name, or raise `LinprobeError`: there is none."""
         for checkpoint in self.checkpoints:
             if checkpoint.name == name:
                 return checkpoint
@@ -268,8 +222,6 @@ class RunRecord:
     @property
     def stages(self) -> dict[str, float]:
         """Seconds of each stage, summed over checkpoints."""
-        total: dict[str, float] = {}
-        for checkpoint in self.checkpoints:
-            for name, seconds in checkpoint.stages.items():
-                total[name] = total.get(name, 0.0) + seconds
-        return total
+        parts = [checkpoint.stages for checkpoint in self.checkpoints]
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {name: sum(part.get(name, 0.0) for part in parts) for name in names}

@@ -25,23 +25,19 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
 
 def _config(old: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
     memory = old.get("memory_bytes", old.get("feature_bytes"))
+    method = old.get("probe", old)
+    is_known = isinstance(method, dict)
     chart = "bars" if content.get("experiment") == "fig8" else "curve"
     new = {
         "device": old.get("device", _solver_device(content)),
-        "method": _method(old),
+        # Runs of the first days had the protocol's numbers one floor higher.
+        "method": {"tol": None, "validation_fraction": None, **method} if is_known else method,
         "minibatch": old.get("sgd"),
         "extraction": {**_known(old, _EXTRACTION), "memory_bytes": memory},
         "experiment": {**_known(old, _EXPERIMENT), "chart": chart},
         "loading": _known(old, _LOADING) if "factory" in old else None,
     }
     return {**new, **_known(old, ("controls", "mdl", "notes"))}
-
-
-def _method(old: dict[str, Any]) -> Any:
-    """Take the protocol's numbers; runs of the first days had them one floor higher."""
-    method = old.get("probe", old)
-    unknown = {"tol": None, "validation_fraction": None}
-    return {**unknown, **method} if isinstance(method, dict) else method
 
 
 def _known(old: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

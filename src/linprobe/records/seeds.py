@@ -54,8 +54,7 @@ def load_seeds(folder: Path) -> tuple[RunRecord, ...]:
     Raises:
         LinprobeError: A run can't be read, none is complete, or they differ in more than the seed.
     """
-    folders = seed_folders(folder)
-    runs = [(path, load_run(path)) for path in folders]
+    runs = [(path, load_run(path)) for path in seed_folders(folder)]
     complete = [(path, run) for path, run in runs if run.complete]
     if not complete:
         raise LinprobeError(
@@ -63,8 +62,10 @@ def load_seeds(folder: Path) -> tuple[RunRecord, ...]:
             "as `linprobe reproduce --seeds` writes them"
         )
     first_path, first = complete[0]
+    known = _settings(first)
     for path, run in complete[1:]:
-        differing = _differing(_settings(first), _settings(run))
+        other = _settings(run)
+        differing = [key for key in (known | other) if known.get(key) != other.get(key)]
         if differing:
             raise LinprobeError(
                 f"{path} and {first_path} differ in {', '.join(differing)}; expected runs that "
@@ -111,10 +112,6 @@ def _leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{prefix}{key}.")
         elif key != "seed":
             yield f"{prefix}{key}", value
-
-
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return [key for key in (one | other) if one.get(key) != other.get(key)]
 
 
 def _rows(runs: Sequence[RunRecord]) -> Iterator[list[object]]:

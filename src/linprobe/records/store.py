@@ -5,32 +5,29 @@
 """
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from linprobe.records import schema1
 from linprobe.records.codec import FieldError, adapter, from_json, to_json
-from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
+from linprobe.records.schema import CheckpointRecord as CheckpointRecord
+from linprobe.records.schema import ProbeRecord as ProbeRecord
+from linprobe.records.schema import RunRecord
 from linprobe.records.table import write_table
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
 
-__all__ = [
-    "CSV_NAME",
-    "JSON_NAME",
-    "SCHEMA",
-    "CheckpointRecord",
-    "ProbeRecord",
-    "RunRecord",
-    "json_schema",
-    "load_run",
-    "save",
-    "seed_folders",
-]
-
 SCHEMA = 2
 JSON_NAME = "results.json"
 CSV_NAME = "results.csv"
+
+_WRITTEN = (
+    *(JSON_NAME, CSV_NAME, "report.html", "figure*.*g", "plot-*.*", "seeds.csv"),
+    *(f"{kind}/*.safetensors" for kind in ("probes", "networks", "predictions")),
+)
 
 
 def save(run: RunRecord, folder: Path) -> None:
@@ -86,6 +83,42 @@ def seed_folders(folder: Path) -> tuple[Path, ...]:
     runs = [path.parent for path in Path(folder).glob(f"seed*/{JSON_NAME}")]
     numbered = {int(name): path for path in runs if (name := path.name[4:]).isdecimal()}
     return tuple(numbered[seed] for seed in sorted(numbered))
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Make sure that a run can be written to `folder`, which is made, and touch nothing in it.
+
+    Raises:
+        LinprobeError: The folder holds a run and `overwrite` is false, or it can't be written.
+    """
+    if (folder / JSON_NAME).exists() and not overwrite:
+        raise LinprobeError(
+            f"{folder} already holds a run ({JSON_NAME}); choose another folder, or replace "
+            "that run with overwrite=True"
+        )
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def prepare_folder(folder: Path, *, overwrite: bool) -> None:
+    """Check the folder, and delete the files of an earlier run, while other files stay."""
+    check_folder(folder, overwrite=overwrite)
+    with _writing(folder):
+        for pattern in _WRITTEN:
+            for path in folder.glob(pattern):
+                path.unlink()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LinprobeError(
+            f"can't write to {folder} ({error.strerror}); choose a folder that you may write to"
+        ) from error
 
 
 def json_schema() -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 import contextlib
 import csv
-import os
-import tempfile
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 
 @contextlib.contextmanager
@@ -14,21 +14,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     After an exception the temporary file is gone and `path` is what it was before. Missing
     parent folders are made.
-
-    Args:
-        path: the file to write.
-
-    Yields:
-        An empty file in the same folder, to be written by the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
+        temporary.touch()
         yield temporary
-        # mkstemp files are private to the owner; a result is as public as any new file.
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -37,17 +28,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table, whole or not at all; None is an empty cell."""
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
 
 
-def _umask() -> int:
-    """Return the process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def file_sha256(path: Path) -> str:
+    """Return the hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

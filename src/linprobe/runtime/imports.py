@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.text import cause
 
 
 def load_object(spec: str, role: str) -> object:
@@ -29,7 +30,16 @@ def load_object(spec: str, role: str) -> object:
         raise LinprobeError(
             f"{role} is {spec!r}; expected package.module:name or path/to/file.py:name"
         )
-    module = _module(where, role)
+    path = Path(where)
+    is_file = path.suffix == ".py"
+    try:
+        with _importable(path.resolve().parent if is_file else Path.cwd()):
+            module = _module_of_file(path) if is_file else importlib.import_module(where)
+    except Exception as error:
+        raise LinprobeError(
+            f"{role}: can't import {where!r} ({cause(error)}); expected a module that is installed "
+            "or in this folder, or a path that ends in .py"
+        ) from error
     try:
         found: object = attrgetter(name)(module)
     except AttributeError as error:
@@ -37,21 +47,6 @@ def load_object(spec: str, role: str) -> object:
             f"{role} {spec!r}: {where} has no {name!r}; expected the name of an object in it"
         ) from error
     return found
-
-
-def _module(where: str, role: str) -> ModuleType:
-    path = Path(where)
-    try:
-        if path.suffix == ".py":
-            return _module_of_file(path)
-        with _importable(Path.cwd()):
-            return importlib.import_module(where)
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise LinprobeError(
-            f"{role}: can't import {where!r} ({type(error).__name__}: {first}); expected a module "
-            "that is installed or in this folder, or a path that ends in .py"
-        ) from error
 
 
 def _module_of_file(path: Path) -> ModuleType:
@@ -62,8 +57,7 @@ def _module_of_file(path: Path) -> ModuleType:
     before = sys.modules.get(path.stem)
     sys.modules[path.stem] = module
     try:
-        with _importable(path.resolve().parent):
-            spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except BaseException:
         if before is None:
             del sys.modules[path.stem]

@@ -1,11 +1,19 @@
-"""Numbers in words: sizes, times, counts."""
-
-_LEAST_FRACTION = 0.01
+"""Words for messages: sizes, times, counts, errors."""
 
 
 def counted(number: int, noun: str) -> str:
     """Write a number with its noun: "1 time", "2,000 times"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_line(error: BaseException) -> str:
+    """Take the first line of an error's message, "" if it has none."""
+    return str(error).strip().partition("\n")[0]
+
+
+def cause(error: BaseException) -> str:
+    """Name an error's type and the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def size_text(num_bytes: float) -> str:
@@ -18,7 +26,7 @@ def size_text(num_bytes: float) -> str:
 
 def time_left(fraction: float, elapsed: float) -> str:
     """Write the time that the rest will take at the pace so far; "" while that is a guess."""
-    if fraction < _LEAST_FRACTION or fraction >= 1:
+    if not 0.01 <= fraction < 1:
         return ""
     return f"about {duration(elapsed * (1 - fraction) / fraction)} left"
 

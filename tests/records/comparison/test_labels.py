@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from linprobe.records.comparison.labels import labels
-from linprobe.records.schema import TrainingRecord
+from linprobe.records.config import TrainingRecord
 from tests.support.records import dataset_record, run_config, run_record
 
 SGD = TrainingRecord("sgd", 0.1, 512, 0.9)

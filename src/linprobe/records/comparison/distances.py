@@ -38,11 +38,8 @@ class Distance:
 
     def mean_absolute(self, part: str | None = None) -> float:
         """Average the absolute differences, over all layers or one part; NaN without any."""
-        chosen = [
-            abs(difference)
-            for layer, difference in self.differences.items()
-            if part is None or layer in self.parts.get(part, ())
-        ]
+        layers = self.differences if part is None else self.parts.get(part, ())
+        chosen = [abs(self.differences[layer]) for layer in self.differences if layer in layers]
         return sum(chosen) / len(chosen) if chosen else math.nan
 
     @property
@@ -101,8 +98,7 @@ class Comparison:
         """Yield a row a checkpoint and layer, by column, for a table; None: unknown."""
         for panel in self.panels:
             for layer in panel.layers:
-                row: dict[str, object] = {"checkpoint": panel.name, "step": panel.step}
-                row["layer"] = layer
+                row: dict[str, object] = dict(checkpoint=panel.name, step=panel.step, layer=layer)
                 published = {
                     _PUBLISHED[reading]: panel.published.get(reading, {}).get(layer)
                     for reading in (self.published.readings if self.published else ())
@@ -175,19 +171,16 @@ def compare(
             f"nothing is published for {', '.join(names)}; expected a checkpoint after {steps} "
             "minibatches: leave `published` out"
         )
-    left_out = () if checkpoint else tuple(_missing_checkpoints(curves, names))
-    left_out += tuple(_missing_layers(curves, panels))
+    every = () if checkpoint else tuple(dict.fromkeys(n for c in curves for n in c.names()))
+    left_out = tuple(_left_out(curves, panels, every))
     return Comparison(curves[0].split, tuple(curves), panels, published, reading, left_out)
 
 
 def _shared_checkpoints(curves: Sequence[Curve]) -> list[str]:
-    names = [curve.names() for curve in curves]
-    shared = [name for name in names[0] if all(name in other for other in names)]
+    names = {curve.label: curve.names() for curve in curves}
+    shared = [name for name in curves[0].names() if all(name in other for other in names.values())]
     if not shared:
-        known = "; ".join(
-            f"{curve.label}: {', '.join(own) or 'none'}"
-            for curve, own in zip(curves, names, strict=True)
-        )
+        known = "; ".join(f"{label}: {', '.join(own) or 'none'}" for label, own in names.items())
         raise LinprobeError(f"the runs have no checkpoint in common ({known}); expected one")
     return shared
 
@@ -196,10 +189,8 @@ def _panel(curves: Sequence[Curve], name: str, published: Published | None) -> P
     points = [curve.points(name) for curve in curves]
     layers = tuple(layer for layer in points[0] if all(layer in other for other in points))
     if not layers:
-        named = "; ".join(
-            f"{curve.label}: {', '.join(list(own)[:3]) or 'none'}"
-            for curve, own in zip(curves, points, strict=True)
-        )
+        pairs = zip(curves, points, strict=True)
+        named = "; ".join(f"{c.label}: {', '.join(list(own)[:3]) or 'none'}" for c, own in pairs)
         raise LinprobeError(
             f"the runs have no layer in common at checkpoint {name!r} ({named} ...); expected "
             "runs of the same network"
@@ -210,23 +201,19 @@ def _panel(curves: Sequence[Curve], name: str, published: Published | None) -> P
     return Panel(name, step, layers, tuple(points), known)
 
 
-def _missing_checkpoints(curves: Sequence[Curve], shared: Sequence[str]) -> Iterator[str]:
-    every = dict.fromkeys(name for curve in curves for name in curve.names())
-    for name in every:
-        if name not in shared:
-            without = ", ".join(curve.label for curve in curves if name not in curve.names())
+def _left_out(
+    curves: Sequence[Curve], panels: Sequence[Panel], checkpoints: Sequence[str]
+) -> Iterator[str]:
+    """Say which of the checkpoints and of the panels' layers not all curves have."""
+    for name in checkpoints:
+        without = ", ".join(curve.label for curve in curves if name not in curve.names())
+        if without:
             yield f"Checkpoint {name} is left out: {without} doesn't have it."
-
-
-def _missing_layers(curves: Sequence[Curve], panels: Sequence[Panel]) -> Iterator[str]:
     for panel in panels:
         for curve, points in zip(curves, panel.curves, strict=True):
-            more = len(points) - len(panel.layers)
-            if more:
-                yield (
-                    f"{panel.name}: {more} layers of {curve.label} are left out: not all runs "
-                    "have them."
-                )
+            if more := len(points) - len(panel.layers):
+                left = f"{more} layers of {curve.label} are left out"
+                yield f"{panel.name}: {left}: not all runs have them."
 
 
 def _halves(layers: Sequence[str], skip_layer: str | None) -> dict[str, frozenset[str]]:

@@ -36,20 +36,15 @@ def labels(named: Sequence[tuple[Path, tuple[RunRecord, ...]]]) -> list[str]:
 def _facts(runs: Sequence[RunRecord]) -> dict[str, str]:
     """Put into words what may differ; "" for what a run says nothing of."""
     run = runs[0]
-    experiment = run.config.experiment
-    optimizer = experiment.training.optimizer if experiment.training is not None else None
+    own, training = run.config.experiment, run.config.experiment.training
     return {
         "experiment": run.experiment,
         "protocol": run.protocol,
         "dataset": run.dataset.name,
-        "recipe": _words(experiment.recipe, "{} recipe"),
-        "optimizer": _words(optimizer, "network by {}"),
-        "depth": _words(experiment.depth, "{} layers"),
+        "recipe": "" if own.recipe is None else f"{own.recipe} recipe",
+        "optimizer": "" if training is None else f"network by {training.optimizer}",
+        "depth": "" if own.depth is None else f"{own.depth} layers",
         "seed": seed_words(runs),
         "float64": "float64" if run.config.extraction.float64 else "float32",
         "quick": "quick" if run.quick else "",
     }
-
-
-def _words(value: object, pattern: str) -> str:
-    return "" if value is None else pattern.format(value)

@@ -1,7 +1,7 @@
 """Numbers of the paper's Figures 5 and 8, as far as they are published, as package data."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
@@ -13,8 +13,6 @@ READINGS: tuple[Reading, ...] = get_args(Reading)
 """Meanings that bar i of Figure 8 may have, whose axis doesn't say: hidden layer i+1, with the
 logits as the last bar ("layer", which puts the skip connection where the bars fall), or the output
 of layer i with the input as bar 0 ("input")."""
-
-_EXPERIMENTS = ("fig5", "fig8")
 
 
 @dataclass(frozen=True)
@@ -66,32 +64,17 @@ class Published:
 
 
 def load_published(experiment: str) -> Published:
-    """Load the published numbers of an experiment.
-
-    Raises:
-        LinprobeError: There are none.
-    """
-    if experiment not in _EXPERIMENTS:
+    """Load the published numbers of an experiment, or raise `LinprobeError`: there are none."""
+    if experiment not in ("fig5", "fig8"):
         raise LinprobeError(
             f"there are no published numbers of {experiment!r}; expected runs of fig5 or fig8"
         )
     file = files("linprobe.records.published") / f"{experiment}.json"
     content = json.loads(file.read_text(encoding="utf-8"))
-    return Published(
-        experiment=content["experiment"],
-        source=content["source"],
-        quantity=content["quantity"],
-        split=content["split"],
-        dataset=content["dataset"],
-        precision=content["precision"],
-        depth=content.get("depth"),
-        rates=_rates(content),
-    )
-
-
-def _rates(content: dict[str, Any]) -> dict[int, dict[str, dict[str, float]]]:
     named = {int(step): {"layer": rates} for step, rates in content.get("values", {}).items()}
-    return named | {int(step): _read(bars) for step, bars in content.get("bars", {}).items()}
+    read = {int(step): _read(bars) for step, bars in content.get("bars", {}).items()}
+    known: dict[str, Any] = {item.name: content.get(item.name) for item in fields(Published)}
+    return Published(**{**known, "rates": named | read})
 
 
 def _read(bars: list[float]) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from linprobe.records.folder import prepare_folder
+from linprobe.records.store import prepare_folder
 from linprobe.runtime.errors import LinprobeError
 
 
