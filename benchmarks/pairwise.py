@@ -3,7 +3,8 @@
     git worktree add ../before COMMIT
     python -m benchmarks.pairwise ../before [--layers layer8,conv2_postpool] [--pairs 5]
 
-Every run is a process of its own with 50,000 training and 10,000 test rows of MNIST features, the
+Every run is a process of its own with 50,000 training and 10,000 test rows of MNIST features (of a
+convolutional network after one minibatch, and of the untrained deep network), the
 whole protocol (path, refit, certificate, evaluation). A pair is this checkout and the other, the
 first of them changing from pair to pair, so that other work on the machine meets both alike.
 """
@@ -56,11 +57,11 @@ def main() -> None:
     parser.add_argument("other", type=Path, help="folder of the other checkout")
     parser.add_argument("--layers", default=",".join(LAYERS))
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=Path("runs", "bench", "features"))
+    parser.add_argument("--folder", type=Path, default=Path("runs", "pairwise"))
     options = parser.parse_args()
     sources = {"this": Path(__file__).parents[1] / "src", "other": options.other / "src"}
     for layer in options.layers.split(","):
-        FeatureFiles(options.folder).prepare(layer, _ROWS)
+        FeatureFiles(options.folder, epochs=0).prepare(layer, _ROWS)
         runs: dict[str, list[dict[str, float]]] = {"this": [], "other": []}
         for pair in range(options.pairs):
             for name in sorted(sources, reverse=bool(pair % 2)):

@@ -71,8 +71,7 @@ def probe(
             )
     _describe(report, factory, network, images, found, digest)
     report.save(out, overwrite=overwrite)
-    print(report)
-    print(f"Written to {out}")
+    print(f"{report}\nWritten to {out}")
 
 
 def _describe(

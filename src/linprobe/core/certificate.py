@@ -93,11 +93,7 @@ def certify(
     if sample_weight is None:
         sample_weight = torch.ones(len(labels), device=labels.device)
     dual = _dual(labels, len(bias), sample_weight)
-    raw_weight, offset = weight, torch.zeros_like(bias)
-    if standardisation is not None:
-        raw_weight, offset = standardisation.to_raw(weight, offset)
-    logits = float64_logits(features, raw_weight) + offset[:, None]
-
+    logits = _logits(features, weight, standardisation)
     given = logits + bias[:, None]
     data_term = dual.value(given)
     bias_residual = float(dual.residuals(dual.predictions(given)).sum(1).abs().max())
@@ -128,6 +124,16 @@ def _dual(targets: Tensor, num_outputs: int, sample_weight: Tensor) -> Dual:
     if targets.is_floating_point():
         return SquaredDual(targets.double().T, s)
     return SoftmaxDual(targets, num_outputs, s)
+
+
+def _logits(
+    features: FeatureMatrix, weight: Tensor, standardisation: Standardisation | None
+) -> Tensor:
+    """Logits of a weight that takes standardised features, without bias: (n_classes, n_samples)."""
+    if standardisation is None:
+        return float64_logits(features, weight)
+    raw, offset = standardisation.to_raw(weight, weight.new_zeros(len(weight)))
+    return float64_logits(features, raw) + offset[:, None]
 
 
 def float64_logits(features: Tensor | FeatureMatrix, weight: Tensor) -> Tensor:

@@ -78,20 +78,24 @@ def fit_probes(
         seed=seed,
         num_classes=num_classes,
     )
-    for name in set(task.evaluation.controls) & set(OF_NETWORKS):
-        raise LinprobeError(
-            f"control {name!r} starts from a network, and only its features are given here; "
-            "expected other controls, or linprobe.probe"
-        )
+    _check_controls(task.evaluation)
     task, solved_on = with_plan(task), find_device(device)
     opened = {name: (_open(train[name]), _open(test_features[name])) for name in train}
     _check_arrays(opened, (len(y), len(yt)), solved_on)
     source = ArrayLayers(opened, task.permutation, solved_on)
     with progress_shown(progress) as show:
         probed = probe_layers(source, task, single_meter(show, source.num_features, task))
-    extraction = ExtractionRecord(groups=groups is not None)
-    origin = ("arrays", extraction, str(solved_on), started)
+    origin = ("arrays", ExtractionRecord(groups=groups is not None), str(solved_on), started)
     return make_report(task, probed, *origin, controls_of_task(task))
+
+
+def _check_controls(evaluation: EvaluationOptions) -> None:
+    for name in evaluation.controls:
+        if name in OF_NETWORKS:
+            raise LinprobeError(
+                f"control {name!r} starts from a network, and only its features are given here; "
+                "expected other controls, or linprobe.probe"
+            )
 
 
 def _check_features(train: Mapping[str, object], test: object) -> tuple[Mapping[str, Any], Any]:

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from linprobe.core.certificate import float64_logits
+from linprobe.core.certificate import Certificate, float64_logits
 from linprobe.core.features import FeatureMatrix, Standardisation, as_features
 from linprobe.core.optimum_bounds import OptimumBounds, OptimumError, UnknownBounds
 from linprobe.core.solvers.base import Status
@@ -195,6 +195,18 @@ class FittedProbe:
                 "tested(features, labels)"
             )
         return self.test
+
+
+def proven(certificate: Certificate) -> dict[str, Any]:
+    """Give the fields of a `FittedProbe` that its certificate knows."""
+    return {
+        "objective": certificate.objective,
+        "duality_gap": certificate.duality_gap,
+        "grad_norm": certificate.grad_norm,
+        "bias_residual": certificate.bias_residual,
+        "train_error_rate": certificate.error_rate,
+        "train_cross_entropy": certificate.cross_entropy,
+    }
 
 
 class ProbeMethod(Protocol):

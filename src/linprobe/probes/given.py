@@ -16,6 +16,7 @@ from linprobe.probes.base import (
     all_finite,
     loss_and_error,
     nonfinite,
+    proven,
 )
 
 
@@ -104,15 +105,10 @@ class GivenProbe:
             l2=self.l2,
             l2_at_edge=False,
             status=Status.CONVERGED if certificate.duality_gap <= self.tol else trained.status,
-            objective=certificate.objective,
-            duality_gap=certificate.duality_gap,
-            grad_norm=certificate.grad_norm,
-            bias_residual=certificate.bias_residual,
-            train_error_rate=certificate.error_rate,
             validation_error_rate=error,
-            train_cross_entropy=certificate.cross_entropy,
             validation_cross_entropy=loss,
             num_passes=float(trained.epochs),
             seconds=trained.seconds + time.perf_counter() - started,
             rounded=False,
+            **proven(certificate),
         )

@@ -41,6 +41,7 @@ from linprobe.probes.base import (
     all_finite,
     check_splits,
     nonfinite,
+    proven,
 )
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import num_held_out
@@ -181,13 +182,7 @@ class _Fit:
             l2=best.l2,
             l2_at_edge=len(penalties) > 1 and best.l2 in (penalties[0], penalties[-1]),
             status=refit.status,
-            objective=certificate.objective,
-            duality_gap=certificate.duality_gap,
-            grad_norm=certificate.grad_norm,
-            bias_residual=certificate.bias_residual,
-            train_error_rate=certificate.error_rate,
             validation_error_rate=best.validation_error_rate,
-            train_cross_entropy=certificate.cross_entropy,
             validation_cross_entropy=best.validation_cross_entropy,
             num_passes=refit.num_passes + sum(p.num_passes for p in path.points),
             seconds=_NAN,
@@ -195,6 +190,7 @@ class _Fit:
             bounds=OptimumBounds.of(
                 self.features, self.targets.labels, refit.point, best.l2, certificate.gradient
             ),
+            **proven(certificate),
         )
 
     def _refit(self, path: Path) -> CertifiedSolution:

@@ -167,12 +167,8 @@ def minimise_in_span(
     """
     span = _Span(problem, l2, base, directions)
     x = torch.cat([base.bias.new_zeros(len(directions)), base.bias])
-    if known is None:
-        value, predictions = span.evaluate(x)
-    else:
-        value, predictions = known.objective, known.predictions
-    last_decrement = float("inf")
-    model_step = float("nan")
+    value, predictions = (known.objective, known.predictions) if known else span.evaluate(x)
+    last_decrement, model_step = float("inf"), float("nan")
     for iteration in range(_MAX_NEWTON_STEPS):
         gradient, hessian = span.derivatives(x, predictions)
         step = -_solve_psd(hessian, gradient, _gauge_size(problem))
