@@ -23,7 +23,7 @@ LAYERS = ("layer8", "fc1_postact", "conv2_postpool")
 _ROWS, _TRAIN = 60_000, 50_000
 
 _CHILD = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np
 import linprobe
 folder, layer, rows, train = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -37,7 +37,8 @@ record = report[layer].record
 print(json.dumps({
     "wall": time.perf_counter() - begun, "probe": record.seconds, "l2": record.l2,
     "error": record.test_error_rate, "gap": record.duality_gap,
-    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    # Not ru_maxrss, which starts at that of the parent process.
+    "peak": int(next(s for s in open("/proc/self/status") if s.startswith("VmHWM")).split()[1]),
 }))
 """
 

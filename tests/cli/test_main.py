@@ -300,7 +300,8 @@ def test_quick_runs_on_mnist_as_a_process(figure, tmp_path):
         load("mnist")
     except LinprobeError as error:
         pytest.skip(f"MNIST can't be had here: {error}")
-    done = run_python(MAIN, "reproduce", figure, "--quick", "--out", str(tmp_path))
+    words = ("reproduce", figure, "--quick", "--out", str(tmp_path), "--l2", "1e-2,1e-4")
+    done = run_python(MAIN, *words)
     assert done.returncode == 0, done.stderr
     assert "not a result" in done.stdout
     record = load_run(tmp_path)
@@ -316,6 +317,6 @@ def test_quick_runs_on_mnist_as_a_process(figure, tmp_path):
         untrained = {probe.layer: probe for probe in record.checkpoints[0].probes}
         better = untrained["conv1_postact"].test_error_rate
         assert better < untrained["input"].test_error_rate
-    again = run_python(MAIN, "reproduce", figure, "--quick", "--out", str(tmp_path))
+    again = run_python(MAIN, *words)
     assert again.returncode == 2
     assert "already holds a run" in again.stderr
