@@ -47,3 +47,20 @@ def test_an_old_keyword_joins_a_group():
         report = linprobe.fit_probes({"a": X}, Y, ({"a": X}, Y), method=method, l2=1e-2)
     assert report.run.config.method.tol == 1e-3
     assert report["a"].record.l2 == 1e-2
+
+
+@pytest.mark.parametrize(
+    ("group", "value", "message"),
+    [
+        ("method", {"tol": 1e-3}, r"method is a dict; expected linprobe.ProbeConfig\(...\)"),
+        (
+            "method",
+            linprobe.ExtractionOptions(),
+            "method is a ExtractionOptions; expected linprobe",
+        ),
+        ("evaluation", "majority", r"evaluation is a str; expected linprobe.EvaluationOptions"),
+    ],
+)
+def test_options_of_another_class(group, value, message):
+    with pytest.raises(linprobe.LinprobeError, match=message):
+        linprobe.probe(NETWORK, (X, Y), (X, Y), **{group: value})

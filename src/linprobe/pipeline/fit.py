@@ -65,7 +65,7 @@ def fit_probes(
     options = grouped_options(
         "fit_probes",
         deprecated,
-        {"method": method or ProbeConfig(), "evaluation": evaluation or EvaluationOptions()},
+        {"method": (method, ProbeConfig), "evaluation": (evaluation, EvaluationOptions)},
     )
     test_features, test_labels = _check_features(train, test)
     y, yt = _label_array(labels, "train"), _label_array(test_labels, "test")

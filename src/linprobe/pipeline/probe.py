@@ -87,9 +87,9 @@ def probe(
         "probe",
         deprecated,
         {
-            "method": method or ProbeConfig(),
-            "extraction": extraction or ExtractionOptions(),
-            "evaluation": evaluation or EvaluationOptions(),
+            "method": (method, ProbeConfig),
+            "extraction": (extraction, ExtractionOptions),
+            "evaluation": (evaluation, EvaluationOptions),
         },
     )
     check_seed(seed)
