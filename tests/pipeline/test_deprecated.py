@@ -56,7 +56,7 @@ def test_an_old_keyword_joins_a_group():
         (
             "method",
             linprobe.ExtractionOptions(),
-            "method is a ExtractionOptions; expected linprobe",
+            "method is a ExtractionOptions; expected",
         ),
         ("evaluation", "majority", r"evaluation is a str; expected linprobe.EvaluationOptions"),
     ],
