@@ -1,6 +1,11 @@
 """Fixtures that several test modules share."""
 
+import os
+
 import pytest
+
+# Before torch is loaded: spinning threads make small problems many times slower beside other work.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tests.support.cases import CASES, Case
 
