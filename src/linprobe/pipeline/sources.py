@@ -57,7 +57,7 @@ class NetworkLayers:
         self._itemsize = max(point.kept_dtype.itemsize for point in points)
         num_rows = sum(len(split.labels) for split in splits)
         self._groups = plan_groups(self.num_features, num_rows, budget_bytes, self._itemsize)
-        self._reuse = reuse_memory and extractor.device.type == "cpu" and len(self._groups) > 1
+        self._reuse = reuse_memory and extractor.device.type == "cpu"
 
     @property
     def num_features(self) -> dict[str, int]:
