@@ -25,7 +25,7 @@ from torch import Tensor
 
 from linprobe.core.features import DenseFeatures, FeatureMatrix
 from linprobe.evaluation.options import EvaluationOptions
-from linprobe.evaluation.statistics import error_rate, wilson_interval
+from linprobe.evaluation.statistics import error_rate, rate_interval
 from linprobe.probes.base import FailedProbe, OnSolve, ProbeMethod, Targets
 from linprobe.records.evidence import ControlRecord
 from linprobe.records.schema import ProbeRecord
@@ -148,7 +148,7 @@ class Controls:
         fitted = fitted.tested(test, y_test)
         rate = fitted.test_error_rate
         record = ControlRecord(
-            *(name, layer, repeat, seed, rate, _interval(rate, len(y_test))),
+            *(name, layer, repeat, seed, rate, rate_interval(rate, len(y_test))),
             *(fitted.l2, fitted.duality_gap, str(fitted.status)),
         )
         return record, fitted.num_passes
@@ -247,7 +247,7 @@ def of_records(
     if "majority" in options.controls:
         commonest = torch.bincount(data.targets.labels).argmax()
         rate = error_rate(commonest.expand(len(data.test_labels)), data.test_labels)
-        interval = _interval(rate, len(data.test_labels))
+        interval = rate_interval(rate, len(data.test_labels))
         records.append(ControlRecord("majority", None, 0, None, rate, interval))
     return records
 
@@ -257,7 +257,3 @@ def _of_probe(name: str, probe: ProbeRecord, layer: str | None, seed: int | None
         *(name, layer, 0, seed, probe.test_error_rate, probe.test_error_ci95),
         *(probe.l2, probe.duality_gap, probe.status),
     )
-
-
-def _interval(rate: float, n: int) -> tuple[float, float]:
-    return wilson_interval(round(rate * n), n) if rate == rate else (rate, rate)

@@ -67,6 +67,11 @@ def wilson_interval(num_errors: int, n: int, level: float = 0.95) -> tuple[float
     return float(interval.low), float(interval.high)
 
 
+def rate_interval(rate: float, n: int) -> tuple[float, float]:
+    """Compute the Wilson interval of an error rate on n samples; unknown where the rate is NaN."""
+    return wilson_interval(round(rate * n), n) if rate == rate else (rate, rate)
+
+
 def mcnemar_exact(num_fixed: int, num_broken: int) -> float:
     """Compute the two-sided p-value of McNemar's test by the binomial distribution.
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from linprobe.core.features import DenseFeatures, FeatureMatrix
 from linprobe.evaluation.plan import evaluate_probe
-from linprobe.evaluation.statistics import depth_steps, wilson_interval
+from linprobe.evaluation.statistics import depth_steps, rate_interval
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.pipeline.meter import Meter
 from linprobe.pipeline.task import Task
@@ -265,14 +265,8 @@ def _record(
     evaluation: Evaluation | None,
     num_test: int,
 ) -> ProbeRecord:
-    rate = fitted.test_error_rate
-    known = rate == rate
     return ProbeRecord(
-        layer=layer,
-        index=index,
-        num_features=features.train.shape[1],
-        reducer=features.stated,
-        dtype=str(features.dtype).removeprefix("torch."),
+        **_identity(layer, index, features),
         l2=fitted.l2,
         l2_at_edge=fitted.l2_at_edge,
         status=str(fitted.status),
@@ -282,8 +276,8 @@ def _record(
         bias_residual=fitted.bias_residual,
         train_error_rate=fitted.train_error_rate,
         validation_error_rate=fitted.validation_error_rate,
-        test_error_rate=rate,
-        test_error_ci95=wilson_interval(round(rate * num_test), num_test) if known else (rate,) * 2,
+        test_error_rate=fitted.test_error_rate,
+        test_error_ci95=rate_interval(fitted.test_error_rate, num_test),
         train_cross_entropy=fitted.train_cross_entropy,
         validation_cross_entropy=fitted.validation_cross_entropy,
         test_cross_entropy=fitted.test_cross_entropy,
@@ -298,15 +292,22 @@ def _failed_record(
     layer: str, index: int, features: LayerFeatures, failed: FailedProbe
 ) -> ProbeRecord:
     return ProbeRecord(
-        layer=layer,
-        index=index,
-        num_features=features.train.shape[1],
-        reducer=features.stated,
-        dtype=str(features.dtype).removeprefix("torch."),
+        **_identity(layer, index, features),
         status=str(failed.status),
         reason=failed.reason,
         seconds=failed.seconds,
     )
+
+
+def _identity(layer: str, index: int, features: LayerFeatures) -> dict[str, Any]:
+    """Fields of a record that don't depend on how its probe was fitted."""
+    return {
+        "layer": layer,
+        "index": index,
+        "num_features": features.train.shape[1],
+        "reducer": features.stated,
+        "dtype": str(features.dtype).removeprefix("torch."),
+    }
 
 
 def _out_of_memory(layer: str, features: LayerFeatures) -> str:
