@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from linprobe.activations.taps import Taps, inference_state
+from linprobe.activations.inference import inference_state
+from linprobe.activations.taps import Taps
 from linprobe.runtime.errors import LinprobeError
 
 

@@ -72,6 +72,11 @@ class Extractor:
                     f"layer {tap!r} gives a nested or sparse tensor; expected a plain one: use "
                     "select, with torch.nested.to_padded_tensor say"
                 )
+            if tensor.is_meta:
+                raise LinprobeError(
+                    f"layer {tap!r} gives a tensor on the device 'meta', without values; expected "
+                    "a network whose weights are loaded, or put in place by its hooks"
+                )
             seen[tap] = tuple(tensor.shape), tensor.dtype
 
         watched = Taps(self.network, list(taps.values()), self.options.select)

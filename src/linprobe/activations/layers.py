@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from linprobe.activations.inference import inference_state, is_script, network_device
 from linprobe.activations.taps import (
     NUM_NEAR,
     hooks,
-    inference_state,
-    is_script,
     modules_by_path,
     near_names,
     tensors,
+    unwrapped,
 )
 from linprobe.data.batches import Batch
 from linprobe.data.inputs import example_batch
@@ -121,7 +121,7 @@ def run_network(network: nn.Module, batch: Batch, forward: Forward | None) -> No
     moved = batch.to(network_device(network), dtype)
     try:
         if forward is None:
-            network(*moved.args, **moved.kwargs)
+            unwrapped(network)(*moved.args, **moved.kwargs)
         else:
             forward(network, moved.raw)
     except LinprobeError:
@@ -135,11 +135,6 @@ def run_network(network: nn.Module, batch: Batch, forward: Forward | None) -> No
         raise LinprobeError(
             f"the network fails on a batch of {len(batch)} samples: {cause(error)}{advice}"
         ) from error
-
-
-def network_device(network: nn.Module) -> torch.device:
-    """Where a network takes its inputs: at its first parameter; without any, on the CPU."""
-    return next(network.parameters(), torch.empty(0)).device
 
 
 def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tuple[str, ...]:
@@ -221,7 +216,7 @@ class _Watch:
         self.paths: dict[nn.Module, str] = {}
         for path, module in modules_by_path(network).items():
             computes_weight = _PARAMETRIZATIONS in path.split(".")
-            if module is not network and not is_script(module) and not computes_weight:
+            if path and not is_script(module) and not computes_weight:
                 self.paths.setdefault(module, path)
         self._num_samples = num_samples
         self._calls = dict.fromkeys(self.paths, 0)

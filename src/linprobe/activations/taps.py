@@ -10,7 +10,8 @@ A tap is written
 Where a module takes or gives a tuple, list, dict or dataclass, the first tensor in it is taken,
 or the one that a selector picks.
 A module that stands at several paths is one module: its calls are counted together. Compiled
-modules run uncompiled while they are tapped, and go by the names that they had before.
+modules run uncompiled while they are tapped; they, and those inside `DataParallel` and the like,
+go by the names that they had before.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from linprobe.activations.inference import inference_state, is_script
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.text import counted
 
@@ -38,7 +40,9 @@ Select = Callable[[str, object], Tensor | None]
 """Called as ``select(tap, value)`` with what the module gave, or ``[args, kwargs]`` at an input."""
 
 _TAP = re.compile(r"(?P<path>.*?)(#(?P<call>[1-9]\d*))?(?P<input>:in)?", re.DOTALL)
-_COMPILED = "_orig_mod"  # torch.compile puts the network under this name
+# Names under which torch.compile, FSDP and activation checkpointing put a network.
+_WRAPPING = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 NUM_NEAR = 3  # names that a message lists
 
 
@@ -103,7 +107,7 @@ class Taps:
 
     def stream(self, consume: Consume, *args: object, **kwargs: object) -> None:
         """Run one forward pass as by a call, giving each tensor to `consume` when it is made."""
-        self.stream_during(consume, lambda: self.network(*args, **kwargs))
+        self.stream_during(consume, lambda: unwrapped(self.network)(*args, **kwargs))
 
     def stream_during(self, consume: Consume, run: Callable[[], object]) -> None:
         """As `stream`, for a network that is not simply called: `run` makes the forward pass."""
@@ -172,53 +176,6 @@ class _Pass:
             raise _LastTapReached(self)
 
 
-@contextmanager
-def inference_state(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards everything is as it was, errors included.
-
-    Restored are every module's train or eval mode, all buffers (statistics that a forward pass
-    updates, or replaces, or caches that it adds) and the random numbers of the CPU and of each
-    GPU that the network is on.
-
-    Raises:
-        LinprobeError: Lazy modules, which have no weights yet.
-    """
-    _check_not_lazy(network)
-    modes = [(module, module.training) for module in network.modules()]
-    # nn.Module offers no public way to see which module owns a buffer, or to put back the very
-    # tensor that stood there.
-    buffers = [(module, dict(module._buffers)) for module, _ in modes if not is_script(module)]
-    values = {buffer: buffer.detach().clone() for buffer in network.buffers()}
-    tensors = [*network.parameters(), *values]
-    gpus = sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=gpus):
-            network.eval()
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for module, named in buffers:
-            module._buffers.clear()
-            module._buffers.update(named)
-        for buffer, value in values.items():
-            # Writing to a buffer that did not change would break a pending backward pass.
-            if not torch.equal(buffer, value):
-                with torch.no_grad():
-                    buffer.copy_(value)
-
-
-def _check_not_lazy(network: nn.Module) -> None:
-    """A first pass would give a lazy module its weights: that is for the owner to do."""
-    for path, module in network.named_modules():
-        tensors = *module.parameters(recurse=False), *module.buffers(recurse=False)
-        if any(map(nn.parameter.is_lazy, tensors)):
-            raise LinprobeError(
-                f"layer {path!r} is a {type(module).__name__} without weights as yet; expected a "
-                "network that was run once"
-            )
-
-
 def _resolve(name: str, modules: Mapping[str, nn.Module]) -> _Tap:
     if name in modules:  # a module's own name may hold "#" or ":in"
         path, call, is_input = name, 1, False
@@ -249,11 +206,6 @@ def near_names(name: str, known: Iterable[str]) -> str:
     return f"near names: {', '.join(map(repr, near))}" if near else ""
 
 
-def is_script(module: nn.Module) -> bool:
-    """Whether a module was scripted or traced: hooks can't be placed on such a module."""
-    return isinstance(module, torch.jit.ScriptModule)
-
-
 @contextmanager
 def hooks(
     modules: Iterable[nn.Module], before: Callable[..., None], after: Callable[..., None]
@@ -282,14 +234,31 @@ def hooks(
 
 
 def _plain_path(path: str) -> str:
-    return ".".join(part for part in path.split(".") if part != _COMPILED)
+    return ".".join(part for part in path.split(".") if part not in _WRAPPING)
 
 
 def modules_by_path(network: nn.Module) -> dict[str, nn.Module]:
     """Modules by the paths that taps are written with; a shared module stands at each of its."""
-    return {
-        _plain_path(path): module for path, module in network.named_modules(remove_duplicate=False)
-    }
+    found, plain = {"": network}, {"": ""}
+    wrapped = {""} if isinstance(network, _PARALLEL) else set()
+    for path, module in network.named_modules(remove_duplicate=False):
+        outer, _, name = path.rpartition(".")
+        if path:
+            parts = [plain[outer]] if outer in wrapped else [plain[outer], name]
+            plain[path] = _plain_path(".".join(filter(None, parts)))
+            found[plain[path]] = module
+        if isinstance(module, _PARALLEL):
+            wrapped.add(path)
+    return found
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return the network inside `DataParallel`, `torch.compile` and the like, to be run alone."""
+    while True:
+        inner = getattr(network, "module" if isinstance(network, _PARALLEL) else "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return network
+        network = inner
 
 
 def first_tensor(_: str, value: object) -> Tensor | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from linprobe.activations.taps import inference_state
+from linprobe.activations.inference import inference_state
 from linprobe.experiments.experiment import OnBatch
 from linprobe.experiments.figure5 import Recipe
 from linprobe.experiments.networks import ConvNet, DeepMLP

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from linprobe.activations.extract import Extractor
-from linprobe.activations.layers import Layers, choose_layers, network_device, survey
+from linprobe.activations.inference import lacks_values, network_device
+from linprobe.activations.layers import Layers, choose_layers, survey
 from linprobe.activations.options import ExtractionOptions
 from linprobe.activations.pooling import AUTO, Reducer
 from linprobe.activations.rules import ProbePoint
@@ -199,7 +200,7 @@ def _check(network: object, extraction: ExtractionOptions) -> None:
             f"network is a {type(network).__name__}; expected a torch.nn.Module (for features "
             "that are at hand: linprobe.fit_probes)"
         )
-    if any(parameter.is_meta for parameter in network.parameters()):
+    if lacks_values(network):
         raise LinprobeError(
             "the network has parameters on the device 'meta', without values; expected one that "
             "is loaded"
