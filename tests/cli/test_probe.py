@@ -62,6 +62,39 @@ def npz(tmp_path):
     return f"npz:{tmp_path / 'a.npz'}"
 
 
+def zeros():
+    network = small()
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--untrained", own("zeros")], "majority"),
+        (["--checkpoint", "CHECKPOINT", "--controls", "untrained,majority"], "factory"),
+    ],
+)
+def test_the_untrained_network_by_name(flags, expected, npz, tmp_path, capsys):
+    """Where weights come from a checkpoint, what the factory gives was not trained."""
+    torch.save(small().state_dict(), tmp_path / "net.pt")
+    flags = [str(tmp_path / "net.pt") if flag == "CHECKPOINT" else flag for flag in flags]
+    call = ["--data", npz, "--layers", "1", "--l2", "1e-2", "--seed", "3"]
+    cli.main(["probe", own("small"), *call, *flags, "--out", str(tmp_path / "a")])
+    run = load_run(tmp_path / "a")
+    (control,) = [c for c in run.checkpoints[0].controls if c.name == "untrained"]
+    if expected == "majority":
+        assert control.test_error_rate == pytest.approx(run.dataset.majority_error_rate.test)
+        assert run.config.loading.untrained == own("zeros")
+    else:
+        cli.main(["probe", own("small"), *call, "--out", str(tmp_path / "b")])
+        (probe,) = load_run(tmp_path / "b").checkpoints[0].probes
+        assert (control.test_error_rate, control.duality_gap) == (
+            *(probe.test_error_rate, probe.duality_gap),
+        )
+
+
 @pytest.mark.parametrize("command", ["layers", "probe"])
 def test_help_names_every_option_and_loads_nothing_heavy(command):
     code = (

@@ -84,6 +84,85 @@ def test_untrained_network_is_another_one_and_the_given_one_stays(report, data):
     assert control.duality_gap != again["0"].record.duality_gap
 
 
+class Counts(nn.Module):
+    """Counts its forward passes; nothing draws its parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
+        self.fc = nn.Linear(36, 3)
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        return self.fc(self.factor * x.flatten(1))
+
+
+def untrained(net, data, layers="fc", **options):
+    evaluation = linprobe.EvaluationOptions(**options)
+    method = linprobe.ProbeConfig(l2_path=1e-1)
+    report = linprobe.probe(net, *data, layers=layers, method=method, evaluation=evaluation)
+    return report, [c for c in report.run.checkpoints[0].controls if c.name == "untrained"]
+
+
+def test_an_untrained_network_that_can_not_be_is_refused_before_any_forward_pass(data):
+    net = Counts()
+    with pytest.raises(LinprobeError, match=r"1 parameter without an initialiser: 'factor'"):
+        untrained(net, data, controls="untrained")
+    assert net.passes == 0
+
+
+def test_an_untrained_network_that_is_given_is_probed_and_left_as_it_was(data):
+    net, given = Counts(), Counts().train()
+    with torch.no_grad():
+        given.fc.weight.zero_()
+        given.fc.bias.zero_()
+    report, controls = untrained(net, data, untrained=given, controls="majority")
+    assert [c.layer for c in controls] == ["fc"]
+    # All of its features are alike.
+    assert controls[0].test_error_rate == report.run.checkpoints[0].controls[-1].test_error_rate
+    assert "The control 'untrained' is the network that was given for it." in report.notes
+    assert given.training and not given.fc.weight.any()
+    _, again = untrained(net, data, untrained=lambda seed: given, controls="majority")
+    assert again == controls
+
+
+def test_the_untrained_network_is_probed_as_by_itself(data):
+    """A control of a network's copy is the probe of a network that is made in the same way."""
+    net = network()
+    _, (control,) = untrained(net, data, layers="1", controls="untrained")
+    with seeded(0):
+        copy = network()
+        for module in copy:
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    report, _ = untrained(copy, data, layers="1")
+    assert control.test_error_rate == report["1"].record.test_error_rate
+    assert control.duality_gap == report["1"].record.duality_gap
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (nn.Sequential(nn.Flatten()), "the untrained network can't be probed: .* no layer '3'"),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4)),
+            "the untrained network gives 4 features at layer '3', the network 3; expected the same",
+        ),
+    ],
+)
+def test_an_untrained_network_of_another_shape_is_refused(other, message, data):
+    with pytest.raises(LinprobeError, match=message):
+        untrained(network(), data, layers="3", untrained=other)
+
+
+def test_untrained_is_a_network_or_a_function():
+    with pytest.raises(
+        LinprobeError, match="untrained is a str; expected a network, or a function"
+    ):
+        linprobe.EvaluationOptions(untrained="net")
+
+
 def test_saved_reports_keep_their_controls(report, tmp_path):
     report.save(tmp_path / "run")
     (saved,), (made,) = load_run(tmp_path / "run").checkpoints, report.run.checkpoints

@@ -1,6 +1,7 @@
 """The command ``linprobe probe``."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ def probe(
     layers: Annotated[tuple[str, ...] | None, flag(names, "NAME,NAME,...")] = None,
     out: Annotated[Path, OUT] = Path("runs", "probe"),
     overwrite: bool = False,
+    untrained: Annotated[str | None, flag(str, "FACTORY")] = None,
     network: Network = Network(),
     images: Images = Images(),
     extraction: Extraction = ExtractionOptions(),
@@ -41,6 +43,9 @@ def probe(
             something.
         out: folder to write the run to.
         overwrite: replace a run that --out holds.
+        untrained: what gives the network of the control 'untrained', named as FACTORY and called
+            with the same --kwargs; None: FACTORY where --checkpoint loads what was trained, else
+            a copy of the network drawn anew by its own initialisation.
 
     Examples:
         linprobe probe my_code/net.py:make_net --checkpoint net.safetensors --data npz:data.npz
@@ -55,6 +60,7 @@ def probe(
     tune_allocator()
     with cpu_threads(network.threads):
         module, digest = open_network(factory, network)
+        evaluation = _with_untrained(evaluation, untrained, factory, network)
         found = open_data(data, images, extraction.batch_size)
         with show_progress(make_console(stderr=True)) as on_event:
             report = linprobe.probe(
@@ -69,9 +75,22 @@ def probe(
                 evaluation=evaluation,
                 progress=on_event,
             )
-    _describe(report, factory, network, images, found, digest)
+    _describe(report, factory, network, images, found, digest, untrained)
     report.save(out, overwrite=overwrite)
     print(f"{report}\nWritten to {out}")
+
+
+def _with_untrained(
+    evaluation: EvaluationOptions, untrained: str | None, factory: str, network: Network
+) -> EvaluationOptions:
+    """Name the untrained network: what FACTORY gives was not trained if its weights come later."""
+    from linprobe.activations.load import build_network
+
+    if untrained is None and "untrained" in evaluation.controls and network.checkpoint is not None:
+        untrained = factory
+    if untrained is None:
+        return evaluation
+    return replace(evaluation, untrained=partial(build_network, untrained, dict(network.kwargs)))
 
 
 def _describe(
@@ -81,6 +100,7 @@ def _describe(
     images: Images,
     data: "ProbeData",
     digest: str | None,
+    untrained: str | None,
 ) -> None:
     """Put into the record what only the command line knows."""
     from linprobe.records.config import LoadingRecord
@@ -91,6 +111,7 @@ def _describe(
         kwargs=dict(network.kwargs),
         checkpoint=None if network.checkpoint is None else network.checkpoint.name,
         checkpoint_sha256=digest,
+        untrained=untrained,
         channels=images.channels,
         image_size=images.image_size,
         normalize=images.normalize,

@@ -9,6 +9,8 @@ from linprobe.runtime.errors import LinprobeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from linprobe.evaluation.untrained import Untrained
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:
@@ -20,16 +22,27 @@ class EvaluationOptions:
         repeats: draws of each random control.
         types: (of train, of test), a whole number a sample: its type in the control task. None:
             the sample's cluster among those of the inputs.
+        untrained: the network of the control "untrained", or a function of the seed that makes it;
+            asks for that control by itself. None: a copy of the network, drawn anew by its own
+            initialisation (see `linprobe.evaluation.untrained`).
         mdl: whether to measure the description length of the labels at each layer.
     """
 
     controls: "Sequence[str] | str" = ()
     repeats: int = 3
     types: object = None
+    untrained: "Untrained | None" = None
     mdl: bool = False
 
     def __post_init__(self) -> None:
         names = (self.controls,) if isinstance(self.controls, str) else tuple(self.controls)
+        if self.untrained is not None:
+            if not callable(self.untrained):
+                raise LinprobeError(
+                    f"untrained is a {type(self.untrained).__name__}; expected a network, or a "
+                    "function f(seed) that makes one"
+                )
+            names = (*names, "untrained")
         object.__setattr__(self, "controls", tuple(dict.fromkeys(names)))
         for name in self.controls:
             if name not in CONTROLS:

@@ -21,7 +21,7 @@ from linprobe.data.inputs import Source
 from linprobe.data.splits import Split, read_groups
 from linprobe.evaluation.controls import Pair
 from linprobe.evaluation.options import EvaluationOptions
-from linprobe.evaluation.untrained import reinitialised
+from linprobe.evaluation.untrained import untrained_network
 from linprobe.pipeline.controls import controls_of_task, with_plan
 from linprobe.pipeline.deprecated import grouped_options
 from linprobe.pipeline.engine import probe_layers
@@ -116,6 +116,12 @@ class _Run:
         evaluation: EvaluationOptions,
     ) -> None:
         self.started = time.perf_counter()
+        # Made first: what can't be made is refused before any work.
+        self.untrained: nn.Module | None = None
+        self.notes: tuple[str, ...] = ()
+        if "untrained" in evaluation.controls:
+            self.untrained, note = untrained_network(network, seed, evaluation.untrained)
+            self.notes = (note,)
         self.network, self.grouped, self.seed = network, groups is not None, seed
         splits = [
             Split.read(Source(part, name, extraction.batch_size), extraction.tokens)
@@ -132,7 +138,8 @@ class _Run:
     def report(self, layers: Layers, show: Any) -> ProbeReport:
         """Probe the layers and put the report together."""
         points, notes = self._plan(layers)
-        task = replace(self.task, notes=(*self.task.notes, *notes))
+        other = self._untrained(points)
+        task = replace(self.task, notes=(*self.task.notes, *self.notes, *notes))
         inputs = self._inputs() if task.evaluation.needs_inputs else None
         task = with_plan(task, inputs)
         source = self._source(self.extractor, points)
@@ -140,13 +147,36 @@ class _Run:
         probed = probe_layers(source, task, meter)
 
         def untrained(plain: Task) -> tuple[ProbeRecord, ...]:
-            other = replace(self.extractor, network=reinitialised(self.network, self.seed))
+            assert other is not None  # the control was asked for
+            if other.network is not plain.evaluation.untrained:  # the user's own stays where it is
+                other.network.to(network_device(self.network))
             silent = single_meter(ignore, source.num_features, plain)
             return probe_layers(self._source(other, points), plain, silent).records
 
         controls = controls_of_task(task, inputs, untrained)
         origin = (self.splits[0].source.kind, self._record(), str(self.device), self.started)
         return make_report(task, probed, *origin, controls)
+
+    def _untrained(self, points: list[ProbePoint]) -> Extractor | None:
+        """What runs the untrained network; None: it isn't wanted. Its layers are as `points`."""
+        if self.untrained is None:
+            return None
+        other = replace(self.extractor, network=self.untrained)
+        if self.task.evaluation.untrained is not None:
+            batch = self.splits[0].source.first().head(_EXAMPLE - 1)
+            taps, rows = {point.layer: point.tap for point in points}, self.task.num_rows
+            try:
+                found, _ = other.plan(taps, batch, rows, self.budget, skip_unfit=False)
+            except LinprobeError as error:
+                raise LinprobeError(f"the untrained network can't be probed: {error}") from error
+            for point, its in zip(points, found, strict=True):
+                if its.num_features != point.num_features:
+                    raise LinprobeError(
+                        f"the untrained network gives {its.num_features} features at layer "
+                        f"{point.layer!r}, the network {point.num_features}; expected the same "
+                        "network as before training"
+                    )
+        return other
 
     def _source(self, extractor: Extractor, points: list[ProbePoint]) -> NetworkLayers:
         return NetworkLayers(extractor, self.splits, points, self.task.permutation, self.budget)

@@ -110,6 +110,7 @@ class LoadingRecord:
         kwargs: of the factory, as JSON.
         checkpoint: name of the file of its parameters.
         checkpoint_sha256: of that file.
+        untrained: what built the network of the control "untrained".
         channels: of the images.
         image_size: (height, width), pixels.
         normalize: mean and standard deviation of each channel.
@@ -119,6 +120,7 @@ class LoadingRecord:
     kwargs: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
+    untrained: str | None = None
     channels: int | None = None
     image_size: tuple[int, ...] | None = None
     normalize: tuple[tuple[float, ...], ...] | None = None
