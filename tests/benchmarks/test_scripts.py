@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import figure8_training, precision
+from benchmarks import figure8_training, precision, scales
 from benchmarks.figure8_training import BARS, DEPTH, Candidate
 from linprobe.data import ImageDataset
 from linprobe.experiments.networks import DeepMLP
@@ -141,3 +141,14 @@ def test_the_precision_table(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 2 * 2
     assert lines[2].startswith("| layer1 | ") and " | 1e-01 | " in lines[2]
+
+
+def test_each_scale_is_shown_at_each_ratio(monkeypatch, capsys):
+    monkeypatch.setattr(scales, "_RATIOS", (1e4,))
+    monkeypatch.setattr(scales, "_ROWS", 600)
+    scales.sweep()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[2:4] for row in rows] == 2 * [
+        ["layer", "layer"], ["feature", "feature"], ["auto", "feature"]
+    ]  # fmt: skip
+    assert float(rows[0][4]) > 0.4 and float(rows[1][4]) < 0.25 and rows[1][4] == rows[2][4]

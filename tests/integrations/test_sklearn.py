@@ -142,6 +142,39 @@ def test_standardised_penalty_is_that_of_features_standardised_by_hand():
     )
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_each_column_may_be_divided_by_its_own_weighted_deviation(num_classes):
+    features, labels = digits(num_classes)
+    features = np.append(features * 10.0 ** np.arange(features.shape[1]), features[:, :1], axis=1)
+    features[:, -1] = 5.0
+    weight = np.random.default_rng(2).integers(0, 3, len(labels)).astype(float)
+    by_hand = features - np.average(features, axis=0, weights=weight)
+    deviation = np.average(np.square(by_hand), axis=0, weights=weight) ** 0.5
+    varies = deviation > 1e-9
+    by_hand = by_hand[:, varies] / deviation[varies] / varies.sum() ** 0.5
+    model = CertifiedLogisticRegression(l2=1e-3, tol=1e-14, standardize="feature")
+    model.fit(features, labels, sample_weight=weight)
+    assert model.status_ == "converged"
+    np.testing.assert_array_equal(model.coef_[:, ~varies], 0)
+    library = reference(model, by_hand, labels, weight)
+    ours, theirs = model.decision_function(features), library.decision_function(by_hand)
+    if num_classes > 2:
+        ours, theirs = ours - ours.mean(1)[:, None], theirs - theirs.mean(1)[:, None]
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_true_stands_for_the_scale_that_suits_the_columns():
+    features, labels = digits(2)
+    features = np.append(0.01 * features, 1e4 * features[:, 20:21], axis=1)
+    given, fitted = (
+        CertifiedLogisticRegression(standardize=kind).fit(features, labels).coef_
+        for kind in (True, "feature")
+    )
+    np.testing.assert_array_equal(given, fitted)
+    with pytest.raises(ValueError, match="standardize is 'rows'; expected False, True or one of"):
+        CertifiedLogisticRegression(standardize="rows").fit(features, labels)
+
+
 def test_float32_features_are_solved_as_exactly():
     features, labels = digits(3)
     features = features.astype(np.float32) / 3

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from linprobe.activations.options import ExtractionOptions
 from linprobe.cli.flags import COUNT, flag, names, options_of, positive
+from linprobe.core.scales import Scale
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.evidence import CONTROLS
@@ -50,6 +51,7 @@ else:
         "probes",
         l2_path=flag(_penalties, "L2,L2,...", name="l2"),
         tol=flag(positive, "NATS"),
+        scale=Scale,
     )
     Extraction = options_of(
         ExtractionOptions(),

@@ -202,9 +202,8 @@ class OptimumBounds:
 
     def see(self, features: Tensor, standardisation: Standardisation) -> _Seen:
         """Reduce raw features (n, n_features) to what the bounds need, in one read."""
-        mean = standardisation.mean.to(features.dtype)
         if self._basis is None:
-            x = (features - mean).mul_(standardisation.scale)
+            x = standardisation.apply(features)
             zero = x.new_zeros(len(x), dtype=torch.float64)
             return _Seen(x, zero, zero[:, None].expand(len(x), len(self.gradient)))
         outer = self.gradient - self._inner_gradient @ self._basis.T
@@ -213,7 +212,7 @@ class OptimumBounds:
         rows = max(1, _BLOCK_BYTES // (features.element_size() * features.shape[1]))
         products, lengths = [], []
         for block in features.split(rows):
-            x = (block - mean).mul_(standardisation.scale)
+            x = standardisation.apply(block)
             products.append(x @ directions.T)
             lengths.append(torch.linalg.vector_norm(x, dim=1).double().square())
         inside, along = torch.cat(products).split([self._basis.shape[1], len(outer)], dim=1)

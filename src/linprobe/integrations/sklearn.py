@@ -25,6 +25,7 @@ from linprobe.core.certificate import Certificate, certify
 from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation
 from linprobe.core.linalg import backproject
 from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.scales import SCALES, Scale
 from linprobe.core.solve import Attempt, CertifiedSolution, solve_certified
 from linprobe.core.solvers.base import NewtonOptions, Status
 
@@ -54,9 +55,11 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
         tol: duality gap (nats) at which the fit counts as solved. The weights are then within
             ``sqrt(2 * tol / l2)`` of the optimum's.
         max_passes: passes over the data before the fit gives up with a ConvergenceWarning.
-        standardize: state the penalty for features that are centred and divided by one number,
-            so that their mean squared length is 1, which makes `l2` comparable between layers
-            (as in `linprobe.fit_probe`). `coef_` and `intercept_` take raw features either way.
+        standardize: state the penalty for features that are centred and scaled to a mean squared
+            length of 1, which makes `l2` comparable between layers: divided by one number
+            ("layer"), each column by its own deviation ("feature"), or as suits the columns
+            ("auto", which True stands for), as `linprobe.ProbeConfig` has it. `coef_` and
+            `intercept_` take raw features either way.
         class_weight: None, "balanced", or a dict of class to weight, as in scikit-learn.
         random_state: of the solver's row samples, which change the way to the optimum only.
 
@@ -79,7 +82,7 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
         *,
         tol: float = 1e-10,
         max_passes: int = 1000,
-        standardize: bool = False,
+        standardize: bool | Scale = False,
         class_weight: dict[Any, float] | str | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -119,8 +122,9 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
             )
         self.C_ = 1 / (float(weight.sum()) * self.l2)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        data = _Data.of(X[used], compact, weight[used], len(present))
-        l2 = data.softmax_l2(float(self.l2), standardize=self.standardize)
+        scale: Scale = "auto" if self.standardize is True else self.standardize or "layer"
+        data = _Data.of(X[used], compact, weight[used], len(present), scale)
+        l2 = data.softmax_l2(float(self.l2), standardize=bool(self.standardize))
         fit = _solve(data, l2, self.tol, self.max_passes, seed)
         self._keep(data, present, fit)
         return self
@@ -157,6 +161,11 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
             value = getattr(self, name)
             if not value > 0 or not np.isfinite(value):
                 raise ValueError(f"{name} is {value!r}; expected a positive number")
+        if self.standardize not in (False, True, *SCALES):
+            known = ", ".join(map(repr, SCALES))
+            raise ValueError(
+                f"standardize is {self.standardize!r}; expected False, True or one of: {known}"
+            )
 
     def _apply_class_weight(self, weight: Array, y: NDArray[Any]) -> None:
         """Multiply the weight of each sample by that of its class, in place."""
@@ -210,32 +219,47 @@ class _Data(NamedTuple):
 
     @classmethod
     def of(
-        cls, features: Array, labels: NDArray[np.intp], weight: Array, num_classes: int
+        cls,
+        features: Array,
+        labels: NDArray[np.intp],
+        weight: Array,
+        num_classes: int,
+        scale: Scale,
     ) -> "_Data":
         raw, s = torch.from_numpy(features), torch.from_numpy(weight)
         x = raw.clone()
-        rough = Standardisation.fit_(x)  # of equal weights: brings any scale near 1
+        rough = Standardisation.fit_(x, scale)  # of equal weights: brings any scale near 1
         # What equals copies of samples in P should also take the same way to its minimum.
         share = (s / s.sum()).to(x.dtype)
         mean = backproject(share[None], x)[0]
         x -= mean
-        square = float(share.double() @ torch.linalg.vector_norm(x, dim=1).double().square())
-        unit = square**-0.5 if square > 0 else 1.0
-        x *= unit
-        standardisation = Standardisation(
-            rough.mean + mean.double() / rough.scale, rough.scale * unit
-        )
+        unit = _unit(x, share, each=rough.kind == "feature")
+        x *= unit.to(x.dtype)
+        old = torch.as_tensor(rough.scale, dtype=torch.float64)
+        shift = torch.where(old > 0, mean.double() / old, 0.0)
+        new = old * unit
+        standardisation = Standardisation(rough.mean + shift, new if new.ndim else float(new))
         y = torch.from_numpy(labels).long()
         return cls(raw, x, y, s, standardisation, num_classes)
 
     def softmax_l2(self, l2: float, *, standardize: bool) -> float:
         """The penalty of the softmax problem on `features` that is the one asked for."""
         twice = 2 if self.num_classes == 2 else 1
-        return twice * l2 * (1.0 if standardize else self.standardisation.scale**2)
+        return twice * l2 * (1.0 if standardize else float(self.standardisation.scale) ** 2)
 
     def in_float64(self) -> Tensor:
         """The standardised features, exactly."""
         return (self.raw.double() - self.standardisation.mean) * self.standardisation.scale
+
+
+def _unit(x: Tensor, share: Tensor, *, each: bool) -> Tensor:
+    """What centred rows are multiplied by, one number or one for each column, float64."""
+    if not each:
+        square = share.double() @ torch.linalg.vector_norm(x, dim=1).double().square()
+        return torch.where(square > 0, square, 1.0) ** -0.5
+    variance = share.double() @ x.double().square()
+    total = variance * int((variance > 0).sum())
+    return torch.where(variance > 0, total, torch.inf) ** -0.5
 
 
 def _solve(data: _Data, l2: float, tol: float, max_passes: float, seed: int) -> CertifiedSolution:

@@ -246,7 +246,7 @@ def _fit(
     started = time.perf_counter()
     if not all_finite(features.test):
         return None, nonfinite(DenseFeatures(features.test), targets.num_classes, "test")
-    prepared = method.prepare(DenseFeatures(features.train, owned=True))
+    prepared = method.prepare(DenseFeatures(features.train, owned=True, born=features.dtype))
     seconds = time.perf_counter() - started
     if isinstance(prepared, FailedProbe):
         return None, prepared
@@ -285,6 +285,7 @@ def _record(
         seconds=fitted.seconds,
         evaluation=evaluation,
         rounded=fitted.rounded,
+        scale=fitted.standardisation.kind,
     )
 
 

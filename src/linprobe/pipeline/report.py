@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CHECKPOINT = "network"
+EDGE = (
+    "Their errors may be limited by the penalty rather than by the layer: give a wider path of l2, "
+    "or scale 'feature' where the sizes of the columns differ much."
+)
 _WIDTH = 200  # a layer's name may be long
 
 
@@ -161,7 +165,9 @@ class ProbeReport(Mapping[str, Probe]):
         edge = [record.layer for record in self.records if record.l2_at_edge]
         if edge:
             some = ", ".join(edge[:3]) + (" ..." if len(edge) > 3 else "")
-            yield f"The chosen l2 stands at an end of the path for {len(edge)} probes: {some}."
+            yield (
+                f"The chosen l2 stands at an end of the path for {len(edge)} probes: {some}. {EDGE}"
+            )
         yield from self.notes
 
 

@@ -144,7 +144,8 @@ def _unseen_labels(train_labels: Tensor, test_labels: Tensor) -> Iterator[str]:
 
 def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
     """Say what is unusual about layers, a sentence each."""
-    wide = []
+    wide: list[str] = []
+    scaled: list[str] = []
     for probe in probes:
         record = probe.record
         name = f"Layer {record.layer!r}"
@@ -163,6 +164,14 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
             )
         elif record.num_features >= len(task.order):
             wide.append(record.layer)
+        if record.scale == "feature" and task.config.scale == "auto":
+            scaled.append(record.layer)
+    if scaled:
+        yield (
+            f"A few features hold nearly all of the variance of {len(scaled)} layers "
+            f"({_some(scaled, 3)}): there each feature was divided by its own deviation; scale "
+            "'layer' divides all by one number."
+        )
     if wide:
         yield (
             f"{len(wide)} layers have at least as many features as there are training samples "

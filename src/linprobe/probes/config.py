@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from numbers import Real
 
+from linprobe.core.scales import SCALES, Scale
 from linprobe.runtime.errors import LinprobeError
 
 DEFAULT_L2_PATH = tuple(10.0**-exponent for exponent in range(1, 10))
@@ -24,6 +25,9 @@ class ProbeConfig:
         validation_fraction: share of the training rows held out for choosing `l2`.
         max_passes: passes over the features allowed for each `l2`.
         seed: of the solver's row samples.
+        scale: what centred features are divided by: "layer", one number for all columns; "feature",
+            each column by its own deviation; or "auto": "feature" where a few columns hold nearly
+            all of the variance, else "layer".
 
     Raises:
         LinprobeError: A number out of its range.
@@ -34,6 +38,7 @@ class ProbeConfig:
     validation_fraction: float
     max_passes: int
     seed: int
+    scale: Scale
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class ProbeConfig:
         validation_fraction: float = 1 / 6,
         max_passes: int = 200,
         seed: int = 0,
+        scale: Scale = "auto",
     ) -> None:
         if not isinstance(tol, int | float) or not tol > 0:
             raise LinprobeError(f"tol is {tol!r}; expected a positive number of nats")
@@ -52,11 +58,15 @@ class ProbeConfig:
             )
         if max_passes < 1:
             raise LinprobeError(f"max_passes is {max_passes}; expected at least 1")
+        if scale not in SCALES:
+            known = ", ".join(map(repr, SCALES))
+            raise LinprobeError(f"scale is {scale!r}; expected one of: {known}")
         object.__setattr__(self, "l2_path", falling_path(l2_path))
         object.__setattr__(self, "tol", tol)
         object.__setattr__(self, "validation_fraction", validation_fraction)
         object.__setattr__(self, "max_passes", max_passes)
         object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "scale", scale)
 
 
 def falling_path(l2: Penalties) -> tuple[float, ...]:

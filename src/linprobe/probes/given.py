@@ -91,7 +91,7 @@ class GivenProbe:
             )
         held_out = float64_logits(features.rows(num_fit, features.num_rows), trained.weight)
         loss, error = loss_and_error(held_out + trained.bias[:, None], targets.labels[num_fit:])
-        fitted = standardised(features.rows(0, num_fit))
+        fitted = standardised(features.rows(0, num_fit), "layer")
         mean, scale = fitted.standardisation.mean, fitted.standardisation.scale
         certificate = certify(
             *(fitted, targets.labels[:num_fit], trained.weight / scale),

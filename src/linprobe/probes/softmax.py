@@ -1,6 +1,6 @@
 """The certified probe: standardise, choose l2 on held-out training rows, refit, certify.
 
-1. Features are standardised by the statistics of the training split (one scale for the layer).
+1. Features are standardised by the statistics of the training split.
 2. The problem is solved on the training rows that are not held out, for a path of `l2` from large
    to small, each solution starting from those before it.
 3. The `l2` with the least held-out cross-entropy is refitted on all training rows, starting from
@@ -49,7 +49,6 @@ from linprobe.probes.path import Path, solve_path
 from linprobe.runtime.errors import LinprobeError
 
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
-_ROUNDED = 1e-2  # of what varies
 _NAN = float("nan")
 
 
@@ -70,7 +69,13 @@ class SoftmaxProbe:
         """Standardise the training rows; see `linprobe.probes.base.ProbeMethod`."""
         if isinstance(features, StandardisedFeatures):
             return features
-        return standardised(features) if all_finite(features) else nonfinite(features, 0)
+        if not all_finite(features):
+            return nonfinite(features, 0)
+        prepared = standardised(features, self.config.scale)
+        if prepared.standardisation.exists:
+            return prepared
+        reason = "the features are beyond what float64 can scale to 1; multiply them by a number"
+        return FailedProbe(Status.PRECISION_LIMIT, reason, features.num_features, 0)
 
     def fit(
         self, features: FeatureMatrix, targets: Targets, on_solve: OnSolve | None = None
@@ -186,7 +191,7 @@ class _Fit:
             validation_cross_entropy=best.validation_cross_entropy,
             num_passes=refit.num_passes + sum(p.num_passes for p in path.points),
             seconds=_NAN,
-            rounded=self.features.rounding > _ROUNDED,
+            rounded=self.features.rounded,
             bounds=OptimumBounds.of(
                 self.features, self.targets.labels, refit.point, best.l2, certificate.gradient
             ),
@@ -259,7 +264,7 @@ def _degenerate(features: StandardisedFeatures) -> FittedProbe:
         validation_cross_entropy=_NAN,
         num_passes=0.0,
         seconds=_NAN,
-        rounded=features.rounding > _ROUNDED,
+        rounded=features.rounded,
         bounds=UnknownBounds(),
     )
 

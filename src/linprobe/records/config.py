@@ -18,6 +18,7 @@ class MethodRecord:
     l2_path: tuple[Number, ...] = ()
     max_passes: int | None = None
     seed: int | None = None
+    scale: str | None = None
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ class ProbeRecord:
         rounded: of what varies in the activations, 1 % or more may be their own rounding.
         dtype: that the activations were computed in, such as "float32"; None: unknown.
         reason: why no probe could be fitted; None: one was.
+        scale: what centred features were divided by: "layer", one number; "feature", each column
+            its own deviation; None: unknown.
     """
 
     layer: str
@@ -74,6 +76,7 @@ class ProbeRecord:
     rounded: bool = False
     dtype: str | None = None
     reason: str | None = None
+    scale: str | None = None
 
     @property
     def converged(self) -> bool:

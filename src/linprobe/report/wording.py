@@ -188,7 +188,9 @@ def doubts(run: RunRecord) -> Iterator[str]:
     if at_edge:
         yield (
             f"{at_edge:,} of {counted(len(probes), 'probe')} chose the smallest or largest "
-            "penalty of the l2 path, so a better one may lie beyond it: give a wider path."
+            "penalty of the l2 path, so a better one may lie beyond it, and their errors may be "
+            "limited by the penalty rather than by the layer: give a wider path, or scale "
+            "'feature' where the sizes of the columns differ much."
         )
     rounded = sum(probe.rounded for probe in probes)
     if rounded:

@@ -18,10 +18,15 @@ class DenseFeatures:
         values: (num_rows, num_features), floating; never written to unless `owned`.
         owned: whether the tensor may be overwritten by its standardised form, which saves a copy.
             Its values are then lost to whoever gave it.
+        born: dtype that the values were computed in, where it is floating; default: that of
+            `values`.
     """
 
-    def __init__(self, values: Tensor, *, owned: bool = False) -> None:
+    def __init__(
+        self, values: Tensor, *, owned: bool = False, born: torch.dtype | None = None
+    ) -> None:
         self.values, self.owned = values, owned
+        self.born = born if born is not None and born.is_floating_point else values.dtype
 
     @property
     def num_rows(self) -> int:
@@ -66,7 +71,7 @@ class DenseFeatures:
 
     def rows(self, start: int, stop: int) -> "DenseFeatures":
         """See `FeatureMatrix`; owned where the whole is."""
-        return DenseFeatures(self.values[start:stop], owned=self.owned)
+        return DenseFeatures(self.values[start:stop], owned=self.owned, born=self.born)
 
     def transformed(self, matrix: Tensor, dtype: torch.dtype) -> "DenseFeatures":
         """See `FeatureMatrix`; a new tensor, owned."""

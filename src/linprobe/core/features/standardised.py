@@ -1,6 +1,7 @@
-"""Standardised features: centred, and divided by one number for the layer."""
+"""Standardised features: centred, and divided by one number or by one for each column."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,9 +9,17 @@ from torch import Tensor
 
 from linprobe.core.features.base import FeatureMatrix
 from linprobe.core.features.dense import DenseFeatures
+from linprobe.core.scales import Scale
 
 _STANDARDISE_ROWS = 256
 _READ_ROWS = 8192
+_FEW, _NEARLY_ALL = 0.05, 0.99  # of the columns, of their variance
+# Differences below so many roundings of the mean are rounding of it; above the second, none.
+_ROUNDINGS, _CLEAR = 4, 256
+_LARGEST_SCALE = 1e280  # so that weights of standardised features have their raw ones in float64
+# What of the variation may be rounding before it is said. Rounding in earlier layers comes on top
+# of the estimate; in 16 bits the estimate alone is large, and known to whoever chose them.
+_ROUNDED, _ROUNDED_SHORT = 1e-2, 1e-1
 
 
 @dataclass(frozen=True)
@@ -19,37 +28,72 @@ class Standardisation:
 
     Attributes:
         mean: (n_features,) float64, each value representable in the features' dtype.
-        scale: one number for the layer, so that the mean of ``||x||^2`` becomes 1; 1 for
-            constant features. It keeps the geometry of the layer and makes `l2` comparable
-            between layers.
+        scale: one number for the layer, or (n_features,) float64; either way the mean of
+            ``||x||^2`` becomes 1. One number keeps the geometry of the layer and makes `l2`
+            comparable between layers; 1 for constant features. Numbers of their own give every
+            column that varies the same variance; 0 for columns that don't.
+        deviation: (n_features,) float64, standard deviation of the raw columns; None: not known.
     """
 
     mean: Tensor
-    scale: float
+    scale: float | Tensor
+    deviation: Tensor | None = None
+
+    @property
+    def kind(self) -> str:
+        """Name of the scale: "layer" or "feature"."""
+        return "feature" if isinstance(self.scale, Tensor) else "layer"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the map and the raw weights it gives can be written as float64 numbers."""
+        largest = float(torch.as_tensor(self.scale, dtype=torch.float64).max())
+        return 0 <= largest <= _LARGEST_SCALE and bool(self.mean.isfinite().all())
 
     @classmethod
-    def fit_(cls, features: Tensor) -> "Standardisation":
-        """Measure `features` (n_samples, n_features), finite, and standardise them in place."""
+    def fit_(cls, features: Tensor, scale: Scale = "layer") -> "Standardisation":
+        """Measure `features` (n_samples, n_features), finite, and standardise them in place.
+
+        Args:
+            features: overwritten.
+            scale: "auto" is "feature" where at most a twentieth of the columns that vary, or one,
+                hold 99 % of the variance, and that is no rounding: for the rest no penalty of a
+                usual path is small enough.
+        """
         blocks = features.split(_STANDARDISE_ROWS)
-        total = torch.stack([block.sum(0).double() for block in blocks]).sum(0)
-        mean = (total / len(features)).to(features.dtype)
+        mean = _mean(blocks)
         for block in blocks:
             block.sub_(mean)
-        largest = max(float(block.abs().max()) for block in blocks)
-        # Differences below this are rounding of the mean itself: the features are constant.
-        if largest <= 4 * torch.finfo(features.dtype).eps * float(mean.abs().max()):
+        largest = torch.stack([block.abs().amax(0) for block in blocks]).amax(0)
+        if _is_constant(largest, mean):
             features.zero_()
-            return cls(mean.double(), 1.0)
-        # A power of two, exact, brings squares of features of any scale into range.
-        power = 2.0 ** -torch.tensor(largest, dtype=torch.float64).log2().round().item()
-        square = 0.0
-        for block in blocks:
-            block.mul_(power)
-            square += float(torch.linalg.vector_norm(block, dim=1).double().square().sum())
+            return cls(mean.double(), 1.0, torch.zeros_like(mean, dtype=torch.float64))
+        varies = largest > _ROUNDINGS * torch.finfo(features.dtype).eps * mean.abs()
+        # Powers of two, exact, bring squares of columns of any scale into range.
+        exponent = torch.where(varies, -largest.double().log2().round(), 0.0)
+        deviation = _deviation(blocks, exponent)
+        if scale == "auto":
+            scale = _suiting(mean, deviation, varies)
+        if scale == "feature":
+            factor = 1 / (deviation * exponent.exp2() * int(varies.sum()) ** 0.5)
+            unit = torch.where(varies, factor, 0.0).to(features.dtype)
+            _multiply_(blocks, *_powers(exponent, features.dtype), unit)
+            return cls(mean.double(), exponent.exp2() * unit.double(), deviation)
+        exponent = -largest.max().double().log2().round()
+        _multiply_(blocks, *_powers(exponent, features.dtype))
+        lengths = [torch.linalg.vector_norm(block, dim=1).double() for block in blocks]
+        square = sum(float(length.square().sum()) for length in lengths)
         unit = torch.tensor((square / len(features)) ** -0.5, dtype=features.dtype)
-        for block in blocks:
-            block.mul_(unit)
-        return cls(mean.double(), power * float(unit))
+        _multiply_(blocks, unit)
+        return cls(mean.double(), float(exponent.exp2() * unit.double()), deviation)
+
+    def apply(self, raw: Tensor) -> Tensor:
+        """Map raw rows (n_samples, n_features), in their dtype: a new tensor."""
+        scale = torch.as_tensor(self.scale, dtype=torch.float64, device=raw.device)
+        if float(scale.max()) > torch.finfo(raw.dtype).max:
+            return ((raw.double() - self.mean) * scale).to(raw.dtype)
+        centred = raw - self.mean.to(raw.dtype)
+        return centred.mul_(self.scale if scale.ndim == 0 else scale.to(raw.dtype))
 
     def to_raw(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Fold the map into a probe: the weight and bias returned, float64, take raw features."""
@@ -108,14 +152,21 @@ class StandardisedFeatures:
     def rounding(self) -> float:
         """Root mean square of the raw features' rounding over that of what varies in them.
 
-        An estimate of the least there can be: half a unit in the last place of their mean.
-        Rounding in earlier layers adds to it. Infinite for features that are constant, but for
-        zeros; 0 for those.
+        An estimate of the least there can be: half a unit in the last place of their mean, in each
+        column at most what varies there. Infinite for features that are constant, but for zeros; 0
+        for those.
         """
-        size, scale = float(self.standardisation.mean.norm()), self.standardisation.scale
-        if scale == 1.0 and not any(bool(block.any()) for block in self.blocks(_READ_ROWS)):
-            return float("inf") if size else 0.0
-        return 0.5 * torch.finfo(self.raw_dtype).eps * size * scale
+        s = self.standardisation
+        assert s.deviation is not None
+        if not bool(s.deviation.any()):
+            return float("inf") if bool(s.mean.any()) else 0.0
+        return _rounding(s.mean, torch.finfo(self.raw_dtype).eps, s.deviation, s.scale)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether so much of what varies may be rounding that it is to be said."""
+        short = self.raw_dtype.itemsize < 4
+        return self.rounding > (_ROUNDED_SHORT if short else _ROUNDED)
 
     def logits(self, weight: Tensor) -> Tensor:
         """See `FeatureMatrix`."""
@@ -146,15 +197,17 @@ class StandardisedFeatures:
         return self._features.transformed(matrix, dtype)
 
 
-def standardised(features: FeatureMatrix) -> StandardisedFeatures:
+def standardised(features: FeatureMatrix, scale: Scale = "layer") -> StandardisedFeatures:
     """Centre the rows and scale them to a mean squared length of 1.
 
     Args:
         features: finite. A tensor that is owned is overwritten; others are copied, float16 and
             bfloat16 to float32. Features that are standardised are returned as they are.
+        scale: as `Standardisation.fit_` takes it.
     """
     if isinstance(features, StandardisedFeatures):
         return features
+    born = _born(features)
     dtype = features.dtype if features.dtype == torch.float64 else torch.float32
     if isinstance(features, DenseFeatures) and features.owned and features.dtype == dtype:
         values = features.values
@@ -165,5 +218,82 @@ def standardised(features: FeatureMatrix) -> StandardisedFeatures:
         blocks = features.blocks(_READ_ROWS)
         for block, out in zip(blocks, values.split(_READ_ROWS), strict=True):
             out.copy_(block)
-    standardisation = Standardisation.fit_(values)
-    return StandardisedFeatures(DenseFeatures(values), standardisation, features.dtype)
+    standardisation = Standardisation.fit_(values, scale)
+    return StandardisedFeatures(DenseFeatures(values), standardisation, born)
+
+
+def _born(features: FeatureMatrix) -> torch.dtype:
+    """The dtype that the values were rounded to, which a wider one may have been made of since."""
+    born = features.born if isinstance(features, DenseFeatures) else features.dtype
+    for narrow in (torch.bfloat16, torch.float16, torch.float32):
+        if torch.finfo(narrow).eps <= torch.finfo(born).eps:
+            break
+        if _holds(features, narrow):
+            return narrow
+    return born
+
+
+def _holds(features: FeatureMatrix, narrow: torch.dtype) -> bool:
+    """Tell whether a dtype holds every value, and they aren't whole numbers, which are exact."""
+    whole = True
+    for block in features.blocks(_STANDARDISE_ROWS):
+        if not torch.equal(block.to(narrow).to(block.dtype), block):
+            return False
+        whole = whole and torch.equal(block.round(), block)
+    return not whole
+
+
+def _mean(blocks: Sequence[Tensor]) -> Tensor:
+    num_rows = sum(map(len, blocks))
+    mean = torch.stack([block.sum(0).double() for block in blocks]).sum(0) / num_rows
+    if not bool(mean.isfinite().all()):  # sums beyond the largest number
+        mean = torch.stack([(block.double() / num_rows).sum(0) for block in blocks]).sum(0)
+    return mean.to(blocks[0].dtype)
+
+
+def _is_constant(largest: Tensor, mean: Tensor) -> bool:
+    """Tell whether centred columns are rounding of their means and no more."""
+    eps, size = torch.finfo(mean.dtype).eps, mean.abs()
+    if float(largest.max()) > _ROUNDINGS * eps * float(size.max()):
+        return False
+    # A large column that is constant tells nothing of the others.
+    moved, clearly = (int((largest > k * eps * size).sum()) for k in (_ROUNDINGS, _CLEAR))
+    return 2 * clearly <= moved
+
+
+def _rounding(mean: Tensor, eps: float, deviation: Tensor, scale: float | Tensor = 1.0) -> float:
+    """Estimate the rounding of all columns by half a unit in the last place of their means."""
+    half = 0.5 * eps * mean.double().abs()
+    return float((torch.minimum(half, deviation) * scale).norm())
+
+
+def _suiting(mean: Tensor, deviation: Tensor, varies: Tensor) -> Scale:
+    """Return the scale that "auto" stands for."""
+    known, eps = deviation[varies] / deviation.max(), torch.finfo(mean.dtype).eps
+    rounding = _rounding(mean, eps, deviation, 1 / deviation.max())
+    share, few = known.square().sort(descending=True).values.cumsum(0), int(_FEW * len(known)) or 1
+    few_dominate = len(known) > few and bool(share[few - 1] >= _NEARLY_ALL * share[-1])
+    return "feature" if few_dominate and rounding <= _ROUNDED * float(known.norm()) else "layer"
+
+
+def _deviation(blocks: Sequence[Tensor], exponent: Tensor) -> Tensor:
+    powers, square = _powers(exponent, blocks[0].dtype), torch.zeros_like(exponent)
+    for block in blocks:
+        for power in powers:
+            block = block * power
+        square += torch.linalg.vector_norm(block, dim=0).double().square()
+    return (square / sum(map(len, blocks))).sqrt() * (-exponent).exp2()
+
+
+def _powers(exponent: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Factors whose product is two to the power of `exponent`: two where one would overflow."""
+    if float(exponent.abs().max()) < math.log2(torch.finfo(dtype).max):
+        return (exponent.exp2().to(dtype),)
+    half = (exponent / 2).round()
+    return half.exp2().to(dtype), (exponent - half).exp2().to(dtype)
+
+
+def _multiply_(blocks: Sequence[Tensor], *factors: Tensor) -> None:
+    for block in blocks:
+        for factor in factors:
+            block.mul_(factor)
