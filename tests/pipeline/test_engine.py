@@ -158,7 +158,7 @@ def test_record_takes_every_number_from_the_probe(recorded):
     own = {"layer", "index", "num_features", "reducer", "dtype", "reason"}
     own |= {"status", "test_error_ci95", "evaluation", "seconds"}
     names = {item.name for item in fields(ProbeRecord)} - own
-    assert len(names) == 14
+    assert len(names) == 15
     for name in names:
         assert getattr(record, name) == getattr(fitted, name), name
     assert record.seconds > 0

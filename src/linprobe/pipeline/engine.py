@@ -285,7 +285,7 @@ def _record(
         seconds=fitted.seconds,
         evaluation=evaluation,
         rounded=fitted.rounded,
-        scale=fitted.standardisation.kind,
+        scale=fitted.scale,
     )
 
 

@@ -168,6 +168,11 @@ class FittedProbe:
         return replace(self, test=test, bounds=None, seconds=seconds)
 
     @property
+    def scale(self) -> str:
+        """What centred features were divided by: "layer" or "feature"."""
+        return self.standardisation.kind
+
+    @property
     def test_error_rate(self) -> float:
         """Fraction of wrong predictions on the test split."""
         return self._tested.error_rate
