@@ -182,7 +182,7 @@ def _resolve(name: str, modules: Mapping[str, nn.Module]) -> _Tap:
     else:
         match = _TAP.fullmatch(name)
         assert match is not None  # the pattern takes any text
-        path, call = _plain_path(match["path"]), int(match["call"] or 1)
+        path, call = plain_path(match["path"]), int(match["call"] or 1)
         is_input = match["input"] is not None
     if path not in modules:
         raise LinprobeError(f"the network has no layer {path!r}; {_hint(path, modules)}")
@@ -233,7 +233,8 @@ def hooks(
         yield
 
 
-def _plain_path(path: str) -> str:
+def plain_path(path: str) -> str:
+    """Leave out of a module's path what `torch.compile` and the like put into it."""
     return ".".join(part for part in path.split(".") if part not in _WRAPPING)
 
 
@@ -245,7 +246,7 @@ def modules_by_path(network: nn.Module) -> dict[str, nn.Module]:
         outer, _, name = path.rpartition(".")
         if path:
             parts = [plain[outer]] if outer in wrapped else [plain[outer], name]
-            plain[path] = _plain_path(".".join(filter(None, parts)))
+            plain[path] = plain_path(".".join(filter(None, parts)))
             found[plain[path]] = module
         if isinstance(module, _PARALLEL):
             wrapped.add(path)

@@ -52,9 +52,11 @@ def layers(
     from linprobe.activations.layers import survey
 
     with cpu_threads(network.threads):
-        module, _ = open_network(factory, network)
+        module, loaded = open_network(factory, network)
         example = _random(shape, network.seed) if shape else _first(data or "", images)
         print(survey(module, example, None))
+        for note in loaded.notes if loaded else ():
+            print(note)
 
 
 def _first(data: str, images: Images) -> "Batch":

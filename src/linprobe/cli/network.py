@@ -15,6 +15,7 @@ from linprobe.runtime.errors import LinprobeError
 if TYPE_CHECKING:
     from torch import nn
 
+    from linprobe.activations.checkpoints import Loaded
     from linprobe.data.specs import ProbeData
 
 DATA = flag(str, "DATA")
@@ -55,8 +56,13 @@ class Network:
 
     Attributes:
         kwargs: keyword arguments of FACTORY, such as '{"num_classes": 10}'.
-        checkpoint: weights: .safetensors, or a state dict that torch.save wrote (code in it is
-            refused).
+        checkpoint: weights: .safetensors, or what torch.save wrote: a state dict, alone or beside
+            other things, or a whole network (only tensors are read, no code is run).
+        checkpoint_key: of the dict to take of it, such as model or teacher; None: the one that
+            fits.
+        checkpoint_prefix: of the network's names there, such as backbone.; None: the one that
+            fits.
+        partial: take what fits of the checkpoint; the rest of the network stays random.
         device: cpu, cuda, or another device of PyTorch.
         seed: of everything random.
         threads: CPU threads; None: PyTorch's choice.
@@ -64,6 +70,9 @@ class Network:
 
     kwargs: Annotated[Mapping[str, Any], flag(_keywords, "JSON")] = field(default_factory=dict)
     checkpoint: Annotated[Path | None, flag(Path, "FILE")] = None
+    checkpoint_key: Annotated[str | None, flag(str, "KEY")] = None
+    checkpoint_prefix: Annotated[str | None, flag(str, "PREFIX")] = None
+    partial: bool = False
     device: Annotated[str, flag(str, "NAME")] = "cpu"
     seed: Annotated[int, FROM_ZERO] = 0
     threads: Annotated[int | None, COUNT] = None
@@ -90,21 +99,30 @@ class Images:
     ] = None
 
 
-def open_network(factory: str, options: Network) -> "tuple[nn.Module, str | None]":
+def open_network(factory: str, options: Network) -> "tuple[nn.Module, Loaded | None]":
     """Build the network on its device and load its weights.
 
     Returns:
-        The network, and the SHA-256 of its checkpoint.
+        The network, and what became of its checkpoint.
 
     Raises:
         LinprobeError: Factory, checkpoint or device can't be used.
     """
-    from linprobe.activations.load import build_network, load_weights
+    from linprobe.activations.checkpoints import load_weights
+    from linprobe.activations.load import build_network
 
     network = build_network(factory, dict(options.kwargs), options.seed)
-    digest = None if options.checkpoint is None else load_weights(network, options.checkpoint)
+    loaded = None
+    if options.checkpoint is not None:
+        loaded = load_weights(
+            network,
+            options.checkpoint,
+            key=options.checkpoint_key,
+            prefix=options.checkpoint_prefix,
+            partial=options.partial,
+        )
     try:
-        return network.to(options.device), digest
+        return network.to(options.device), loaded
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise LinprobeError(

@@ -1,6 +1,6 @@
 """The command ``linprobe probe``."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,7 @@ from linprobe.evaluation.options import EvaluationOptions
 from linprobe.probes.config import ProbeConfig
 
 if TYPE_CHECKING:
+    from linprobe.activations.checkpoints import Loaded
     from linprobe.data.specs import ProbeData
     from linprobe.pipeline.report import ProbeReport
 
@@ -59,7 +60,7 @@ def probe(
     check_folder(out, overwrite=overwrite)
     tune_allocator()
     with cpu_threads(network.threads):
-        module, digest = open_network(factory, network)
+        module, loaded = open_network(factory, network)
         evaluation = _with_untrained(evaluation, untrained, factory, network)
         found = open_data(data, images, extraction.batch_size)
         with show_progress(make_console(stderr=True)) as on_event:
@@ -75,7 +76,7 @@ def probe(
                 evaluation=evaluation,
                 progress=on_event,
             )
-    _describe(report, factory, network, images, found, digest, untrained)
+    _describe(report, factory, network, images, found, loaded, untrained)
     report.save(out, overwrite=overwrite)
     print(f"{report}\nWritten to {out}")
 
@@ -99,18 +100,21 @@ def _describe(
     network: Network,
     images: Images,
     data: "ProbeData",
-    digest: str | None,
+    loaded: "Loaded | None",
     untrained: str | None,
 ) -> None:
     """Put into the record what only the command line knows."""
     from linprobe.records.config import LoadingRecord
 
-    run = report.run
+    run, found = report.run, {} if loaded is None else asdict(loaded)
+    if found:
+        for name in ("sha256", "key", "prefix"):
+            found[f"checkpoint_{name}"] = found.pop(name)
     loading = LoadingRecord(
         factory=factory,
         kwargs=dict(network.kwargs),
         checkpoint=None if network.checkpoint is None else network.checkpoint.name,
-        checkpoint_sha256=digest,
+        **found,
         untrained=untrained,
         channels=images.channels,
         image_size=images.image_size,
@@ -118,4 +122,6 @@ def _describe(
     )
     classes = tuple(data.classes) if data.classes else None
     dataset = replace(run.dataset, name=data.name, sha256=data.sha256, classes=classes)
-    report.run = replace(run, dataset=dataset, config=replace(run.config, loading=loading))
+    notes = (*run.config.notes, *(loaded.notes if loaded else ()))
+    config = replace(run.config, loading=loading, notes=notes)
+    report.run = replace(run, dataset=dataset, config=config)

@@ -111,6 +111,10 @@ class LoadingRecord:
         kwargs: of the factory, as JSON.
         checkpoint: name of the file of its parameters.
         checkpoint_sha256: of that file.
+        checkpoint_key: of the dict in the file whose tensors were taken; "": of the file's.
+        checkpoint_prefix: of the network's names in it.
+        random: tensors of the network that it does not give.
+        unused: its tensors that the network does not have.
         untrained: what built the network of the control "untrained".
         channels: of the images.
         image_size: (height, width), pixels.
@@ -121,6 +125,10 @@ class LoadingRecord:
     kwargs: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
+    checkpoint_key: str | None = None
+    checkpoint_prefix: str | None = None
+    random: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     untrained: str | None = None
     channels: int | None = None
     image_size: tuple[int, ...] | None = None
