@@ -17,6 +17,7 @@ from torch import Tensor
 from linprobe.core.features import DenseFeatures, FeatureMatrix
 from linprobe.evaluation.plan import evaluate_probe
 from linprobe.evaluation.statistics import depth_steps, rate_interval
+from linprobe.pipeline.export import float32_changes
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.pipeline.meter import Meter
 from linprobe.pipeline.task import Task
@@ -228,10 +229,24 @@ def _fit_and_evaluate(
             )
     with clock.stage("evaluate"):
         record = _record(layer, index, features, fitted, evaluation, len(test_labels))
-    weight, bias = fitted.weight, fitted.bias
+        raw = _raw(features, fitted)
+        changes = float32_changes(
+            *(raw["weight"], raw["bias"], features.test, fitted.test_logits), features.offset
+        )
+    record = replace(record, float32_changes=changes)
+    tensors = {name: tensor.cpu() for name, tensor in raw.items()}
+    return Probe(
+        record, columns=features.columns, predictions=predictions, controls=controls, **tensors
+    )
+
+
+def _raw(features: LayerFeatures, fitted: FittedProbe) -> dict[str, Tensor]:
+    """The probe of features from which nothing was subtracted."""
+    bias, mean, scale = fitted.bias, fitted.standardisation.mean, fitted.standardisation.scale
     if features.offset is not None:
-        bias = bias - weight @ features.offset
-    return Probe(record, weight.cpu(), bias.cpu(), features.columns, predictions, controls)
+        bias, mean = bias - fitted.weight @ features.offset, mean + features.offset
+    scale = torch.as_tensor(scale, dtype=torch.float64)
+    return {"weight": fitted.weight, "bias": bias, "mean": mean, "scale": scale}
 
 
 def _fit(

@@ -10,11 +10,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from linprobe.activations.rules import Reduction
+from linprobe.pipeline.export import CentredLinear, holds, plain_linear
 from linprobe.records.evidence import ControlRecord
 from linprobe.records.predictions import Predictions, save_predictions
 from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
+
+TENSORS = ("weight", "bias", "columns", "mean", "scale")
+"""Attributes of a `Probe` that are saved, as ``LAYER.weight`` and so on."""
 
 _PROBES = "probes"
 
@@ -30,6 +34,9 @@ class Probe:
         columns: coordinates that a random reducer keeps, int64.
         predictions: on the test split; None: not known.
         controls: what the layer is compared with.
+        mean: (n_features,) float64 of the training features; None: not known.
+        scale: what centred features are multiplied by where the penalty is stated, one number or
+            (n_features,), float64; None: not known.
     """
 
     record: ProbeRecord
@@ -38,31 +45,98 @@ class Probe:
     columns: Tensor | None = None
     predictions: Predictions | None = None
     controls: tuple[ControlRecord, ...] = ()
+    mean: Tensor | None = None
+    scale: Tensor | None = None
 
     @property
     def reduction(self) -> Reduction:
         """The rule that turns the layer's activation into features."""
         return Reduction.parse(self.record.reducer)
 
-    def linear(self, dtype: torch.dtype = torch.float32) -> nn.Linear:
-        """Make the probe a module, from features (n, n_features) to logits (n, n_classes).
+    def linear(
+        self, dtype: torch.dtype = torch.float32, *, check: Tensor | None = None
+    ) -> nn.Linear:
+        """Make the probe a plain module, from raw features (n, n_features) to logits.
+
+        Args:
+            dtype: of its parameters.
+            check: (n_test, n_features), the raw test features in the order of the test data, on
+                which the module is to predict what the probe did.
 
         Raises:
-            LinprobeError: The probe failed.
+            LinprobeError: The probe failed; or the module would predict otherwise than the probe
+                for more than one in a thousand test samples, as far as that is known: `module`
+                centres the features first.
         """
+        weight, bias = self._parameters()
+        linear = plain_linear(weight, bias, dtype)
+        changes, total = self.record.float32_changes, self._num_predictions
+        if dtype == torch.float32 and check is None and changes and _too_many(changes, total):
+            raise LinprobeError(
+                f"layer {self.record.layer!r}: a float32 nn.Linear on raw features predicts "
+                f"{changes} of {total or 'the'} test samples otherwise than the probe; expected "
+                "the same: use module(), which centres the features, or linear(torch.float64)"
+            )
+        self._check(linear, dtype, check)
+        return linear
+
+    def module(
+        self, dtype: torch.dtype = torch.float32, *, check: Tensor | None = None
+    ) -> CentredLinear:
+        """Make the probe a module that centres and scales raw features before it multiplies.
+
+        Args:
+            dtype: of its parameters.
+            check: as `linear` takes it.
+
+        Raises:
+            LinprobeError: As `linear`; or a probe that was saved without the mean.
+        """
+        weight, bias = self._parameters()
+        if self.mean is None or self.scale is None:
+            raise LinprobeError(
+                f"layer {self.record.layer!r}: the probe was saved without the features' mean; "
+                "expected one of this version: probe again, or use linear(torch.float64)"
+            )
+        module = CentredLinear(weight, bias, self.mean, self.scale.expand_as(self.mean), dtype)
+        self._check(module, dtype, check)
+        return module
+
+    def _parameters(self) -> tuple[Tensor, Tensor]:
         if self.weight is None or self.bias is None:
             raise LinprobeError(
                 f"layer {self.record.layer!r} has no probe ({self.record.status}); expected a "
                 "layer whose probe was fitted"
             )
-        # Without storage at first: initial values would be drawn from the global generator.
-        num_classes, num_features = self.weight.shape
-        linear = nn.Linear(num_features, num_classes, dtype=dtype, device="meta")
-        linear = linear.to_empty(device="cpu")
+        return self.weight, self.bias
+
+    @property
+    def _num_predictions(self) -> int:
+        return 0 if self.predictions is None else len(self.predictions.predicted)
+
+    def _check(self, module: nn.Module, dtype: torch.dtype, features: Tensor | None) -> None:
+        layer, total = self.record.layer, self._num_predictions
+        if not holds(module):
+            raise LinprobeError(
+                f"layer {layer!r}: the probe's numbers are too large for {dtype}; expected a "
+                "wider dtype: use torch.float64"
+            )
+        if features is None:
+            return
+        if self.predictions is None or len(features) != total:
+            raise LinprobeError(
+                f"layer {layer!r}: {len(features)} samples to check and {total} kept predictions; "
+                "expected the features of the test data, in its order"
+            )
         with torch.no_grad():
-            linear.weight.copy_(self.weight)
-            linear.bias.copy_(self.bias)
-        return linear
+            predicted = module(features.to(dtype) if isinstance(module, nn.Linear) else features)
+        changes = int((predicted.argmax(1).cpu() != self.predictions.predicted).sum())
+        if _too_many(changes, total):
+            raise LinprobeError(
+                f"layer {layer!r}: the {type(module).__name__} in {dtype} predicts {changes} of "
+                f"{total} test samples otherwise than the probe; expected the same: use module(), "
+                "torch.float64, or the features that the probe was tested on"
+            )
 
     def features(self, activation: Tensor, mask: Tensor | None = None) -> Tensor:
         """Turn new activations of the layer into features, as was done for this probe.
@@ -87,13 +161,18 @@ class Probe:
         return features
 
 
+def _too_many(changes: int, total: int) -> bool:
+    """Whether more predictions change than samples that stand on the boundary."""
+    return 1000 * changes > total
+
+
 def save_probes(
     folder: Path, checkpoint: str, probes: Mapping[str, Probe], test_labels: Tensor | None
 ) -> None:
     """Write weights and predictions of a checkpoint's probes below the folder of its run."""
     tensors: dict[str, Tensor] = {}
     for layer, probe in probes.items():
-        parts = {"weight": probe.weight, "bias": probe.bias, "columns": probe.columns}
+        parts = {name: getattr(probe, name) for name in TENSORS}
         tensors |= {f"{layer}.{k}": v.contiguous() for k, v in parts.items() if v is not None}
     with atomic_write(_path(folder, checkpoint)) as temporary:
         save_file(tensors, temporary)

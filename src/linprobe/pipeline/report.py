@@ -17,7 +17,7 @@ from torch import Tensor
 from linprobe.activations.layers import unknown_layer
 from linprobe.evaluation.metrics import metric_records
 from linprobe.pipeline.engine import Probed, checkpoint_record
-from linprobe.pipeline.layer_probe import Probe, load_probe_tensors, save_probes
+from linprobe.pipeline.layer_probe import TENSORS, Probe, load_probe_tensors, save_probes
 from linprobe.pipeline.records import controls_record, method_record
 from linprobe.pipeline.task import Task, layer_notes
 from linprobe.records.config import ExperimentRecord, ExtractionRecord, RunConfig
@@ -243,9 +243,7 @@ def load_report(folder: str | Path) -> ProbeReport:
     probes = {
         record.layer: Probe(
             record=record,
-            weight=tensors.get(f"{record.layer}.weight"),
-            bias=tensors.get(f"{record.layer}.bias"),
-            columns=tensors.get(f"{record.layer}.columns"),
+            **{name: tensors.get(f"{record.layer}.{name}") for name in TENSORS},
             predictions=predictions.get(record.layer),
             controls=tuple(c for c in checkpoint.controls if c.layer == record.layer),
         )

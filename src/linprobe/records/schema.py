@@ -50,6 +50,8 @@ class ProbeRecord:
         reason: why no probe could be fitted; None: one was.
         scale: what centred features were divided by: "layer", one number; "feature", each column
             its own deviation; None: unknown.
+        float32_changes: test predictions that weight and bias, rounded to float32 with the raw
+            features, give otherwise; None: unknown.
     """
 
     layer: str
@@ -77,6 +79,7 @@ class ProbeRecord:
     dtype: str | None = None
     reason: str | None = None
     scale: str | None = None
+    float32_changes: int | None = None
 
     @property
     def converged(self) -> bool:
