@@ -21,7 +21,7 @@ def main(num_train: int = 10_000, num_test: int = 10_000) -> None:
     data = linprobe.load_dataset("fashion-mnist")
     train = data.train_images[:num_train, None] / 255, data.train_labels[:num_train]
     test = data.test_images[:num_test, None] / 255, data.test_labels[:num_test]
-    print(linprobe.probe(network, train, test, layers="*stages.?"))
+    print(linprobe.probe(network, train, test, layers="**stages.*"))
 
 
 if __name__ == "__main__":

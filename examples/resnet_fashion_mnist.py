@@ -83,7 +83,7 @@ def main(num_train: int = 10_000, num_test: int = 5_000, width: int = 16) -> Non
     train = x[:num_train], data.train_labels[:num_train]
     test = xt[:num_test], data.test_labels[:num_test]
     network = ResNet(width)
-    layers = ["conv1:in", "maxpool", "layer?.?", "avgpool"]
+    layers = ["conv1:in", "maxpool", "layer?.*", "avgpool"]
     print(linprobe.layers(network, train[0][:2]))
     for state in ("untrained", "trained"):
         if state == "trained":

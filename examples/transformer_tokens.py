@@ -55,7 +55,7 @@ def main(num_train: int = 1_000, num_test: int = 500, hidden: int = 64) -> None:
             network,
             with_labels(train, back),
             with_labels(test, back),
-            layers=["embeddings", *(f"encoder.layer.{i}" for i in range(3))],
+            layers=["embeddings", "encoder.layer.*"],
             extraction=linprobe.ExtractionOptions(tokens="all"),
         )
         print(f"\n{question}\n{report}")

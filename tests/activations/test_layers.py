@@ -96,7 +96,7 @@ def test_choices(network, table):
     assert "drop" not in default and "layer1" not in default and "layer1.0.relu#2" in default
     assert chosen("layer?") == ["layer1", "layer2"]
     assert chosen(["fc", "layer?", "fc"]) == ["fc", "layer1", "layer2"]
-    assert chosen("*.bn2:in") == ["layer1.0.bn2:in", "layer2.0.bn2:in"]
+    assert chosen("**.bn2:in") == ["layer1.0.bn2:in", "layer2.0.bn2:in"]
     assert chosen(":in") == [":in"]
     assert len(chosen(nn.Conv2d)) == 7
     assert chosen(lambda name, module: isinstance(module, nn.Linear)) == ["fc"]

@@ -11,6 +11,10 @@ from cyclopts import App, CycloptsError, Parameter
 from linprobe.cli.flags import COUNT, as_options, flag, names, options_of
 
 
+def test_names_in_braces_stay_together():
+    assert names("a, layer.{0,3..6}.q ,b{c,d}") == ("a", "layer.{0,3..6}.q", "b{c,d}")
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of a test.

@@ -126,6 +126,19 @@ def test_layers_of_a_shape(capsys):
     assert len(lines) == 6
 
 
+def test_layers_that_a_pattern_takes(capsys):
+    call = ["layers", own("small"), "--shape", "3x4", "--layers"]
+    assert cli.main([*call, "{1,3..9}"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "layer",
+        "1",
+        "3",
+        "4",
+    ]
+    assert cli.main([*call, "9*,1"]) == 2
+    assert "there is no layer '9*'" in capsys.readouterr().err
+
+
 def test_layers_of_data_are_those_of_the_api(npz, capsys):
     assert cli.main(["layers", own("small"), "--data", npz]) == 0
     expected = linprobe.layers(small(), torch.zeros(2, 1, 3, 4))

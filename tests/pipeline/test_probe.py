@@ -40,7 +40,7 @@ def test_probes_of_a_network_are_those_of_its_features(network):
 
 
 def test_report_survives_a_folder(network, tmp_path):
-    report = probed(network, images(60), images(40, seed=1), layers="*", reduce="random:20")
+    report = probed(network, images(60), images(40, seed=1), layers="**", reduce="random:20")
     report.save(tmp_path)
     again = linprobe.load_report(tmp_path)
     assert str(again) == str(report)
@@ -242,8 +242,8 @@ X, Y = images(30)
         ({"test": iter([(X, Y)])}, "the test data is a list_iterator, which can be read only once"),
         ({"train": (X, None)}, "labels of the train data is a NoneType; expected an array"),
         ({"test": {"x": X}}, "the test data has the keys 'x'; expected its labels under 'labels'"),
-        ({"layers": 3}, "layers is 3; expected a name or glob"),
-        ({"layers": ["fc", 3]}, r"layers is \['fc', 3\]; expected a name or glob"),
+        ({"layers": 3}, "layers is 3; expected a name or pattern"),
+        ({"layers": ["fc", 3]}, r"layers is \['fc', 3\]; expected a name or pattern"),
         ({"reduce": None}, "reduce is None; expected 'auto'"),
         ({"tol": "small"}, "tol is 'small'; expected a positive number"),
         ({"batch_size": 2.5}, "batch_size is 2.5; expected a whole number"),

@@ -1,6 +1,5 @@
 """Which points of a network can be probed, and which of them are meant."""
 
-import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from linprobe.activations.globs import deepened, matching, widened
 from linprobe.activations.inference import inference_state, is_script, network_device
 from linprobe.activations.taps import (
     NUM_NEAR,
@@ -144,8 +144,8 @@ def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tupl
         network: as `table` lists it.
         table: its probe points.
         chosen: None: every leaf in the order of calls, less those that pass their input through;
-            a name or glob; a list of these; a class of modules; or a
-            predicate, called as ``predicate(name, module)``.
+            a name or pattern (`linprobe.activations.globs`); a list of these; a class of modules;
+            or a predicate, called as ``predicate(name, module)``.
 
     Raises:
         LinprobeError: Nothing is meant; near names are shown.
@@ -158,8 +158,8 @@ def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tupl
         names = _wanted(chosen, table, network)
     elif not isinstance(chosen, Iterable) or not all(isinstance(p, str) for p in chosen):
         raise LinprobeError(
-            f"layers is {chosen!r}; expected a name or glob, a list of these, a class of modules, "
-            "a predicate or None"
+            f"layers is {chosen!r}; expected a name or pattern, a list of these, a class of "
+            "modules, a predicate or None"
         )
     else:
         names = [name for pattern in chosen for name in _matches(pattern, table, network)]
@@ -191,10 +191,34 @@ def _matches(pattern: str, table: LayerTable, network: nn.Module) -> list[str]:
     suffix = pattern[len(base) :]
     if base in table.names or base in modules_by_path(network):
         return [pattern]
-    names = [name + suffix for name in table.names if fnmatch.fnmatchcase(name, base)]
+    names = matching(base, table.names)
     if not names:
-        raise LinprobeError(unknown_layer(base, table.names))
-    return names
+        deep = deepened(base)
+        inside = len(matching(deep, table.names)) if "*" in base else 0
+        raise LinprobeError(
+            f"there is no layer {base!r}, in which * ends at a dot; {deep!r} takes {inside}"
+            if inside
+            else unknown_layer(base, table.names)
+        )
+    return [name + suffix for name in names]
+
+
+def glob_notes(table: LayerTable, chosen: Layers) -> Iterator[str]:
+    """Say which patterns of single characters leave out layers 10, 11 and so on of a kind."""
+    patterns = [chosen] if isinstance(chosen, str) else chosen
+    for pattern in patterns if isinstance(patterns, Sequence) else ():
+        base = pattern.removesuffix(_INPUT)
+        wide = widened(base)
+        if wide == base or base in table.names:
+            continue
+        taken = matching(base, table.names)
+        types = {table[name].type for name in taken}
+        alike = [name for name in matching(wide, table.names) if table[name].type in types]
+        if left := [name for name in alike if name not in taken]:
+            yield (
+                f"Pattern {pattern!r} takes {len(taken)} of {len(alike)} layers of one kind "
+                f"({table[left[0]].type}) and leaves out {_some(left)}: {wide!r} takes all."
+            )
 
 
 def _some(names: Sequence[str]) -> str:

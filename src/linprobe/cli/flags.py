@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field, fields, make_dataclass, replace
 from typing import Annotated, Any
@@ -95,8 +96,8 @@ BELOW_ONE = flag(_number(float, lambda x: 0 <= x < 1, "a number from 0 on and be
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Read names separated by commas."""
-    return tuple(name.strip() for name in text.split(","))
+    """Read names separated by commas, but for those in braces."""
+    return tuple(name.strip() for name in re.split(r",(?![^{}]*\})", text))
 
 
 @contextlib.contextmanager

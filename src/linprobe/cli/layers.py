@@ -1,9 +1,10 @@
 """The command ``linprobe layers``."""
 
 import math
+import sys
 from typing import TYPE_CHECKING, Annotated
 
-from linprobe.cli.flags import cpu_threads, flag
+from linprobe.cli.flags import cpu_threads, flag, names
 from linprobe.cli.network import DATA, Images, Network, open_data, open_network
 from linprobe.runtime.errors import LinprobeError
 
@@ -26,6 +27,7 @@ def layers(
     *,
     data: Annotated[str | None, DATA] = None,
     shape: Annotated[tuple[int, ...] | None, flag(_shape, "CxHxW")] = None,
+    layers: Annotated[tuple[str, ...] | None, flag(names, "NAME,NAME,...")] = None,
     network: Network = Network(),
     images: Images = Images(),
 ) -> None:
@@ -39,6 +41,7 @@ def layers(
             path/to/file.py:name (the current folder is searched too).
         data: data that --shape isn't needed for; see `linprobe probe --help`.
         shape: shape of one sample, to run the network on random numbers instead of --data.
+        layers: list only those that `linprobe probe --layers` would take; None: all.
 
     Examples:
         linprobe layers torchvision.models:resnet18 --shape 3x224x224
@@ -49,12 +52,18 @@ def layers(
             "expected either --data, or --shape of one sample such as 3x224x224, to run the "
             "network on"
         )
-    from linprobe.activations.layers import survey
+    from linprobe.activations.layers import LayerTable, choose_layers, glob_notes, survey
 
     with cpu_threads(network.threads):
         module, loaded = open_network(factory, network)
         example = _random(shape, network.seed) if shape else _first(data or "", images)
-        print(survey(module, example, None))
+        table = survey(module, example, None)
+        if layers is not None:
+            chosen = choose_layers(module, table, layers)
+            for note in glob_notes(table, layers):
+                print(note, file=sys.stderr)
+            table = LayerTable(tuple(row for row in table if row.name in chosen))
+        print(table)
         for note in loaded.notes if loaded else ():
             print(note)
 

@@ -40,8 +40,8 @@ def probe(
             path/to/file.py:name (the current folder is searched too).
         data: mnist, fashion-mnist, npz:FILE (x_train, y_train, x_test, y_test), imagefolder:DIR
             (train/CLASS/IMAGE, test/CLASS/IMAGE), or package.module:name of a pair (train, test).
-        layers: names or globs, as `linprobe layers` lists them; None: every leaf that computes
-            something.
+        layers: names as `linprobe layers` lists them, or patterns: encoder.layer.*, layer.{0..11};
+            a star ends at a dot, ** doesn't. None: every leaf that computes something.
         out: folder to write the run to.
         overwrite: replace a run that --out holds.
         untrained: what gives the network of the control 'untrained', named as FACTORY and called

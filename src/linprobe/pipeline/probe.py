@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from linprobe.activations.extract import Extractor
 from linprobe.activations.inference import lacks_values, network_device
-from linprobe.activations.layers import Layers, choose_layers, survey
+from linprobe.activations.layers import Layers, choose_layers, glob_notes, survey
 from linprobe.activations.options import ExtractionOptions
 from linprobe.activations.pooling import AUTO, Reducer
 from linprobe.activations.rules import ProbePoint
@@ -67,9 +67,10 @@ def probe(
             `linprobe.data.inputs`. It is read once for the labels, then once for each group of
             layers that the memory holds.
         test: test data of the same kind; looked at once by each probe.
-        layers: a name or glob, a list of these, a class of modules, a predicate
-            ``f(name, module)``, or None: every leaf that computes something. Names are those of
-            `linprobe.layers`, and ``name:in`` for a module's input.
+        layers: a name or pattern (``encoder.layer.*``, ``layer.{0..11}``; a star ends at a dot,
+            ``**`` doesn't), a list of these, a class of modules, a predicate ``f(name, module)``,
+            or None: every leaf that computes something. Names are those of `linprobe.layers`, and
+            ``name:in`` for a module's input.
         groups: one group a training sample, or a tuple (of train, of test): no group is both
             fitted on and held out, or in train and test.
         seed: of the held-out samples, the solver, random reducers and the data's randomness.
@@ -206,7 +207,8 @@ class _Run:
             self.budget,
             skip_unfit=layers is None,
         )
-        return points, list(_plan_notes(self.network, points, left_out))
+        notes = *glob_notes(table, layers), *_plan_notes(self.network, points, left_out)
+        return points, list(notes)
 
     def _inputs(self) -> Pair:
         """The network's inputs, flattened: train in the task's order, and test."""
