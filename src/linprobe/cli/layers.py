@@ -59,7 +59,7 @@ def layers(
         example = _random(shape, network.seed) if shape else _first(data or "", images)
         table = survey(module, example, None)
         if layers is not None:
-            chosen = choose_layers(module, table, layers)
+            chosen = {name.removesuffix(":in") for name in choose_layers(module, table, layers)}
             for note in glob_notes(table, layers):
                 print(note, file=sys.stderr)
             table = LayerTable(tuple(row for row in table if row.name in chosen))
