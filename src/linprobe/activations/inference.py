@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from linprobe.runtime.devices import kept_random
 from linprobe.runtime.errors import LinprobeError
 
 _COPIED_BYTES = 4 * 2**20  # of buffers, smallest first, that are copied before each forward pass
@@ -39,9 +40,9 @@ def inference_state(network: nn.Module) -> Iterator[None]:
     ]
     kept = _Buffers(network.buffers())
     tensors = *network.parameters(), *network.buffers()
-    gpus = sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
+    places = {tensor.device for tensor in tensors}
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=gpus), kept.watched():
+        with torch.no_grad(), kept_random(places), kept.watched():
             network.eval()
             yield
     finally:

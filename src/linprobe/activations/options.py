@@ -23,7 +23,8 @@ class ExtractionOptions:
             None: the dimensions are no tokens, and `reduce` takes them.
         batch_size: samples in a forward pass, where the data doesn't come in batches.
         memory_bytes: for the features held at a time; None: 40 % of the free memory.
-        device: where features are kept and probes are solved; None: the network's device.
+        device: where features are kept and probes are solved; None: the network's device. The CPU
+            instead of a device without float64, such as Apple's "mps".
         forward: ``f(network, batch)``, runs the network where it isn't simply called.
         select: ``f(name, value)``, picks the tensor of a layer that gives something else than a
             tensor; None: the first tensor in it.

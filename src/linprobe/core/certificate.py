@@ -33,7 +33,8 @@ import torch
 from torch import Tensor
 
 from linprobe.core.duals import Dual, SoftmaxDual, SquaredDual
-from linprobe.core.features import FeatureMatrix, Standardisation, as_features
+from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation, as_features
+from linprobe.runtime.devices import solving_device
 
 _BLOCK_BYTES = 4 * 2**20  # of float64: larger blocks fall out of cache, five times slower
 
@@ -75,7 +76,8 @@ def certify(
 
     Args:
         features: (n_samples, n_features), any floating dtype, a tensor or any `FeatureMatrix`; read
-            twice, in row blocks, and never written to.
+            twice, in row blocks, and never written to. A tensor on a device without float64 is
+            moved to the CPU.
         labels: (n_samples,) int64 in 0..n_classes-1; or real targets (n_samples, n_classes) of a
             squared error.
         weight: (n_classes, n_features) in the space where the penalty is stated.
@@ -88,10 +90,14 @@ def certify(
     Returns:
         The certificate.
     """
-    features = as_features(features)
-    weight, bias = weight.double(), bias.double()
     if sample_weight is None:
         sample_weight = torch.ones(len(labels), device=labels.device)
+    features = as_features(features)
+    place, _ = solving_device(features.device)
+    if isinstance(features, DenseFeatures):
+        features = DenseFeatures(features.values.to(place))
+    labels, sample_weight = labels.to(place), sample_weight.to(place)
+    weight, bias = weight.to(place, torch.float64), bias.to(place, torch.float64)
     dual = _dual(labels, len(bias), sample_weight)
     logits = _logits(features, weight, standardisation)
     given = logits + bias[:, None]

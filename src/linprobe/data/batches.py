@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.runtime.devices import supports_float64
 from linprobe.runtime.errors import LinprobeError
 
 LABEL_KEYS = ("labels", "label")
@@ -72,14 +73,22 @@ class Batch:
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":
         """Copy to that device, the network's arguments in that floating dtype where they have one.
 
-        Copied in any case: the network's first layer may work in place.
+        Copied in any case: the network's first layer may work in place. Where the device has no
+        float64, what is float64 becomes float32.
         """
+        exact = supports_float64(device)
+
+        def moved(tensor: Tensor) -> Tensor:
+            narrowed = tensor.dtype == torch.float64 and not exact
+            return tensor.to(device, torch.float32 if narrowed else None, copy=True)
 
         def cast(tensor: Tensor) -> Tensor:
-            return tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True)
+            if dtype is None or not tensor.is_floating_point():
+                return moved(tensor)
+            return tensor.to(device, dtype, copy=True)
 
         return Batch(
-            _map(self.raw, lambda tensor: tensor.to(device, copy=True)),
+            _map(self.raw, moved),
             tuple(_map(value, cast) for value in self.args),
             {name: _map(value, cast) for name, value in self.kwargs.items()},
             self.labels,

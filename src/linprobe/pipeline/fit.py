@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from linprobe.pipeline.sources import Array, ArrayLayers, copied_bytes
 from linprobe.pipeline.task import make_task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord
-from linprobe.runtime.devices import find_device, free_bytes
+from linprobe.runtime.devices import find_device, free_bytes, solving_device
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.text import size_text
 
@@ -52,7 +53,7 @@ def fit_probes(
         groups: as in `probe`.
         num_classes: K; default: one more than the largest label.
         seed: as in `probe`.
-        device: where probes are solved.
+        device: where probes are solved; the CPU instead of one without float64, as a note says.
         method: as in `probe`.
         evaluation: as in `probe`; no controls that start from a network or its inputs.
         progress: as in `probe`.
@@ -79,7 +80,8 @@ def fit_probes(
         num_classes=num_classes,
     )
     _check_controls(task.evaluation)
-    task, solved_on = with_plan(task), find_device(device)
+    solved_on, notes = solving_device(find_device(device))
+    task = with_plan(replace(task, notes=(*task.notes, *notes)))
     opened = {name: (_open(train[name]), _open(test_features[name])) for name in train}
     _check_arrays(opened, (len(y), len(yt)), solved_on)
     source = ArrayLayers(opened, task.permutation, solved_on)

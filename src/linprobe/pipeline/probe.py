@@ -32,7 +32,7 @@ from linprobe.pipeline.task import Task, check_seed, make_task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord
 from linprobe.records.schema import ProbeRecord
-from linprobe.runtime.devices import find_device, free_bytes
+from linprobe.runtime.devices import find_device, free_bytes, solving_device
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import FEATURE_SHARE
 from linprobe.runtime.progress import ignore
@@ -131,7 +131,9 @@ class _Run:
         self.splits = splits
         self.task = _task_of(splits, groups, extraction, seed, config=method, evaluation=evaluation)
         wanted = extraction.device
-        self.device = network_device(network) if wanted is None else find_device(wanted)
+        wished = network_device(network) if wanted is None else find_device(wanted)
+        self.device, notes = solving_device(wished)
+        self.notes += notes
         self.extractor = Extractor(network, extraction, seed, self.device)
         budget = extraction.memory_bytes
         self.budget = FEATURE_SHARE * free_bytes(self.device) if budget is None else budget

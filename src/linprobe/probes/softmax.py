@@ -46,6 +46,7 @@ from linprobe.probes.base import (
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import num_held_out
 from linprobe.probes.path import Path, solve_path
+from linprobe.runtime.devices import solving_device
 from linprobe.runtime.errors import LinprobeError
 
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
@@ -126,7 +127,8 @@ def fit_probe(
     Args:
         train_features: (n_train, n_features), raw, of any floating dtype; float16 and bfloat16 are
             solved as float32. The last `num_held_out` rows are the held-out ones: order the rows
-            by `holdout_order`. Copied, never written to.
+            by `holdout_order`. Copied, never written to. Solved on their device, or on the CPU
+            where that has no float64.
         train_labels: (n_train,) int64.
         test_features: (n_test, n_features), raw.
         test_labels: (n_test,) int64.
@@ -141,6 +143,9 @@ def fit_probe(
         LinprobeError: Shapes or labels that cannot be used.
     """
     config = config or ProbeConfig()
+    place, _ = solving_device(train_features.device)
+    train_features, test_features = train_features.to(place), test_features.to(place)
+    train_labels, test_labels = train_labels.to(place), test_labels.to(place)
     check_splits(train_features, train_labels, test_features, test_labels)
     if num_classes is None:
         num_classes = int(max(train_labels.max(), test_labels.max())) + 1

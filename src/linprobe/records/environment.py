@@ -9,11 +9,12 @@ from linprobe.records.schema import EnvironmentRecord
 
 
 def environment(threads: int, device: str) -> EnvironmentRecord:
-    """Describe what a result is computed with, on "cpu" or "cuda" and so many CPU threads."""
+    """Describe what a result is computed with, on "cpu", "cuda" or the like, and CPU threads."""
     if device != "cpu":
         import torch
 
-        device = f"{device} ({torch.cuda.get_device_name(device)})"
+        module = torch.get_device_module(device)
+        device = f"{device} ({module.get_device_name(device)})"
     versions = (version("linprobe"), version("torch"), platform.python_version())
     return EnvironmentRecord(*versions, _cpu_model(), threads, device)
 

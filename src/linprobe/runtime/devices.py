@@ -1,5 +1,9 @@
 """Devices that PyTorch computes on."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 
 from linprobe.runtime.errors import LinprobeError
@@ -18,6 +22,41 @@ def find_device(device: torch.device | str) -> torch.device:
             "'cpu' or a GPU that this PyTorch sees, such as 'cuda'"
         ) from error
     return found
+
+
+def supports_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64, which certificates need; Apple's ``mps`` does not."""
+    if device.type in ("cpu", "cuda", "meta"):
+        return True
+    try:
+        torch.ones(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+def solving_device(device: torch.device) -> tuple[torch.device, tuple[str, ...]]:
+    """Return the device if it computes in float64, else the CPU and a sentence that says so."""
+    if supports_float64(device):
+        return device, ()
+    said = f"Probes were solved on the CPU: {device} has no float64, which certificates need."
+    return torch.device("cpu"), (said,)
+
+
+@contextmanager
+def kept_random(devices: Iterable[torch.device]) -> Iterator[None]:
+    """Give back the random numbers of PyTorch on the CPU and on these devices after a block."""
+    states = []
+    for device in sorted({str(device) for device in devices} - {"cpu", "meta"}):
+        module: Any = torch.get_device_module(device)
+        place = () if device.startswith("mps") else (device,)  # there is one of them only
+        states.append((module, place, module.get_rng_state(*place)))
+    with torch.random.fork_rng(devices=()):
+        try:
+            yield
+        finally:
+            for module, place, state in states:
+                module.set_rng_state(state, *place)
 
 
 def free_bytes(device: torch.device) -> float:
