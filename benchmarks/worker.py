@@ -5,7 +5,6 @@ leaves what it had reached.
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -136,12 +135,12 @@ class _Run:
 
     def _start_clock(self) -> None:
         self._synchronise()
-        self._begun = time.perf_counter(), _cpu_seconds()
+        self._begun = time.perf_counter(), time.process_time()
 
     def _stop_clock(self) -> None:
         self._synchronise()
         self.seconds += time.perf_counter() - self._begun[0]
-        self.cpu_seconds += _cpu_seconds() - self._begun[1]
+        self.cpu_seconds += time.process_time() - self._begun[1]
 
     def _synchronise(self) -> None:
         if self.job.device == "cuda":
@@ -160,11 +159,6 @@ def _send(attempts: Any, gap: float) -> Attempt | None:
     except StopIteration:
         return None
     return attempt
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def warm_up(job: Job) -> None:
