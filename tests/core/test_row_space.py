@@ -5,7 +5,7 @@ import torch
 
 from linprobe.core import row_space as rowspace
 from linprobe.core.features import DenseFeatures, Standardisation
-from linprobe.core.row_space import row_space
+from linprobe.core.row_space import RowSpace, find_row_space, row_space
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.softmax import fit_probe
 
@@ -69,8 +69,33 @@ def test_rows_that_the_sketch_missed_are_noticed(small, monkeypatch):
     assert row_space(DenseFeatures(features), torch.Generator().manual_seed(1)) is None
 
 
-def test_a_probe_of_low_rank_is_the_probe_without_the_short_cut(small, monkeypatch):
-    inside, features = low_rank(400, 60, 8)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_rows_keep_their_products(small, dtype):
+    """Variances over six decades, which products in float32 would lose."""
+    features = low_rank(30, 60, 30)[1].to(dtype)
+    space = find_row_space(DenseFeatures(features), torch.Generator())
+    found = space.coordinates.values
+    assert found.dtype == dtype
+    assert found.shape == (30, 29)  # one is lost by centring
+    torch.testing.assert_close(found @ found.T, features @ features.T)
+    weight = torch.randn(3, 29, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    lifted = space.lift(weight)
+    torch.testing.assert_close(lifted.norm(), weight.norm(), rtol=1e-6, atol=0)
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {}
+    torch.testing.assert_close(
+        features.double() @ lifted.T, found.double() @ weight.T, **tolerance
+    )
+
+
+def test_no_coordinates_of_rows_that_are_all_zero(small):
+    assert find_row_space(DenseFeatures(torch.zeros(10, 60)), torch.Generator()) is None
+
+
+@pytest.mark.parametrize("max_rows", [0, 2048])
+def test_a_probe_of_low_rank_is_the_probe_without_the_short_cut(small, monkeypatch, max_rows):
+    monkeypatch.setattr(rowspace, "MAX_ROWS", max_rows)
+    inside, features = low_rank(325, 660, 8)
+    features = features[:, :600]
     labels = (inside[:, :3] + 0.3 * inside[:, 3:6]).argmax(1)
     config = ProbeConfig(l2_path=(1e-1, 1e-2, 1e-3), tol=1e-8)
     split = [(features[:300].clone(), labels[:300], features[300:], labels[300:]) for _ in "ab"]
@@ -90,7 +115,11 @@ def test_a_direction_outside_a_basis_is_certified_and_mended(small, monkeypatch)
     labels = inside[:, :3].argmax(1)
     generator = torch.Generator().manual_seed(3)
     wrong = torch.linalg.qr(torch.randn(60, 3, generator=generator, dtype=torch.float64)).Q
-    monkeypatch.setattr("linprobe.probes.softmax.row_space", lambda *_: wrong)
+
+    def found(features, _):
+        return RowSpace(features.transformed(wrong, features.dtype), lambda weight: weight @ wrong.T)
+
+    monkeypatch.setattr("linprobe.probes.softmax.find_row_space", found)
     config = ProbeConfig(l2_path=(1e-2,), tol=1e-6)
     probe = fit_probe(features[:300].clone(), labels[:300], features[300:], labels[300:], config)
     assert probe.duality_gap <= 1e-6

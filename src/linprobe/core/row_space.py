@@ -1,10 +1,16 @@
 """Layers of low rank, solved on as many coordinates as their rank.
 
-A linear layer on a small input has as many features as it has units, but no more rank than its
-input. The optimal weight lies in the span of the feature rows (the gradient of the cross-entropy
-does, and a part outside would only cost penalty), so with an orthonormal basis V of it,
-``min P(W)`` over ``W = A V^T`` is the same problem on features ``x V``, with ``||W|| = ||A||``.
+A layer has no more rank than it has rows, and a linear layer no more than its input. The optimal
+weight lies in the span of the feature rows (the gradient of the cross-entropy does, and a part
+outside would only cost penalty), so with an orthonormal basis V of it, ``min P(W)`` over
+``W = A V^T`` is the same problem on features ``x V``, with ``||W|| = ||A||``.
+
+Few rows X give V by their Gram matrix ``X X^T = U S U^T``: ``V = X^T U S^(-1/2)``, and ``X V =
+U S^(1/2)``. Of many, a sketch is taken.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +18,10 @@ from torch import Tensor
 from linprobe.core.features import DenseFeatures, FeatureMatrix
 
 MAX_RANK = 1024
-"""Largest rank that is looked for."""
+"""Largest rank that is looked for among many rows."""
+
+MAX_ROWS = 2048
+"""Largest number of rows whose Gram matrix is formed."""
 
 _ROWS = 1536  # of the sketch: more rank than MAX_RANK shows in it
 _STRIDE = 31
@@ -24,6 +33,63 @@ _BLOCK_ROWS = 8192
 # Share of the features' energy that may lie outside, about what float32 rounding leaves there.
 # It moves the optimum's gap by at most this over l2, and the certificate sees it.
 _OUTSIDE = 1e-12
+_GRAM_OUTSIDE = 1e-14  # about what rounding leaves in a Gram matrix of float64
+_GRAM_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class RowSpace:
+    """Features in coordinates of the span of their rows.
+
+    Attributes:
+        coordinates: (n_samples, rank), with the products of the rows among each other unchanged.
+        lift: maps a weight (n_classes, rank) of the coordinates to the float64 weight
+            (n_classes, n_features) of the same logits and the same norm.
+    """
+
+    coordinates: FeatureMatrix
+    lift: Callable[[Tensor], Tensor]
+
+
+def find_row_space(features: FeatureMatrix, generator: torch.Generator) -> RowSpace | None:
+    """Find the span of the rows, if it has at most half as many dimensions as there are features.
+
+    Args:
+        features: (n_samples, n_features) float32 or float64.
+        generator: of the sketch that is taken of more than `MAX_ROWS` rows, on the CPU.
+
+    Returns:
+        None where the rank is higher, or the features are `MAX_RANK` or fewer.
+    """
+    if features.num_features <= MAX_RANK:
+        return None
+    if features.num_rows <= min(MAX_ROWS, features.num_features // 2):
+        return _of_few_rows(features)
+    basis = row_space(features, generator)
+    if basis is None:
+        return None
+    return RowSpace(
+        coordinates(features, basis, generator), lambda weight: weight.double() @ basis.T.double()
+    )
+
+
+def _of_few_rows(features: FeatureMatrix) -> RowSpace | None:
+    rows = torch.cat([block.double() for block in features.blocks(_GRAM_BLOCK)])
+    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    kept = values.clamp_min(0).cumsum(0) > _GRAM_OUTSIDE * values.sum()
+    if not bool(kept.any()):
+        return None
+    root, vectors = values[kept].sqrt(), vectors[:, kept]
+
+    def lift(weight: Tensor) -> Tensor:
+        # In float64: small coordinates are differences of large multiples of rows.
+        factors = (weight.double() / root @ vectors.T).split(_GRAM_BLOCK, dim=1)
+        blocks = features.blocks(_GRAM_BLOCK)
+        return torch.stack(
+            [part @ block.double() for part, block in zip(factors, blocks, strict=True)]
+        ).sum(0)
+
+    return RowSpace(DenseFeatures((vectors * root).to(features.dtype), owned=True), lift)
 
 
 def row_space(features: FeatureMatrix, generator: torch.Generator) -> Tensor | None:

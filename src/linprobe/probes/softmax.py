@@ -23,7 +23,7 @@ from linprobe.core.features import (
 )
 from linprobe.core.optimum_bounds import OptimumBounds, UnknownBounds
 from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.row_space import coordinates, row_space
+from linprobe.core.row_space import find_row_space
 from linprobe.core.solve import (
     DEFAULT_SOLVER,
     Attempt,
@@ -173,10 +173,8 @@ class _Fit:
         self.solver, self.on_solve = method.solver, on_solve
         generator = torch.Generator().manual_seed(self.config.seed)
         # A layer of low rank is solved in coordinates of its row space, and certified as it is.
-        self.basis = row_space(features, generator)
-        self.solved: FeatureMatrix = features
-        if self.basis is not None:
-            self.solved = coordinates(features, self.basis, generator)
+        self.space = find_row_space(features, generator)
+        self.solved: FeatureMatrix = self.space.coordinates if self.space else features
 
     def run(self) -> FittedProbe:
         """Fit the probe, but for its seconds."""
@@ -210,11 +208,8 @@ class _Fit:
         def check(weight: Tensor, bias: Tensor) -> Certificate:
             return certify(features, targets.labels, weight, bias, l2)
 
-        def lift(weight: Tensor) -> Tensor:
-            return weight if self.basis is None else weight @ self.basis.T.double()
-
         attempts = [
-            Attempt(lambda: self.solved, tol, lift),
+            Attempt(lambda: self.solved, tol, self.space.lift if self.space else None),
             Attempt(lambda: features, tol / 4),
         ]
         size = 8 * features.num_rows * features.num_features
