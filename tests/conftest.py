@@ -6,6 +6,8 @@ import pytest
 
 # Before torch is loaded: spinning threads make small problems many times slower beside other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker a core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.support.cases import CASES, Case
 

@@ -1,5 +1,6 @@
 """The exact optimum lies where the certificate says, and its test error in the interval."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -43,8 +44,8 @@ def near(case, rows, weight, bias, distance, l2, seed):
     noise = torch.randn(weight.shape, generator=generator).double()
     loose = weight + distance * noise / noise.norm()
     x, y = case.features[rows], case.labels[rows]
-    gradient = certify(x, y, loose, bias, l2).gradient
-    return loose, OptimumBounds(DenseFeatures(x), y, loose @ x.T, bias, l2, gradient)
+    point = Point(loose, bias, loose @ x.T)
+    return loose, OptimumBounds(DenseFeatures(x), point, l2, certify(x, y, loose, bias, l2))
 
 
 def actual_moves(case, bounds, loose, weight, bias, pair):
@@ -113,8 +114,8 @@ def test_bound_is_tight_where_only_the_penalty_binds():
     x = torch.cat([case.features, torch.zeros(len(rows), 1).double()], dim=1)
     off = torch.tensor([[0.01], [-0.01]], dtype=torch.float64)
     loose = torch.cat([weight, off], dim=1)
-    gradient = certify(x, case.labels, loose, bias, l2).gradient
-    bounds = OptimumBounds(DenseFeatures(x), case.labels, loose @ x.T, bias, l2, gradient)
+    point, certificate = Point(loose, bias, loose @ x.T), certify(x, case.labels, loose, bias, l2)
+    bounds = OptimumBounds(DenseFeatures(x), point, l2, certificate)
     far = torch.zeros(1, x.shape[1]).double()
     far[0, -1] = 1e4
     centre, reach = bounds.moves((0, 1), bounds.see(far, SAME))
@@ -149,9 +150,8 @@ def test_given_bias_does_not_matter():
     weight, bias = optimum_of(case, 1e-2, rows)
     x, y = case.features, case.labels
     off = torch.tensor([0.3, -0.2, -0.1], dtype=torch.float64)
-    bounds = OptimumBounds(
-        DenseFeatures(x), y, weight @ x.T, bias + off, 1e-2, torch.zeros_like(weight)
-    )
+    point, certificate = Point(weight, bias + off, weight @ x.T), certify(x, y, weight, bias, 1e-2)
+    bounds = OptimumBounds(DenseFeatures(x), point, 1e-2, certificate)
     shift = bounds.bias_shift - bounds.bias_shift.mean()
     torch.testing.assert_close(shift, -off, atol=1e-9, rtol=0)
 
@@ -183,14 +183,53 @@ def test_unknown_classes_are_certainly_wrong():
     assert OptimumError.unknown(7) == OptimumError(0.0, 1.0, 7)
 
 
-def test_no_bound_without_a_certificate_or_with_too_many_classes():
-    def bounds(num_classes, slope):
-        labels = torch.arange(2 * num_classes) % num_classes
-        features = torch.eye(2 * num_classes).double()
-        zero = torch.zeros(num_classes, 2 * num_classes).double()
-        point = Point(zero, zero[:, 0], zero)
-        return OptimumBounds.of(DenseFeatures(features), labels, point, 1e-2, zero + slope)
+def test_no_bound_without_a_certificate():
+    case = CASES[0]
+    zero = torch.zeros(case.num_classes, len(case.labels)).double()
+    point = Point(zero[:, : case.features.shape[1]], zero[:, 0], zero)
+    found = certify(case.features, case.labels, point.weight, point.bias, 1e-2)
+    features = DenseFeatures(case.features)
+    assert isinstance(OptimumBounds.of(features, point, 1e-2, found), OptimumBounds)
+    nothing = replace(found, duality_gap=float("inf"))
+    assert isinstance(OptimumBounds.of(features, point, 1e-2, nothing), UnknownBounds)
 
-    assert isinstance(bounds(3, 1e-3), OptimumBounds)
-    assert isinstance(bounds(3, float("nan")), UnknownBounds)
-    assert isinstance(bounds(101, 1e-3), UnknownBounds)
+
+@pytest.mark.parametrize("l2", [1e-2, 1e-5])
+def test_coarse_bounds_are_no_tighter_than_the_close_ones(case, rank, l2):
+    """Without them, all pairs of all samples are looked at closely, with the same outcome."""
+    rows = halves(case)
+    weight, bias = optimum_of(case, l2, rows)
+    for seed, distance in enumerate((1e-5, 1e-3, 0.1)):
+        loose, bounds = near(case, rows, weight, bias, distance, l2, seed)
+        logits = loose @ case.features.T + bias[:, None]
+        found = bounds.error_interval(logits, case.labels, case.features, SAME)
+        bounds._radius, usual = float("inf"), bounds._radius
+        everything = bounds.error_interval(logits, case.labels, case.features, SAME)
+        assert found == everything
+        wrong, sample, _ = bounds._open(logits, case.labels, case.features, SAME)
+        assert (int(wrong.sum()), len(sample)) == (0, len(wrong) * (case.num_classes - 1))
+        bounds._radius = usual
+
+
+def test_a_thousand_classes_are_bounded():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(1000, 40, generator=generator).double()
+    labels = torch.arange(3000) % 1000
+    features = centres[labels] + 0.3 * torch.randn(3000, 40, generator=generator).double()
+    features /= features.norm(dim=1).square().mean().sqrt()
+    features -= features.mean(0)
+    bias = torch.zeros(1000).double()
+    weight = 20 * centres / 40
+    for _ in range(3):
+        certificate = certify(features, labels, weight, bias, 1e-1)
+        weight = weight - certificate.gradient / 1e-1
+        bias = certificate.best_bias
+    found = certify(features, labels, weight, bias, 1e-1)
+    bounds = OptimumBounds.of(
+        DenseFeatures(features), Point(weight, bias, weight @ features.T), 1e-1, found
+    )
+    logits = weight @ features.T + bias[:, None]
+    interval = bounds.error_interval(logits, labels, features, SAME)
+    wrong = float((logits.argmax(0) != labels).double().mean())
+    assert interval.low <= wrong <= interval.high
+    assert interval.num_undecided < len(labels) / 2

@@ -82,9 +82,7 @@ def test_few_rows_keep_their_products(small, dtype):
     lifted = space.lift(weight)
     torch.testing.assert_close(lifted.norm(), weight.norm(), rtol=1e-6, atol=0)
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {}
-    torch.testing.assert_close(
-        features.double() @ lifted.T, found.double() @ weight.T, **tolerance
-    )
+    torch.testing.assert_close(features.double() @ lifted.T, found.double() @ weight.T, **tolerance)
 
 
 def test_no_coordinates_of_rows_that_are_all_zero(small):
@@ -117,7 +115,9 @@ def test_a_direction_outside_a_basis_is_certified_and_mended(small, monkeypatch)
     wrong = torch.linalg.qr(torch.randn(60, 3, generator=generator, dtype=torch.float64)).Q
 
     def found(features, _):
-        return RowSpace(features.transformed(wrong, features.dtype), lambda weight: weight @ wrong.T)
+        return RowSpace(
+            features.transformed(wrong, features.dtype), lambda weight: weight @ wrong.T
+        )
 
     monkeypatch.setattr("linprobe.probes.softmax.find_row_space", found)
     config = ProbeConfig(l2_path=(1e-2,), tol=1e-6)

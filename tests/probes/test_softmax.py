@@ -342,7 +342,7 @@ def test_optimum_error_interval_closes_with_the_tolerance():
     features[torch.arange(900), labels] += 1.5
     found = []
     for tol in (1e-3, 1e-6, 1e-10):
-        config = ProbeConfig(l2_path=(1e-1, 1e-2, 1e-3), tol=tol)
+        config = ProbeConfig(l2_path=(1e-1, 1e-2, 1e-3), tol=tol, exact=False)
         train, test = features[:600].double(), features[600:].double()
         fit = fit_probe(train, labels[:600], test, labels[600:], config)
         assert fit.test_logits.shape == (3, 300)
@@ -353,6 +353,43 @@ def test_optimum_error_interval_closes_with_the_tolerance():
     assert found[0].num_undecided > found[1].num_undecided > found[2].num_undecided
     assert found[2].high - found[2].low <= 0.01
     assert found[0].low <= found[2].low <= found[2].high <= found[0].high
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_probe_has_the_error_of_the_exact_optimum(dtype):
+    """Also at a tolerance so loose that half of the test split would be open."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(900) % 3
+    features = torch.randn(900, 30, generator=generator, dtype=torch.float64)
+    features[torch.arange(900), labels] += 1.5
+    x, xt = features.to(dtype).split([600, 300])
+    y, yt = labels.split([600, 300])
+    loose = fit_probe(x, y, xt, yt, ProbeConfig(1e-5, tol=1e-2, exact=False))
+    exact = fit_probe(x, y, xt, yt, ProbeConfig(1e-5, tol=1e-2))
+    assert loose.optimum_error.num_undecided > 100
+    assert exact.optimum_error.num_undecided == 0
+    assert exact.optimum_error.low == exact.test_error_rate
+    assert (exact.polish, exact.bounds) == (None, None)
+    standard = (x.double() - loose.standardisation.mean) * loose.standardisation.scale
+    _, weight, bias = reference_optimum(standard, y, 3, 1e-5)
+    raw, offset = loose.standardisation.to_raw(torch.from_numpy(weight), torch.from_numpy(bias))
+    wrong = (xt.double() @ raw.T + offset).argmax(1) != yt
+    assert exact.test_error_rate == float(wrong.double().mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_polishing_ends_with_a_sample_on_the_boundary(dtype):
+    """Rows and their mirror images: the optimum answers zero with a margin of zero."""
+    generator = torch.Generator().manual_seed(1)
+    half = torch.randn(200, 10, generator=generator).to(dtype) + 0.3
+    x, y = torch.cat([half, -half]), torch.arange(400) // 200
+    test = torch.zeros(3, 10, dtype=dtype)
+    test[1:] = torch.tensor([[3.0], [-3.0]])
+    fit = fit_probe(x, y, test, torch.tensor([0, 0, 1]), ProbeConfig(1e-3))
+    assert fit.status is Status.CONVERGED
+    assert fit.optimum_error.num_undecided == 1
+    few = ProbeConfig(1e-3, max_passes=5, tol=1.0)
+    assert fit_probe(x, y, test, torch.tensor([0, 0, 1]), few).num_passes < 10
 
 
 def test_optimum_error_with_a_class_that_training_lacks():

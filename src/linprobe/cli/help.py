@@ -87,7 +87,7 @@ def _label(argument: Argument) -> str:
     if argument.is_var_positional():
         return f"{argument.name} ..."
     if argument.is_flag() or argument.index is not None:
-        return argument.name
+        return ", ".join((argument.name, *argument.negatives))
     choices = argument.get_choices()
     taken = f"{{{','.join(choices)}}}" if choices else argument.parameter.metavar
     return f"{argument.name} {taken}"
@@ -100,6 +100,8 @@ def _about(argument: Argument, said: Mapping[str, str]) -> str:
     if default is None:
         return text.replace("None: ", "default: ")
     text = text.replace("None: ", "none: ")
+    if default is True:
+        return f"{text} (default: on)"
     if isinstance(default, bool) or default is inspect.Parameter.empty or not str(default):
         return text
     if isinstance(default, tuple | dict):

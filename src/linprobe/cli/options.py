@@ -1,7 +1,9 @@
 """The groups of options that Python takes, as several commands take them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from linprobe.activations.options import ExtractionOptions
 from linprobe.cli.flags import COUNT, flag, names, options_of, positive
@@ -52,6 +54,7 @@ else:
         l2_path=flag(_penalties, "L2,L2,...", name="l2"),
         tol=flag(positive, "NATS"),
         scale=Scale,
+        exact=Annotated[bool, Parameter(negative="--no-exact")],
     )
     Extraction = options_of(
         ExtractionOptions(),

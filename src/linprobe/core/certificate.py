@@ -51,6 +51,7 @@ class Certificate:
         cross_entropy: the data term of P(W, b), in nats; of a squared error, that.
         error_rate: fraction of wrong predictions, samples weighted as in P; NaN of squared error.
         gradient: ``grad_W P(W, b*)``, (n_classes, n_features).
+        best_bias: b*, (n_classes,).
     """
 
     objective: float
@@ -60,6 +61,7 @@ class Certificate:
     cross_entropy: float
     error_rate: float
     gradient: Tensor = field(repr=False, compare=False)
+    best_bias: Tensor = field(repr=False, compare=False)
 
 
 def certify(
@@ -122,6 +124,7 @@ def certify(
         cross_entropy=data_term,
         error_rate=dual.error_rate(given),
         gradient=gradient,
+        best_bias=best_bias,
     )
 
 

@@ -42,20 +42,24 @@ nobody knows. Rounding of the solver's logits is beyond the bound.
 Only the least sure rows get ``c_i > 0``, and of these not the ones of largest leverage, which
 would make H large. Where features are many, fewer rows do, and all is
 computed in the space that they span; in what is orthogonal to it A is l2.
+
+**Most samples need none of this.** With ``A >= l2 I`` and ``||x_i|| <= R`` for the rows in use,
+``lev(x)^2 <= 1 / C + (||x|| + R)^2 / l2`` and ``|m0(x)| <= sqrt(gap / l2) (||x|| + R)``: one length
+a sample and one C a pair of classes. Only margins within that are looked at closely.
 """
 
 import math
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from linprobe.core.certificate import Certificate
 from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation
-from linprobe.core.losses import Softmax
 from linprobe.core.solvers.base import Point
 
-MAX_CLASSES = 100
+MAX_PAIRS = 5000  # of classes that are looked at closely, those of most open samples first
 MAX_RANK = 256  # features up to this many are taken as they are
 _MIN_RANK, _FEATURES_TIMES_RANK = 32, 2**18  # else so many rows, that the test split costs little
 _ROWS = 1024  # of a pair
@@ -63,8 +67,8 @@ _KEPT = 0.95  # share of a pair's weight
 _BLOCK_BYTES = 2 * 2**20
 _ROUNDING = 1e-5  # of float32 inner products, relative to the squared length
 _SLACK = 1 + 1e-3  # for leverages in float32
-_MAX_NEWTON_STEPS = 50
-_BALANCED = 1e-13  # residual sum of a class at which its bias counts as the best
+_COARSE_ROWS = 1024
+_TEST_ROWS = 4096  # of (n_classes, n_test) at a time
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,13 @@ class OptimumError:
         low: share of test samples that it certainly misclassifies.
         high: one minus the share that it certainly classifies correctly.
         num_undecided: test samples between.
+        sufficient_gap: duality gap (nats) at which these would about be decided.
     """
 
     low: float
     high: float
     num_undecided: int
+    sufficient_gap: float = field(default=math.inf, compare=False)
 
     @classmethod
     def unknown(cls, num_test: int) -> "OptimumError":
@@ -120,11 +126,9 @@ class OptimumBounds:
 
     Args:
         features: (n_train, n_features), standardised.
-        labels: (n_train,) int64 in 0..n_classes-1; every class occurs.
-        logits: (n_classes, n_train) of the probe without its bias.
-        bias: (n_classes,) of the probe, about the best for its weight.
+        point: weight, bias and logits (n_classes, n_train) of the probe.
         l2: the penalty.
-        gradient: G, (n_classes, n_features) float64, at the best bias.
+        certificate: of the probe; its gradient G is finite.
 
     Attributes:
         gap: ``||G||^2 / (2 l2)``.
@@ -132,44 +136,40 @@ class OptimumBounds:
     """
 
     def __init__(
-        self,
-        features: FeatureMatrix,
-        labels: Tensor,
-        logits: Tensor,
-        bias: Tensor,
-        l2: float,
-        gradient: Tensor,
+        self, features: FeatureMatrix, point: Point, l2: float, certificate: Certificate
     ) -> None:
-        self.l2, self.gradient = l2, gradient
-        self.gap = float(gradient.square().sum()) / (2 * l2)
-        best_bias, probabilities = _best_bias(logits.double(), labels, bias.double())
-        self.bias_shift = best_bias - bias
-        self._each = 1 / len(labels)
+        self.l2, self.gradient = l2, certificate.gradient
+        self.gap = float(self.gradient.square().sum()) / (2 * l2)
+        self.bias_shift = certificate.best_bias - point.bias
+        probabilities = (point.logits.double() + certificate.best_bias[:, None]).softmax(0)
+        self._each = 1 / features.num_rows
         self._basis: Tensor | None = None
-        self._rows, self._probabilities, self._inner_gradient = features, probabilities, gradient
+        self._rows, self._inner_gradient = features, self.gradient
+        self._probabilities = probabilities
+        gini_impurity = 1 - probabilities.square().sum(0)
+        unsure = gini_impurity.topk(min(_COARSE_ROWS, features.num_rows)).indices
+        chosen = features.take(unsure)
+        self._radius = float(torch.linalg.vector_norm(chosen, dim=1).max()) * (1 + _ROUNDING)
+        # p_a p_c / (p_a + p_c) is no less than p_a p_c.
+        p = probabilities[:, unsure]
+        self._coupling = p @ p.T * self._each
         num_features = features.num_features
         if num_features > MAX_RANK:
-            gini_impurity = 1 - probabilities.square().sum(0)
             rank = min(MAX_RANK, max(_MIN_RANK, _FEATURES_TIMES_RANK // num_features))
-            rows = gini_impurity.topk(min(rank, len(labels))).indices
-            chosen = features.take(rows).double()
-            self._basis = torch.linalg.qr(chosen.T).Q
-            self._rows = DenseFeatures((chosen @ self._basis).to(features.dtype))
-            self._probabilities = probabilities[:, rows]
-            self._inner_gradient = gradient @ self._basis
+            exact = chosen[:rank].double()
+            self._basis = torch.linalg.qr(exact.T).Q
+            self._rows = DenseFeatures((exact @ self._basis).to(features.dtype))
+            self._probabilities = p[:, :rank]
+            self._inner_gradient = self.gradient @ self._basis
 
     @classmethod
     def of(
-        cls, features: FeatureMatrix, labels: Tensor, point: Point, l2: float, gradient: Tensor
+        cls, features: FeatureMatrix, point: Point, l2: float, certificate: Certificate
     ) -> "OptimumBounds | UnknownBounds":
-        """Bound the optimum from a solver's point; unknown where no bound can be had.
-
-        That is without a finite gradient, and for more than `MAX_CLASSES` classes, where the
-        pairs of classes would cost more than solving.
-        """
-        if not bool(gradient.isfinite().all()) or len(point.bias) > MAX_CLASSES:
+        """Bound the optimum from a solver's point; unknown without a finite certificate."""
+        if not math.isfinite(certificate.duality_gap):
             return UnknownBounds()
-        return cls(features, labels, point.logits, point.bias, l2, gradient)
+        return cls(features, point, l2, certificate)
 
     def error_interval(
         self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation
@@ -182,37 +182,73 @@ class OptimumBounds:
             features: (n_test, n_features), raw, finite.
             standardisation: of the training features.
         """
-        seen = self.see(features, standardisation)
-        logits = logits + self.bias_shift[:, None]
-        right, wrong = labels >= 0, labels < 0
-        members = [(labels == k).nonzero()[:, 0] for k in range(len(logits))]
-        for pair in combinations(range(len(logits)), 2):
-            both = torch.cat([members[k] for k in pair])
-            if not len(both):
-                continue
-            move, reach = self.moves(pair, seen[both])
-            # As the first class sees it; the second one's members have the margin turned round.
-            sign = torch.ones_like(move)
-            sign[len(members[pair[0]]) :] = -1.0
-            margin = sign * (logits[pair[0], both] - logits[pair[1], both] + move)
-            right[both] &= margin > reach
-            wrong[both] |= margin < -reach
+        wrong, sample, other = self._open(logits, labels, features, standardisation)
+        known = labels >= 0
+        # The least share of the gap that a sample needs, were its margins to stay as they are.
+        share = torch.ones(len(labels), dtype=torch.float64, device=labels.device)
+        num_open = torch.bincount(sample, minlength=len(labels))
+        if len(sample):
+            opened, place = sample.unique(return_inverse=True)
+            seen = self.see(features[opened], standardisation)
+            for pair, where in _pairs(labels[sample], other, len(logits)):
+                rows = sample[where]
+                move, reach = self.moves(pair, seen[place[where]])
+                # As the first class sees it; the second one's members have the margin turned round.
+                sign = torch.where(labels[rows] == pair[0], 1.0, -1.0)
+                apart = logits[pair[0], rows] - logits[pair[1], rows]
+                apart += self.bias_shift[pair[0]] - self.bias_shift[pair[1]]
+                margin = sign * (apart + move)
+                num_open[rows] -= (margin > reach).long()
+                wrong[rows] |= margin < -reach
+                share[rows] = share[rows].minimum((margin / reach).square().nan_to_num(nan=0.0))
+        right = known & ~wrong & (num_open == 0)
+        left = ~(right | wrong)
         n, num_right, num_wrong = len(labels), int(right.sum()), int(wrong.sum())
-        return OptimumError(num_wrong / n, 1 - num_right / n, n - num_right - num_wrong)
+        sufficient = self.gap * float(share[left].min()) if bool(left.any()) else self.gap
+        return OptimumError(num_wrong / n, 1 - num_right / n, n - num_right - num_wrong, sufficient)
+
+    def _open(
+        self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Settle all samples whose margins are wide or narrow enough for the coarse bounds.
+
+        Returns:
+            The samples that are certainly wrong, (n,) bool; and of the others, each that is open
+            with each class of which it is, both (m,) int64.
+        """
+        floor = torch.finfo(torch.float64).tiny
+        centre = 1 / self._coupling.clamp_min(floor)
+        largest = (centre + (2 * self._radius) ** 2 / self.l2).sqrt()
+        scaled = _reach(self.gap * largest.square() / 2) / largest
+        wrong, sample, other = labels < 0, [], []
+        for start in range(0, len(labels), _TEST_ROWS):
+            block = slice(start, start + _TEST_ROWS)
+            y, z = labels[block].clamp_min(0), logits[:, block] + self.bias_shift[:, None]
+            x = _standardised(features[block], standardisation)
+            lengths = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in x])
+            far = _SLACK * lengths.double() + self._radius
+            lever = (centre[:, y] + far.square() / self.l2).sqrt()
+            reach = _SLACK * (scaled[:, y] * lever + far * math.sqrt(self.gap / self.l2))
+            margin = z.gather(0, y[None]) - z
+            wrong[block] |= (margin < -reach).any(0)
+            left = ~(margin > reach) & ~wrong[block]  # also where a reach is NaN
+            found = left.scatter(0, y[None], False).nonzero()
+            other.append(found[:, 0])
+            sample.append(found[:, 1] + start)
+        return wrong, torch.cat(sample), torch.cat(other)
 
     def see(self, features: Tensor, standardisation: Standardisation) -> _Seen:
         """Reduce raw features (n, n_features) to what the bounds need, in one read."""
+        blocks = _standardised(features, standardisation)
         if self._basis is None:
-            x = standardisation.apply(features)
+            x = torch.cat(list(blocks))
             zero = x.new_zeros(len(x), dtype=torch.float64)
             return _Seen(x, zero, zero[:, None].expand(len(x), len(self.gradient)))
         outer = self.gradient - self._inner_gradient @ self._basis.T
         sizes = outer.norm(dim=1).clamp_min(torch.finfo(outer.dtype).tiny)
         directions = torch.cat([self._basis.T, outer / sizes[:, None]]).to(features.dtype)
-        rows = max(1, _BLOCK_BYTES // (features.element_size() * features.shape[1]))
         products, lengths = [], []
-        for block in features.split(rows):
-            x = standardisation.apply(block)
+        for x in blocks:
             products.append(x @ directions.T)
             lengths.append(torch.linalg.vector_norm(x, dim=1).double().square())
         inside, along = torch.cat(products).split([self._basis.shape[1], len(outer)], dim=1)
@@ -240,9 +276,7 @@ class OptimumBounds:
         leverage = weighted.each + inner.square().sum(1).double() + seen.outside / self.l2
         slope = (self._inner_gradient[a] - self._inner_gradient[c]) @ weighted.root
         outer = (seen.gradient[:, a] - seen.gradient[:, c]) / self.l2
-        y = self.gap * largest / 2
-        t = (y + (y * y + 8 * y).sqrt()) / 2
-        reach = _SLACK * (leverage / largest).sqrt() * t
+        reach = _SLACK * (leverage / largest).sqrt() * _reach(self.gap * largest / 2)
         return -0.5 * (inner.double() @ slope + outer), reach.nan_to_num(nan=math.inf)
 
 
@@ -275,17 +309,23 @@ def _quantile(values: Tensor, weight: Tensor, share: float) -> Tensor:
     return values[order][reached.to(torch.uint8).argmax()]
 
 
-def _best_bias(logits: Tensor, labels: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Polish a bias by Newton's method; also returns the probabilities (n_classes, n)."""
-    share = torch.full_like(logits[0], 1 / len(labels))
-    mass = torch.bincount(labels, minlength=len(logits)).double() / len(labels)
-    loss = Softmax(labels, len(logits))
-    for _ in range(_MAX_NEWTON_STEPS):
-        probabilities = (logits + bias[:, None]).softmax(0)
-        residual = probabilities @ share - mass
-        if float(residual.abs().max()) < _BALANCED:
-            break
-        hessian = loss.bias_hessian(probabilities, probabilities * share)
-        gauged = hessian + hessian.diagonal().mean() / len(hessian)
-        bias = bias - torch.linalg.lstsq(gauged, residual).solution
-    return bias, probabilities
+def _reach(q: Tensor) -> Tensor:
+    """Largest t with ``t^2 / (2 + t) <= q``."""
+    return (q + (q * q + 8 * q).sqrt()) / 2
+
+
+def _standardised(features: Tensor, standardisation: Standardisation) -> Iterator[Tensor]:
+    """Yield raw rows standardised, a block at a time."""
+    rows = max(1, _BLOCK_BYTES // (features.element_size() * features.shape[1]))
+    return map(standardisation.apply, features.split(rows))
+
+
+def _pairs(
+    own: Tensor, other: Tensor, num_classes: int
+) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """Group entries by their pair of classes, at most `MAX_PAIRS`, the largest groups first."""
+    code = torch.minimum(own, other) * num_classes + torch.maximum(own, other)
+    codes, counts = code.unique(return_counts=True)
+    groups = code.argsort(stable=True).split(counts.tolist())
+    for index in counts.argsort(descending=True)[:MAX_PAIRS].tolist():
+        yield divmod(int(codes[index]), num_classes), groups[index]

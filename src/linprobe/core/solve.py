@@ -50,6 +50,8 @@ class CertifiedSolution:
         status: `CONVERGED` where the certificate agrees, else what ended the last attempt.
         num_passes: of all attempts together.
         num_steps: of all attempts together.
+        attempt: number of the last attempt, from 0.
+        own_point: the point in the last attempt's coordinates.
     """
 
     point: Point
@@ -57,6 +59,8 @@ class CertifiedSolution:
     status: Status
     num_passes: float
     num_steps: int
+    attempt: int
+    own_point: Point
 
 
 def solve_certified(
@@ -110,7 +114,7 @@ def solve_certified(
         if status is Status.MAX_PASSES_REACHED:
             break
         status = Status.PRECISION_LIMIT  # the solver saw less than the certificate
-    return CertifiedSolution(point, certificate, status, passes, steps)
+    return CertifiedSolution(point, certificate, status, passes, steps, number, solution.point)
 
 
 def in_float64(features: FeatureMatrix) -> DenseFeatures:

@@ -38,7 +38,7 @@ def with_plan(task: Task, inputs: Pair | None = None) -> Task:
     data = ControlData(task.targets, task.test_labels, inputs, types)
 
     def method(seed: int) -> ProbeMethod:
-        return SoftmaxProbe(replace(task.config, seed=seed))
+        return SoftmaxProbe(replace(task.config, seed=seed, exact=False))
 
     controls = Controls(options, data, method, task.config.seed)
     return replace(task, plan=EvaluationPlan(controls, task.config if options.mdl else None))

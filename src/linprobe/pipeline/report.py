@@ -28,6 +28,7 @@ from linprobe.records.predictions import Predictions, load_predictions
 from linprobe.records.schema import PROBE, DatasetRecord, ProbeRecord, RunRecord
 from linprobe.records.store import load_run, prepare_folder
 from linprobe.records.store import save as save_run
+from linprobe.report import wording
 from linprobe.runtime.errors import LinprobeError
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ class ProbeReport(Mapping[str, Probe]):
             f"{len(self) - unsolved} of {len(self)} probes converged (duality gap at most "
             f"{tol:.0e} nats){'; * marks the others' if unsolved else ''}."
         )
+        if exactness := wording.exactness(self.records):
+            yield exactness
         edge = [record.layer for record in self.records if record.l2_at_edge]
         if edge:
             some = ", ".join(edge[:3]) + (" ..." if len(edge) > 3 else "")

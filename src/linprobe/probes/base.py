@@ -18,6 +18,7 @@ OnSolve = Callable[[str, float, float, float], None]
 """Called as ``on_solve(stage, l2, num_passes, duality_gap)``; stage is "path" or "refit"."""
 
 _READ_ROWS = 8192
+_MAX_POLISHES = 4
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class FittedProbe:
         rounded: of what varies in the features, 1 % or more may be their own rounding; see
             `linprobe.core.features.StandardisedFeatures.rounding`.
         bounds: where the exact optimum can be, until the probe is tested.
+        polish: solves on to a smaller duality gap (nats), until the probe is tested; None: as far
+            as it goes.
         test: the probe on the test split; None: not tested.
     """
 
@@ -131,22 +134,38 @@ class FittedProbe:
     seconds: float
     rounded: bool
     bounds: OptimumBounds | UnknownBounds | None = field(default=None, repr=False)
+    polish: "Callable[[float], FittedProbe] | None" = field(default=None, repr=False)
     test: TestResult | None = None
 
     def tested(self, features: Tensor, labels: Tensor) -> "FittedProbe":
         """Evaluate the probe on the test split, once.
+
+        Where the probe can be polished, that is done until the certificate tells of each test
+        sample whether the exact optimum classifies it correctly.
 
         Args:
             features: (n_test, n_features), raw; never written to.
             labels: (n_test,) int64.
 
         Returns:
-            This probe with `test`, without `bounds`, and with the seconds that it took added.
+            This probe or a polished one, with `test`, without `bounds`, and with the seconds that
+            it took added.
 
         Raises:
             LinprobeError: Features that are not all finite.
         """
         started = time.perf_counter()
+        fitted, test = self, self._on(features, labels)
+        for _ in range(_MAX_POLISHES):
+            left = test.optimum_error
+            if fitted.polish is None or left is None or not left.num_undecided:
+                break
+            fitted = fitted.polish(left.sufficient_gap)
+            test = fitted._on(features, labels)
+        seconds = self.seconds + time.perf_counter() - started
+        return replace(fitted, test=test, bounds=None, polish=None, seconds=seconds)
+
+    def _on(self, features: Tensor, labels: Tensor) -> TestResult:
         logits = float64_logits(features, self.weight)
         if not bool(torch.isfinite(logits).all()):  # even a zero weight carries NaN on
             raise LinprobeError(
@@ -163,9 +182,7 @@ class FittedProbe:
                 logits[classes], own, features, self.standardisation
             )
         cross_entropy, error_rate = loss_and_error(logits, labels)
-        test = TestResult(error_rate, cross_entropy, logits, optimum_error)
-        seconds = self.seconds + time.perf_counter() - started
-        return replace(self, test=test, bounds=None, seconds=seconds)
+        return TestResult(error_rate, cross_entropy, logits, optimum_error)
 
     @property
     def scale(self) -> str:

@@ -24,6 +24,8 @@ class ProbeConfig:
         tol: duality gap (nats) at which a problem counts as solved.
         validation_fraction: share of the training rows held out for choosing `l2`.
         max_passes: passes over the features allowed for each `l2`.
+        exact: solve the chosen penalty on, beyond `tol`, until the certificate tells of each test
+            sample whether the exact optimum classifies it correctly, or the arithmetic ends.
         seed: of the solver's row samples.
         scale: what centred features are divided by: "layer", one number for all columns; "feature",
             each column by its own deviation; or "auto": "feature" where a few columns hold nearly
@@ -39,6 +41,7 @@ class ProbeConfig:
     max_passes: int
     seed: int
     scale: Scale
+    exact: bool
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class ProbeConfig:
         max_passes: int = 200,
         seed: int = 0,
         scale: Scale = "auto",
+        exact: bool = True,
     ) -> None:
         if not isinstance(tol, int | float) or not tol > 0:
             raise LinprobeError(f"tol is {tol!r}; expected a positive number of nats")
@@ -67,6 +71,7 @@ class ProbeConfig:
         object.__setattr__(self, "max_passes", max_passes)
         object.__setattr__(self, "seed", seed)
         object.__setattr__(self, "scale", scale)
+        object.__setattr__(self, "exact", bool(exact))
 
 
 def falling_path(l2: Penalties) -> tuple[float, ...]:

@@ -10,6 +10,7 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ from linprobe.core.solve import (
     in_float64,
     solve_certified,
 )
-from linprobe.core.solvers.base import Status
+from linprobe.core.solvers.base import Point, Status
 from linprobe.probes.base import (
     FailedProbe,
     FittedProbe,
@@ -50,6 +51,10 @@ from linprobe.runtime.devices import solving_device
 from linprobe.runtime.errors import LinprobeError
 
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
+# A refit that is to be exact aims at this share of l2: margins are then known to about a tenth.
+_EXACT_SHARE = 1e-2
+# Polishing aims at this share of the gap that would decide all samples, and not too far at a time.
+_POLISH, _MOST_AT_ONCE = 0.3, 1e-5
 _NAN = float("nan")
 
 
@@ -103,13 +108,9 @@ class SoftmaxProbe:
         else:
             _check_held_out(present, self.config)
             fitted = _Fit(self, prepared, present, on_solve or _ignore).run()
-        weight, bias = fitted.weight, fitted.bias
         if len(classes) < targets.num_classes:
-            weight = weight.new_zeros(targets.num_classes, weight.shape[1])
-            bias = bias.new_full((targets.num_classes,), float("-inf"))
-            weight[classes], bias[classes] = fitted.weight, fitted.bias
-        seconds = time.perf_counter() - started
-        return replace(fitted, weight=weight, bias=bias, seconds=seconds)
+            fitted = _with_absent_classes(fitted, classes, targets.num_classes)
+        return replace(fitted, seconds=time.perf_counter() - started)
 
 
 def fit_probe(
@@ -179,7 +180,27 @@ class _Fit:
     def run(self) -> FittedProbe:
         """Fit the probe, but for its seconds."""
         path = solve_path(self.solved, self.targets, self.config, self.solver, self.on_solve)
-        refit = self._refit(path)
+        tol, l2 = self.config.tol, path.best.l2
+        aim = min(tol, _EXACT_SHARE * l2) if self.config.exact else tol
+        refit = self._solve(path, self._attempts(aim), path.start, self.config.max_passes)
+        may_polish = self.config.exact and refit.status is Status.CONVERGED
+        return self._fitted(path, refit, may_polish)
+
+    def _polished(self, path: Path, before: CertifiedSolution, gap: float) -> FittedProbe:
+        """Solve on where the last attempt ended; as far as it goes if that is not far enough."""
+        left = self.config.max_passes - before.num_passes
+        goal = max(gap, _MOST_AT_ONCE * before.certificate.duality_gap)
+        attempt = self._attempts(_POLISH * goal)[before.attempt]
+        refit = self._solve(path, [attempt], before.own_point, left)
+        refit = replace(refit, num_passes=before.num_passes + refit.num_passes)
+        now, then = refit.certificate.duality_gap, before.certificate.duality_gap
+        if not now < then:
+            return self._fitted(path, replace(before, num_passes=refit.num_passes), False)
+        return self._fitted(
+            path, refit, now < then / 2 and refit.num_passes < self.config.max_passes
+        )
+
+    def _fitted(self, path: Path, refit: CertifiedSolution, may_polish: bool) -> FittedProbe:
         certificate, best, penalties = refit.certificate, path.best, self.config.l2_path
         weight, bias = self.features.standardisation.to_raw(refit.point.weight, refit.point.bias)
         return FittedProbe(
@@ -195,19 +216,14 @@ class _Fit:
             num_passes=refit.num_passes + sum(p.num_passes for p in path.points),
             seconds=_NAN,
             rounded=self.features.rounded,
-            bounds=OptimumBounds.of(
-                self.features, self.targets.labels, refit.point, best.l2, certificate.gradient
-            ),
+            bounds=OptimumBounds.of(self.features, refit.point, best.l2, certificate),
+            polish=partial(self._polished, path, refit) if may_polish else None,
             **proven(certificate),
         )
 
-    def _refit(self, path: Path) -> CertifiedSolution:
-        """Solve on all rows; where the certificate disagrees with the solver, try harder."""
-        features, targets, tol, l2 = self.features, self.targets, self.config.tol, path.best.l2
-
-        def check(weight: Tensor, bias: Tensor) -> Certificate:
-            return certify(features, targets.labels, weight, bias, l2)
-
+    def _attempts(self, tol: float) -> list[Attempt]:
+        """Give the ways to solve on all rows, each harder than the one before."""
+        features = self.features
         attempts = [
             Attempt(lambda: self.solved, tol, self.space.lift if self.space else None),
             Attempt(lambda: features, tol / 4),
@@ -215,18 +231,43 @@ class _Fit:
         size = 8 * features.num_rows * features.num_features
         if features.dtype != torch.float64 and size <= _FLOAT64_BYTES:
             attempts.append(Attempt(lambda: in_float64(features), tol / 2))
+        return attempts
+
+    def _solve(
+        self, path: Path, attempts: list[Attempt], start: Point, max_passes: float
+    ) -> CertifiedSolution:
+        """Solve on all rows; where the certificate disagrees with the solver, try harder."""
+        features, targets, l2 = self.features, self.targets, path.best.l2
+
+        def check(weight: Tensor, bias: Tensor) -> Certificate:
+            return certify(features, targets.labels, weight, bias, l2)
+
         return solve_certified(
             attempts,
             lambda x: SoftmaxRegression(x, targets.labels, targets.num_classes),
             check,
             l2,
-            tol=tol,
-            max_passes=self.config.max_passes,
-            start=path.start,
+            tol=self.config.tol,
+            max_passes=max_passes,
+            start=start,
             solver=self.solver,
             options=path.learned,
             on_attempt=lambda passes, gap: self.on_solve("refit", l2, passes, gap),
         )
+
+
+def _with_absent_classes(fitted: FittedProbe, present: Tensor, num_classes: int) -> FittedProbe:
+    """Add classes without a training sample, which the probe never predicts."""
+    weight = fitted.weight.new_zeros(num_classes, fitted.weight.shape[1])
+    bias = fitted.bias.new_full((num_classes,), float("-inf"))
+    weight[present], bias[present] = fitted.weight, fitted.bias
+    polish = fitted.polish
+    return replace(
+        fitted,
+        weight=weight,
+        bias=bias,
+        polish=polish and (lambda gap: _with_absent_classes(polish(gap), present, num_classes)),
+    )
 
 
 def _check_held_out(targets: Targets, config: ProbeConfig) -> None:

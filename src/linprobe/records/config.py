@@ -19,6 +19,7 @@ class MethodRecord:
     max_passes: int | None = None
     seed: int | None = None
     scale: str | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
         yield "Ends: " + ", ".join(f"{status} {count}" for status, count in ends.items()) + "."
     else:
         yield f"{len(probes) - len(unsolved)} of {len(probes)} probes converged{largest}."
+        if exactness := wording.exactness(probes):
+            yield exactness
     if unsolved:
         reasons = sorted({probe.status for probe in unsolved})
         yield f"NOT converged: {len(unsolved)} probes ({', '.join(reasons)}); marked *."

@@ -121,6 +121,19 @@ def _flips(probe: ProbeRecord) -> str:
     return f" The optimum's own test error is between {low:.4f} and {high:.4f}."
 
 
+def exactness(probes: Sequence[ProbeRecord]) -> str:
+    """Count the probes whose test error is that of the exact optimum; "" where that is unknown."""
+    left = [p.evaluation.num_undecided for p in probes if p.evaluation]
+    known = [count for count in left if count is not None]
+    if not known:
+        return ""
+    exact = known.count(0)
+    said = f"The test error of {exact:,} of {len(known):,} probes is that of the exact optimum"
+    if exact == len(known):
+        return said + "."
+    return f"{said}; of the others, it may differ on {max(known):,} test samples at most."
+
+
 def step(found: DepthStep) -> str:
     """Say how a layer compares with the one before it, by the paired test."""
     numbers = f"{found.num_fixed:,} corrected, {found.num_broken:,} broken"
