@@ -357,7 +357,7 @@ def test_optimum_error_interval_closes_with_the_tolerance():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_probe_has_the_error_of_the_exact_optimum(dtype):
-    """Also at a tolerance so loose that half of the test split would be open."""
+    """Also at a tolerance that leaves samples open."""
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(900) % 3
     features = torch.randn(900, 30, generator=generator, dtype=torch.float64)
@@ -366,7 +366,7 @@ def test_a_probe_has_the_error_of_the_exact_optimum(dtype):
     y, yt = labels.split([600, 300])
     loose = fit_probe(x, y, xt, yt, ProbeConfig(1e-5, tol=1e-2, exact=False))
     exact = fit_probe(x, y, xt, yt, ProbeConfig(1e-5, tol=1e-2))
-    assert loose.optimum_error.num_undecided > 100
+    assert loose.optimum_error.num_undecided > 5
     assert exact.optimum_error.num_undecided == 0
     assert exact.optimum_error.low == exact.test_error_rate
     assert (exact.polish, exact.bounds) == (None, None)
