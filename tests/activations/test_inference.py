@@ -118,10 +118,11 @@ def test_large_buffers_are_copied_only_where_they_are_written(monkeypatch) -> No
         torch.ones(3, device="meta"),
         torch.full((3,), float("nan")),
         torch.ones(3).to(torch.float8_e4m3fn),
+        torch.tensor([float("nan")]).expand(3),
         torch.tensor([]),
         torch.inference_mode()(torch.ones)(3),
     ],
-    ids=["sparse", "meta", "nan", "float8", "empty", "inference"],
+    ids=["sparse", "meta", "nan", "float8", "expanded", "empty", "inference"],
 )
 def test_buffers_of_any_kind(buffer: Tensor) -> None:
     network = nn.Linear(2, 2)
@@ -137,6 +138,52 @@ def test_a_sparse_buffer_gets_its_values_back() -> None:
     with inference_state(network):
         network.graph.mul_(2)
     assert torch.equal(network.graph.to_dense(), torch.eye(3))
+
+
+class Merges(nn.Linear):
+    """Adds its low-rank part to its weight in evaluation and takes it out in training, as LoRA."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, size)
+        self.low = nn.Parameter(torch.randn(size, size))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> nn.Module:
+        super().train(mode)
+        if self.merged == mode:
+            self.weight.data += -self.low if mode else self.low
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.merged else super().forward(x) + x @ self.low.T
+
+
+@pytest.mark.parametrize("size", [3, 1100])
+def test_weights_that_a_change_of_mode_writes_to_come_back_exactly(size: int) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(Merges(size), nn.ReLU(), Merges(size)).train()
+    network[2].eval()
+    before = [p.detach().clone() for p in network.parameters()]
+    with inference_state(network):
+        assert network[0].merged and not torch.equal(network[0].weight, before[0])
+    assert (network[0].merged, network[2].merged) == (False, True)
+    assert [m.training for m in network] == [True, True, False]
+    assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
+
+
+def test_networks_without_modes_or_with_modes_of_their_own() -> None:
+    class Switch(nn.Module):
+        def train(self) -> None:
+            self.training = True
+
+    network = nn.Sequential(nn.Dropout(), Switch())
+    with inference_state(network):
+        assert not any(module.training for module in network.modules())
+    assert all(module.training for module in network.modules())
+    exported = torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)).module()
+    with inference_state(exported):
+        assert exported(torch.ones(1, 2)).shape == (1, 2)
 
 
 class Loads:

@@ -222,6 +222,14 @@ def test_weights_that_are_computed():
         untrained_network(parametrizations.spectral_norm(nn.Linear(20, 30)), 0)
 
 
+def test_adapters_begin_by_adding_nothing():
+    """As PEFT lays them into a network."""
+    inner = nn.ModuleDict({"lora_A": nn.Linear(8, 2), "lora_B": nn.Linear(2, 8, bias=False)})
+    made, _ = drawn(nn.ModuleDict({"base_layer": nn.Linear(8, 8), "adapter": inner}))
+    assert not made["adapter"]["lora_B"].weight.any()
+    assert made["adapter"]["lora_A"].weight.any()
+
+
 def test_a_wrapped_network_is_drawn_as_the_one_inside():
     made, _ = untrained_network(nn.DataParallel(network()), 1)
     assert torch.equal(made[0].weight, untrained_network(network(), 1)[0][0].weight)

@@ -22,8 +22,9 @@ def inference_state(network: nn.Module) -> Iterator[None]:
 
     Restored are every module's train or eval mode, all buffers (statistics that a forward pass
     updates, or replaces, or caches that it adds), parameters that hooks put in place for the
-    pass, and the random numbers of the CPU and of each GPU that the network is on. Large buffers,
-    such as quantised weights, are copied only when something is about to write to them.
+    pass or that a change of mode writes to (as LoRA does), and the random numbers of the CPU and
+    of each GPU that the network is on. Large buffers, such as quantised weights, are copied only
+    when something is about to write to them.
 
     Raises:
         LinprobeError: Lazy modules, which have no weights yet.
@@ -38,14 +39,18 @@ def inference_state(network: nn.Module) -> Iterator[None]:
         if not is_script(module)
         for own in (module._buffers, module._parameters)
     ]
-    kept = _Buffers(network.buffers())
+    moved = [(m, training) for m, training in modes if training and _has_own_modes(m)]
+    written = (p for module, _ in moved for p in module.parameters(recurse=False))
+    kept = _Buffers([*network.buffers(), *written])
     tensors = *network.parameters(), *network.buffers()
     places = {tensor.device for tensor in tensors}
     try:
         with torch.no_grad(), kept_random(places), kept.watched():
-            network.eval()
+            _set_mode(network, False)
             yield
     finally:
+        for module, training in moved:
+            _set_mode(module, training)
         for module, training in modes:
             module.training = training
         for own, named in owned:
@@ -55,8 +60,21 @@ def inference_state(network: nn.Module) -> Iterator[None]:
         kept.restore()
 
 
+def _has_own_modes(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind.train is not nn.Module.train or kind.eval is not nn.Module.eval
+
+
+def _set_mode(module: nn.Module, training: bool) -> None:
+    try:
+        module.train() if training else module.eval()
+    except (NotImplementedError, TypeError):  # exported programs, or modes of another kind
+        for part in module.modules():
+            part.training = training
+
+
 class _Buffers(TorchDispatchMode):
-    """Values of buffers: small ones are copied at once, large ones before they are written.
+    """Values of buffers and the like: small ones are copied at once, large ones when written to.
 
     Version counters don't tell in time what was written, and miss batch norm's statistics and
     what is written through ``.data``. Operators say what they write before they run; to ask each
@@ -108,7 +126,8 @@ class _Buffers(TorchDispatchMode):
         for buffer, value in self._values.items():
             # Writing to a buffer that did not change would break a pending backward pass.
             if not _equal(buffer, value):
-                with torch.no_grad(), torch.inference_mode(buffer.is_inference()):
+                # In this order: the mode that is switched off switches gradients on.
+                with torch.inference_mode(buffer.is_inference()), torch.no_grad():
                     buffer.copy_(value)
 
 
@@ -140,7 +159,8 @@ def _num_bytes(tensor: Tensor) -> int:
 
 def _equal(buffer: Tensor, value: Tensor) -> bool:
     try:
-        return torch.equal(buffer, value)
+        same = (buffer == value) | (buffer.isnan() & value.isnan())
+        return torch.equal(buffer, value) or bool(same.all())
     except (NotImplementedError, RuntimeError):  # sparse and nested tensors
         return False
 

@@ -139,6 +139,9 @@ def _redrawn(made: nn.Module) -> tuple[list[str], list[str]]:
         if id(parameter) not in computed and parameter.dtype.is_floating_point:
             parameter.fill_(torch.nan)
     ways = dict.fromkeys(_draw(made))
+    for name, parameter in made.named_parameters():
+        if "lora_B" in name:  # adapters begin by adding nothing
+            parameter.zero_()
     left = []
     for path, module in made.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
