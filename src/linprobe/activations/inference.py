@@ -39,8 +39,8 @@ def inference_state(network: nn.Module) -> Iterator[None]:
         if not is_script(module)
         for own in (module._buffers, module._parameters)
     ]
-    moved = [(m, training) for m, training in modes if training and _has_own_modes(m)]
-    written = (p for module, _ in moved for p in module.parameters(recurse=False))
+    moved = [module for module, training in modes if training and _has_own_modes(module)]
+    written = (p for module in moved for p in module.parameters(recurse=False))
     kept = _Buffers([*network.buffers(), *written])
     tensors = *network.parameters(), *network.buffers()
     places = {tensor.device for tensor in tensors}
@@ -49,8 +49,8 @@ def inference_state(network: nn.Module) -> Iterator[None]:
             _set_mode(network, False)
             yield
     finally:
-        for module, training in moved:
-            _set_mode(module, training)
+        for module in moved:
+            _set_mode(module, True)
         for module, training in modes:
             module.training = training
         for own, named in owned:
