@@ -143,7 +143,8 @@ def make_logarithmic(axes: Axes) -> None:
 def name_layers(axes: Axes, chart: Chart) -> None:
     """Name the layers below the axis: all where they fit, else some at round distances."""
     places = named_places(len(chart.layers), _ROOM)
-    axes.set_xticks(places, [chart.names[place] for place in places], **TURNED)
+    names = chart.names
+    axes.set_xticks(places, [names[place] for place in places], **TURNED)
     axes.set_xlim(-0.5, len(chart.layers) - 0.5)
 
 

@@ -175,8 +175,8 @@ def asset(name: str) -> str:
 
 def layer_ticks(chart: Chart, room: int, *, turned: bool) -> Json:
     """Name layers below the chart, for a width with room for so many of them."""
-    places = named_places(len(chart.layers), room)
-    texts = [escape(chart.names[place], quote=False) for place in places]
+    places, names = named_places(len(chart.layers), room), chart.names
+    texts = [escape(names[place], quote=False) for place in places]
     return {"tickvals": places, "ticktext": texts, "tickangle": -40 if turned else 0}
 
 

@@ -1,6 +1,8 @@
 """Short names of layers, which still differ."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from os.path import commonprefix
 
 _MIDDLE = "\N{HORIZONTAL ELLIPSIS}"
 
@@ -18,16 +20,26 @@ def short_names(names: Sequence[str], length: int) -> list[str]:
 
     Long names that would look alike are cut around the first place where they differ.
     """
-    short = [shorten(name, length) for name in names]
-    for place, name in enumerate(names):
-        alike = [other for other in names if shorten(other, length) == shorten(name, length)]
-        letters = zip(*alike, strict=False)
-        common = next((i for i, found in enumerate(letters) if len(set(found)) > 1), 0)
-        if common:
-            begin = max(0, common - length // 3)
-            end = begin + length - 2
-            short[place] = _MIDDLE + name[begin:end] + (_MIDDLE if end < len(name) else "")
+    alike = defaultdict(set)
+    for name in names:
+        alike[shorten(name, length)].add(name)
+    begins = {short: _begin(found, length) for short, found in alike.items()}
+    short = [_cut(name, begins[shorten(name, length)], length) for name in names]
+    counts = Counter(short)
     return [
-        f"{text[: length - 6]} #{place}" if short.count(text) > 1 else text
+        f"{text[: length - 6]} #{place}" if counts[text] > 1 else text
         for place, text in enumerate(short)
     ]
+
+
+def _begin(alike: set[str], length: int) -> int:
+    """Place from which names differ, a little before it; 0 where they need not be cut there."""
+    common = len(commonprefix(list(alike)))
+    return max(0, common - length // 3) if 0 < common < min(map(len, alike)) else 0
+
+
+def _cut(name: str, begin: int, length: int) -> str:
+    if not begin:
+        return shorten(name, length)
+    end = begin + length - 2
+    return _MIDDLE + name[begin:end] + (_MIDDLE if end < len(name) else "")
