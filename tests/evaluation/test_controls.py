@@ -56,7 +56,7 @@ def with_types(*names, data, repeats=3):
 
 def of_layer(run, layer, x, xt, rate):
     """The controls of a layer whose features are given raw, as the engine fits them."""
-    return run.of_layer(layer, method(0).prepare(DenseFeatures(x)), xt, rate)
+    return list(run.of_layer(layer, method(0).prepare(DenseFeatures(x)), xt, rate))
 
 
 def fit(x, xt, data):
@@ -183,7 +183,7 @@ def test_controls_leave_the_probe_of_a_layer_as_it_was():
     run, x, xt = controls("shuffled_labels", "control_task", repeats=1)
     before = fit(x, xt, run.data)
     prepared = method(0).prepare(DenseFeatures(x.clone(), owned=True))
-    run.of_layer("a", prepared, xt, before.test_error_rate)
+    list(run.of_layer("a", prepared, xt, before.test_error_rate))
     after = method(0).fit(prepared, run.data.targets).tested(xt, run.data.test_labels)
     assert after.test_error_rate == before.test_error_rate
     assert after.objective == pytest.approx(before.objective, rel=1e-5)

@@ -16,12 +16,15 @@ from linprobe.experiments.networks import ConvNet, DeepMLP
 from linprobe.experiments.samples import load_samples
 from linprobe.experiments.session import Session
 from linprobe.experiments.settings import Settings
+from linprobe.pipeline import engine
 from linprobe.pipeline.meter import EpochMeter, Meter
 from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ControlsRecord
 from linprobe.records.predictions import load_predictions
 from linprobe.records.store import load_run
+from linprobe.report.terminal import summary_lines
+from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.progress import ignore
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import TinyExperiment, tiny_dataset
@@ -458,3 +461,34 @@ def test_held_out_rows_are_those_of_the_certified_protocol(probed, monkeypatch):
     )
     probed(sgd=SGD)
     assert rows == [100]
+
+
+def test_a_layer_that_fails_is_listed_and_the_others_are_kept(opened, tmp_path, monkeypatch):
+    run, *_ = opened
+    real, calls = engine.fit_layer, iter(range(10))
+
+    def fit_layer(*args):
+        if next(calls) == 1:
+            raise MemoryError("no room")
+        return real(*args)
+
+    monkeypatch.setattr(engine, "fit_layer", fit_layer)
+    run.probe("untrained", 0)
+    record = load_run(tmp_path)
+    standing = [probe.standing for probe in record.checkpoints[0].probes]
+    assert standing.count("failed") == 1 and standing.count("certified") == len(standing) - 1
+    (note,) = record.config.notes
+    assert note.startswith("At untrained: Layer ") and note.endswith("MemoryError: no room.")
+    assert note in "\n".join(summary_lines(record))
+
+
+def test_strict_ends_the_run_at_the_first_layer_that_fails(tmp_path, monkeypatch):
+    settings = Settings(tmp_path, method=METHOD, seed=4, strict=True)
+    run, _ = open_session(settings, DeepMLP(2, generator(4, "network")))
+
+    def fail(*_):
+        raise LinprobeError("no room")
+
+    monkeypatch.setattr(engine, "fit_layer", fail)
+    with pytest.raises(LinprobeError, match="no room"):
+        run.probe("untrained", 0)

@@ -155,7 +155,7 @@ def test_record_takes_every_number_from_the_probe(recorded):
     assert record.status == fitted.status
     interval = wilson_interval(round(50 * fitted.test_error_rate), len(test_labels))
     assert record.test_error_ci95 == interval
-    own = {"layer", "index", "num_features", "reducer", "dtype", "reason"}
+    own = {"layer", "index", "num_features", "reducer", "dtype", "reason", "missing"}
     own |= {"status", "test_error_ci95", "evaluation", "seconds", "float32_changes"}
     names = {item.name for item in fields(ProbeRecord)} - own
     assert len(names) == 15

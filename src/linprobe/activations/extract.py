@@ -18,7 +18,7 @@ from linprobe.data.splits import Split
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
 from linprobe.runtime.randomness import seeded
-from linprobe.runtime.text import size_text
+from linprobe.runtime.text import layer_reason, size_text
 
 OnRows = Callable[[int, int], None]
 """Called as ``on_rows(done, total)`` after each batch; both count rows."""
@@ -79,12 +79,17 @@ class Extractor:
                 )
             seen[tap] = tuple(tensor.shape), tensor.dtype
 
+        missed: dict[str, str] = {}
+
+        def miss(tap: str, error: Exception) -> None:
+            missed[tap] = f"fails: {layer_reason(tap, error)}"
+
         watched = Taps(self.network, list(taps.values()), self.options.select)
-        watched.stream_during(note, self._runner(batch))
+        watched.stream_during(note, self._runner(batch), miss if skip_unfit else None)
         points, left_out = [], {}
         for layer, tap in taps.items():
-            shape, dtype = seen[tap]
-            reason = self._unfit(shape, batch)
+            shape, dtype = seen.get(tap, ((), torch.float32))
+            reason = missed.get(tap) or self._unfit(shape, batch)
             if reason is None:
                 point = self._point(layer, shape, dtype, batch, num_rows, budget_bytes)
                 points.append(replace(point, tap=tap))
@@ -104,6 +109,7 @@ class Extractor:
         permutation: Tensor | None = None,
         on_rows: OnRows | None = None,
         room: Tensor | None = None,
+        failures: dict[str, str] | None = None,
     ) -> dict[str, Tensor]:
         """Run the network over a split once.
 
@@ -114,6 +120,7 @@ class Extractor:
             on_rows: progress.
             room: flat tensor of the features' dtype and device that is filled instead of new
                 memory, whose first touch takes as long as the forward pass.
+            failures: receives why a layer has no features, while the others go on; None: raised.
 
         Returns:
             Layer to (n_rows, n_features), float64 of float64 activations, else float32.
@@ -123,18 +130,32 @@ class Extractor:
         """
         total = len(split.labels)
         features: dict[str, Tensor] = {}
-        for point in points:
-            features[point.tap], room = self._allocate(point, total, room)
         by_tap = {point.tap: point for point in points}
+
+        def fail(tap: str, error: Exception) -> None:
+            assert failures is not None
+            layer = by_tap.pop(tap).layer
+            failures[layer] = layer_reason(layer, error)
+            features.pop(tap, None)
+
+        for point in points:
+            try:
+                features[point.tap], room = self._allocate(point, total, room)
+            except LinprobeError as error:
+                if failures is None:
+                    raise
+                fail(point.tap, error)
         taps = Taps(self.network, list(by_tap), self.options.select)
         with seeded(self.seed):
-            for batch, rows in split.batches():
+            for batch, rows in split.batches() if by_tap else ():
                 where = rows if permutation is None else permutation[rows].to(self.device)
                 keep = _keeper(features, by_tap, batch, where)
-                taps.stream_during(keep, self._runner(batch))
+                taps.stream_during(keep, self._runner(batch), None if failures is None else fail)
+                if len(taps.names) > len(by_tap):  # the others need not wait for what has failed
+                    taps = Taps(self.network, list(by_tap), self.options.select)
                 if on_rows is not None:
                     on_rows(rows.stop, total)
-        return {point.layer: features[point.tap] for point in points}
+        return {point.layer: features[tap] for tap, point in by_tap.items()}
 
     def _runner(self, batch: Batch) -> Callable[[], None]:
         return lambda: run_network(self.network, batch, self.options.forward)

@@ -226,6 +226,14 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown} ..." if len(names) > NUM_NEAR else shown or "no layers inside"
 
 
+def unreached(network: nn.Module, table: LayerTable) -> list[str]:
+    """Find modules of a list, such as experts, that are not in `table` though others of it are."""
+    known = set(table.names)
+    numbered = [path for path in modules_by_path(network) if path.rpartition(".")[2].isdecimal()]
+    used = {path.rpartition(".")[0] for path in numbered if path in known}
+    return [path for path in numbered if path.rpartition(".")[0] in used and path not in known]
+
+
 def sample_dimension(shape: Sequence[int], num_samples: int) -> int | None:
     """Find the samples: first, or second in a recurrent net's (tokens, samples, features)."""
     if len(shape) and shape[0] == num_samples:

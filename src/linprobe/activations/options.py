@@ -28,6 +28,7 @@ class ExtractionOptions:
         forward: ``f(network, batch)``, runs the network where it isn't simply called.
         select: ``f(name, value)``, picks the tensor of a layer that gives something else than a
             tensor; None: the first tensor in it.
+        strict: raise when a layer fails, instead of going on with the others.
     """
 
     reduce: str = "auto"
@@ -37,3 +38,4 @@ class ExtractionOptions:
     device: "torch.device | str | None" = None
     forward: "Forward | None" = None
     select: "Select | None" = None
+    strict: bool = False

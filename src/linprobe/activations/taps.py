@@ -36,6 +36,9 @@ The tensor is the network's own, without gradient: copy what is kept, for a late
 may write to it.
 """
 
+OnFailure = Callable[[str, Exception], None]
+"""Called as ``on_failure(tap, error)`` for a tap that gives nothing; the others go on."""
+
 Select = Callable[[str, object], Tensor | None]
 """Called as ``select(tap, value)`` with what the module gave, or ``[args, kwargs]`` at an input."""
 
@@ -109,19 +112,30 @@ class Taps:
         """Run one forward pass as by a call, giving each tensor to `consume` when it is made."""
         self.stream_during(consume, lambda: unwrapped(self.network)(*args, **kwargs))
 
-    def stream_during(self, consume: Consume, run: Callable[[], object]) -> None:
-        """As `stream`, for a network that is not simply called: `run` makes the forward pass."""
+    def stream_during(
+        self, consume: Consume, run: Callable[[], object], on_failure: OnFailure | None = None
+    ) -> None:
+        """As `stream`, for a network that is not simply called: `run` makes the forward pass.
+
+        With `on_failure`, what goes wrong at one tap does not end the pass.
+        """
         if self._taps:
             with inference_state(self.network):
-                _Pass(self._taps, consume, self._select).run(run)
+                _Pass(self._taps, consume, self._select, on_failure).run(run)
 
 
 class _Pass:
     """One forward pass with hooks in place."""
 
-    def __init__(self, taps: Sequence[_Tap], consume: Consume, select: Select) -> None:
+    def __init__(
+        self,
+        taps: Sequence[_Tap],
+        consume: Consume,
+        select: Select,
+        on_failure: OnFailure | None = None,
+    ) -> None:
         self._waiting, self._select = list(taps), select
-        self._consume = consume
+        self._consume, self._on_failure = consume, on_failure
         self._calls = {tap.module: 0 for tap in taps}
         self._open: dict[nn.Module, list[int]] = {tap.module: [] for tap in taps}
 
@@ -133,14 +147,20 @@ class _Pass:
                 # The network's forward may itself tap: an end is for the pass that raised it.
                 if end.ended is not self:
                     raise
-        if self._waiting:
-            calls = [(tap.name, self._calls[tap.module]) for tap in self._waiting]
-            times = [f"called {counted(n, 'time')}" if n else "never called" for _, n in calls]
-            missed = ", ".join(f"{c[0]!r} ({t})" for c, t in zip(calls, times, strict=True))
-            raise LinprobeError(
-                f"the forward pass did not reach {missed}; check the tap's name and call number, "
-                "or give an input that leads there"
-            )
+        if self._waiting and self._on_failure is None:
+            raise self._missed(self._waiting)
+        for tap in self._waiting:
+            assert self._on_failure is not None
+            self._on_failure(tap.name, self._missed([tap]))
+
+    def _missed(self, taps: Sequence[_Tap]) -> LinprobeError:
+        calls = [(tap.name, self._calls[tap.module]) for tap in taps]
+        times = [f"called {counted(n, 'time')}" if n else "never called" for _, n in calls]
+        missed = ", ".join(f"{c[0]!r} ({t})" for c, t in zip(calls, times, strict=True))
+        return LinprobeError(
+            f"the forward pass did not reach {missed}; check the tap's name and call number, "
+            "or give an input that leads there"
+        )
 
     def _before(
         self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]
@@ -160,20 +180,28 @@ class _Pass:
             if tap.module is module and tap.call == call and tap.is_input == is_input
         ]
         for tap in here:
-            tensor: object = self._select(tap.name, value)
-            if not isinstance(tensor, Tensor):
-                side = "input" if is_input else f"output ({type(value).__name__})"
-                raise LinprobeError(
-                    f"tap {tap.name!r}: the {side} of this {type(module).__name__} holds no "
-                    "tensor; choose another point"
-                    if tensor is None
-                    else f"tap {tap.name!r}: the selector picks a {type(tensor).__name__} from "
-                    f"the {side} of this {type(module).__name__}; expected a tensor"
-                )
-            self._consume(tap.name, tensor.detach())
+            try:
+                self._consume(tap.name, self._tensor(tap, value).detach())
+            except Exception as error:
+                if self._on_failure is None:
+                    raise
+                self._on_failure(tap.name, error)
             self._waiting.remove(tap)
         if not self._waiting:
             raise _LastTapReached(self)
+
+    def _tensor(self, tap: _Tap, value: object) -> Tensor:
+        tensor: object = self._select(tap.name, value)
+        if isinstance(tensor, Tensor):
+            return tensor
+        side = "input" if tap.is_input else f"output ({type(value).__name__})"
+        place = f"the {side} of this {type(tap.module).__name__}"
+        raise LinprobeError(
+            f"tap {tap.name!r}: {place} holds no tensor; choose another point"
+            if tensor is None
+            else f"tap {tap.name!r}: the selector picks a {type(tensor).__name__} from {place}; "
+            "expected a tensor"
+        )
 
 
 def _resolve(name: str, modules: Mapping[str, nn.Module]) -> _Tap:

@@ -63,6 +63,7 @@ else:
         tokens=flag(_tokens, "WHICH"),
         batch_size=COUNT,
         memory_bytes=flag(_gibibytes, "GIB", name="memory"),
+        strict=bool,
     )
     Evaluation = options_of(
         EvaluationOptions(),

@@ -99,6 +99,7 @@ def _figure(kind: type[Experiment]) -> Callable[..., None]:
             device=Literal["cpu", "cuda"],
             quick=bool,
             float64=bool,
+            strict=bool,
         ),
     }
     return figure

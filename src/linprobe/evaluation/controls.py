@@ -17,7 +17,7 @@ same choice on held-out rows, same certificate.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -101,8 +101,8 @@ class Controls:
         test: Tensor,
         test_error_rate: float,
         on_solve: OnSolve | None = None,
-    ) -> list[ControlRecord]:
-        """Fit the controls that belong to one layer.
+    ) -> Iterator[ControlRecord]:
+        """Fit the controls that belong to one layer, and yield each when it is fitted.
 
         Args:
             layer: its name.
@@ -111,18 +111,16 @@ class Controls:
             test_error_rate: of the layer's probe, for the selectivity.
             on_solve: called after each fit, with the control's name as stage.
         """
-        records = []
         for name in (name for name in self.options.controls if name in OF_LAYERS):
             for repeat in range(self.options.repeats):
                 record, num_passes = self._control(name, layer, repeat, train, test)
                 if name == "control_task":
                     gained = record.test_error_rate - test_error_rate
                     record = replace(record, selectivity=gained)
-                records.append(record)
                 if on_solve is not None:
                     stage = f"{name} {repeat + 1} of {self.options.repeats}"
                     on_solve(stage, record.l2 or 0.0, num_passes, record.duality_gap or 0.0)
-        return records
+                yield record
 
     def _control(
         self, name: str, layer: str, repeat: int, train: FeatureMatrix, test: Tensor

@@ -3,6 +3,8 @@
 All of it starts from features that are in memory anyway, so that a layer is extracted once.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -15,6 +17,7 @@ from linprobe.evaluation.metrics import evaluate
 from linprobe.probes.base import FittedProbe, OnSolve, Targets
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.evidence import ControlRecord, Evaluation
+from linprobe.runtime.text import first_line
 
 _CODE_COST = 0.6  # of a probe's seconds, roughly: for estimates of the time left
 _CONTROL_COST = 0.8
@@ -46,7 +49,8 @@ class EvaluationPlan:
         features: tuple[FeatureMatrix, Tensor],
         targets: Targets,
         on_solve: OnSolve | None = None,
-    ) -> tuple[Evaluation, tuple[ControlRecord, ...]]:
+        strict: bool = False,
+    ) -> tuple[Evaluation, tuple[ControlRecord, ...], str | None]:
         """Compute the online code and the controls of one layer.
 
         Args:
@@ -56,21 +60,37 @@ class EvaluationPlan:
             features: training features as the method prepared them, and raw test features.
             targets: that the probe was fitted to.
             on_solve: called after each fit.
+            strict: raise what goes wrong, instead of leaving it out.
 
         Returns:
-            The evaluation with the code in it, and the controls.
+            The evaluation with the code in it; the controls; what is missing, and why.
         """
         if fitted.status is Status.DEGENERATE_LABELS:
-            return evaluation, ()
+            return evaluation, (), None
+        missing: list[str] = []
         if self.mdl is not None:
-            code = online_codelength(
-                *(features[0], targets.labels, targets.num_classes, fitted.l2, self.mdl)
-            )
-            evaluation = replace(evaluation, mdl=code)
-        if self.controls is None:
-            return evaluation, ()
-        rate = fitted.test_error_rate
-        return evaluation, tuple(self.controls.of_layer(layer, *features, rate, on_solve))
+            with _left_out("description length", missing, strict):
+                code = online_codelength(
+                    *(features[0], targets.labels, targets.num_classes, fitted.l2, self.mdl)
+                )
+                evaluation = replace(evaluation, mdl=code)
+        found: list[ControlRecord] = []
+        if self.controls is not None:
+            rate = fitted.test_error_rate
+            with _left_out("controls", missing, strict):
+                found.extend(self.controls.of_layer(layer, *features, rate, on_solve))
+        return evaluation, tuple(found), "; ".join(missing) or None
+
+
+@contextmanager
+def _left_out(what: str, missing: list[str], strict: bool) -> Iterator[None]:
+    """Note an error within the block, and go on."""
+    try:
+        yield
+    except Exception as error:
+        if strict:
+            raise
+        missing.append(f"no {what}: {first_line(error) or type(error).__name__}")
 
 
 def evaluate_probe(

@@ -31,7 +31,7 @@ from linprobe.pipeline.meter import EpochMeter, Meter, expected_costs, training_
 from linprobe.pipeline.minibatch import train_probes
 from linprobe.pipeline.records import controls_record, method_record, minibatch_record
 from linprobe.pipeline.sources import NetworkLayers
-from linprobe.pipeline.task import Task
+from linprobe.pipeline.task import Task, failure_notes
 from linprobe.probes.given import GivenProbe
 from linprobe.records.config import ExtractionRecord, RunConfig
 from linprobe.records.environment import environment, peak_rss_bytes
@@ -160,7 +160,9 @@ class Session:
             untrained=first,
             untrained_seed=settings.seed,
         )
-        self.record = self.record.with_checkpoint(
+        failed = (f"At {name}: {note}" for note in failure_notes(probed.probes.values()))
+        config = replace(self.record.config, notes=(*self.record.config.notes, *failed))
+        self.record = replace(self.record, config=config).with_checkpoint(
             checkpoint_record(
                 *(name, replace(probed, stages=stages), self._task),
                 controls=tuple(controls),
@@ -197,6 +199,7 @@ class Session:
             *(self._extractor(network), splits, points, None, settings.feature_bytes),
             centre=float64,
             reuse_memory=True,
+            strict=settings.strict,
         )
         unit = "passes" if sgd is None else "epochs"
         num_penalties = len(settings.method.l2_path)
@@ -231,7 +234,7 @@ class Session:
         if {"random_features", "control_task"} & set(evaluation.controls):
             train, test = (x.flatten(1).to(settings.device) for x in self._inputs())
             inputs = train, test
-        return with_plan(task, inputs)
+        return with_plan(replace(task, strict=settings.strict), inputs)
 
     def _make_points(self) -> list[ProbePoint]:
         network: Any = self._network

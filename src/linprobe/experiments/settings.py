@@ -34,6 +34,7 @@ class Settings:
             float32; what varies in a deep layer may lie below the rounding of its mean.
         sgd: train the probes by SGD instead of solving for certified optima; of `method` only
             `tol` and `validation_fraction` are then used.
+        strict: end the run when a layer fails, instead of going on with the others.
     """
 
     out: Path
@@ -48,6 +49,7 @@ class Settings:
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     float64: bool = False
     sgd: "SGDProtocol | None" = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -17,6 +17,7 @@ from linprobe.probes.softmax import SoftmaxProbe
 from linprobe.records.evidence import ControlRecord
 from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.text import layer_reason
 
 INPUT = "input"
 OF_NETWORKS = ("untrained", INPUT, "random_features")
@@ -48,23 +49,40 @@ def controls_of_task(
     task: Task,
     inputs: Pair | None = None,
     untrained: Callable[[Task], Sequence[ProbeRecord]] | None = None,
-) -> tuple[ControlRecord, ...]:
+) -> tuple[tuple[ControlRecord, ...], tuple[str, ...]]:
     """Fit the controls that belong to no layer, and those of the untrained network.
 
     Args:
         task: of the probes.
         inputs: as `with_plan` takes them.
         untrained: probes the untrained network by a task without a plan.
+
+    Returns:
+        The controls, and a sentence on each that an error took away.
     """
     options, plain = task.evaluation, replace(task, plan=EvaluationPlan())
-    probes = []
-    if INPUT in options.controls and inputs is not None:
-        probes.append(fit_layer(INPUT, 0, LayerFeatures(*inputs, inputs[0].dtype), plain).record)
-    before: Sequence[ProbeRecord] = ()
-    if "untrained" in options.controls and untrained is not None:
-        before = untrained(plain)
+    notes: list[str] = []
+
+    def attempt(
+        name: str, fit: Callable[[Task], Sequence[ProbeRecord]] | None
+    ) -> Sequence[ProbeRecord]:
+        if fit is None or name not in options.controls:
+            return ()
+        try:
+            return fit(plain)
+        except Exception as error:
+            if task.strict:
+                raise
+            notes.append(f"The control {name!r} failed: {layer_reason(name, error)}.")
+            return ()
+
+    def of_inputs(plain: Task) -> Sequence[ProbeRecord]:
+        features = None if inputs is None else LayerFeatures(*inputs, inputs[0].dtype)
+        return () if features is None else (fit_layer(INPUT, 0, features, plain).record,)
+
+    probes, before = attempt(INPUT, of_inputs), attempt("untrained", untrained)
     data = ControlData(task.targets, task.test_labels)
-    return tuple(of_records(options, data, probes, before, task.config.seed))
+    return tuple(of_records(options, data, probes, before, task.config.seed)), tuple(notes)
 
 
 def _read_types(task: Task, types: object) -> Pair:

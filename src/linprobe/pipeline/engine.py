@@ -5,7 +5,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from linprobe.core.features import DenseFeatures, FeatureMatrix
+from linprobe.core.solvers.base import Status
 from linprobe.evaluation.plan import evaluate_probe
 from linprobe.evaluation.statistics import depth_steps, rate_interval
 from linprobe.pipeline.export import float32_changes
@@ -36,7 +37,7 @@ from linprobe.records.predictions import Predictions
 from linprobe.records.schema import CheckpointRecord, ProbeRecord
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
-from linprobe.runtime.text import size_text
+from linprobe.runtime.text import layer_reason, size_text
 from linprobe.runtime.threads import map_layers
 
 
@@ -78,8 +79,20 @@ class LayerSource(Protocol):
         """Number of narrow layers that may be fitted side by side."""
         ...
 
-    def groups(self, meter: Meter) -> Iterator[LayerGroup]:
-        """Give all layers, as many at a time as the memory holds."""
+    def groups(self, meter: Meter, layers: Sequence[str]) -> Iterator[LayerGroup]:
+        """Give these layers, as many at a time as the memory holds."""
+        ...
+
+
+class Shelf(Protocol):
+    """Where finished probes are put at once, and those of an earlier call are found."""
+
+    def finished(self, num_features: Mapping[str, int]) -> dict[str, Probe]:
+        """Find what needs no more work, of layers with so many features."""
+        ...
+
+    def put(self, probe: Probe) -> None:
+        """Keep a probe; several threads may call this."""
         ...
 
 
@@ -102,27 +115,45 @@ class Probed:
         return tuple(probe.record for probe in self.probes.values())
 
 
-def probe_layers(source: LayerSource, task: Task, meter: Meter) -> Probed:
+def probe_layers(
+    source: LayerSource, task: Task, meter: Meter, shelf: Shelf | None = None
+) -> Probed:
     """Fit, evaluate and record a probe of every layer.
+
+    A layer that fails gets a record that says why, unless all do or the task is strict.
 
     Args:
         source: gives the features.
         task: labels, method and what to evaluate.
         meter: is told how it goes.
+        shelf: has layers that are finished already, and takes each one that becomes so.
 
     Raises:
         LinprobeError: Features that can't be used; the message names the layer.
     """
     widths = source.num_features
     places = {layer: index for index, layer in enumerate(widths)}
-    clock, groups = Clock(), source.groups(meter)
-    probes: dict[str, Probe] = {}
+    probes = {} if shelf is None else shelf.finished(widths)
+    for probe in probes.values():
+        meter.finished(probe.record)
+    wanted = [layer for layer in widths if layer not in probes]
+    clock, groups = Clock(), source.groups(meter, wanted) if wanted else iter(())
+    errors: list[Exception] = []
 
     def fit(group: LayerGroup, layer: str) -> Probe:
         begun = time.perf_counter()
-        features = group[layer]()
-        clock.spend("extract", time.perf_counter() - begun)
-        probe = fit_layer(layer, places[layer], features, task, meter.solving(layer), clock)
+        try:
+            features = group[layer]()
+            clock.spend("extract", time.perf_counter() - begun)
+            probe = fit_layer(layer, places[layer], features, task, meter.solving(layer), clock)
+        except Exception as error:
+            if task.strict:
+                raise
+            probe = _failed_probe(layer, places[layer], widths[layer], error)
+            error.__cause__ = error.__context__ = None  # whose frames hold the features
+            errors.append(error.with_traceback(None))
+        if shelf is not None:
+            shelf.put(probe)
         meter.finished(probe.record)
         return probe
 
@@ -130,6 +161,8 @@ def probe_layers(source: LayerSource, task: Task, meter: Meter) -> Probed:
         sizes = {layer: widths[layer] for layer in group}
         for probe in map_layers(partial(fit, group), sizes, source.num_workers):
             probes[probe.record.layer] = probe
+    if errors and len(errors) == len(probes):
+        raise errors[0]
     return Probed({layer: probes[layer] for layer in widths}, clock.stages())
 
 
@@ -220,12 +253,14 @@ def _fit_and_evaluate(
         evaluation = evaluate_probe(fitted, targets.labels, test_labels)
     predictions: Predictions | None = None
     controls: tuple[ControlRecord, ...] = ()
+    missing: str | None = None
     if evaluation is not None:
         predictions = Predictions.of(fitted.test_logits, test_labels)
         has_controls = task.plan.controls is not None and task.plan.controls.fits_per_layer
         with clock.stage("controls" if has_controls else "evaluate"):
-            evaluation, controls = task.plan.compare(
-                layer, fitted, evaluation, (prepared, features.test), targets, on_solve
+            prepared_too = (prepared, features.test)
+            evaluation, controls, missing = task.plan.compare(
+                layer, fitted, evaluation, prepared_too, targets, on_solve, task.strict
             )
     with clock.stage("evaluate"):
         record = _record(layer, index, features, fitted, evaluation, len(test_labels))
@@ -233,7 +268,7 @@ def _fit_and_evaluate(
         changes = float32_changes(
             *(raw["weight"], raw["bias"], features.test, fitted.test_logits), features.offset
         )
-    record = replace(record, float32_changes=changes)
+    record = replace(record, float32_changes=changes, missing=missing)
     tensors = {name: tensor.cpu() for name, tensor in raw.items()}
     return Probe(
         record, columns=features.columns, predictions=predictions, controls=controls, **tensors
@@ -313,6 +348,15 @@ def _failed_record(
         reason=failed.reason,
         seconds=failed.seconds,
     )
+
+
+def _failed_probe(layer: str, index: int, num_features: int, error: Exception) -> Probe:
+    record = ProbeRecord(
+        *(layer, index, num_features, None),
+        status=str(Status.FAILED),
+        reason=layer_reason(layer, error),
+    )
+    return Probe(record, None, None)
 
 
 def _identity(layer: str, index: int, features: LayerFeatures) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def fit_probes(
     device: torch.device | str = "cpu",
     method: ProbeConfig | None = None,
     evaluation: EvaluationOptions | None = None,
+    strict: bool = False,
     progress: Progress = None,
     **deprecated: Any,
 ) -> ProbeReport:
@@ -56,6 +57,7 @@ def fit_probes(
         device: where probes are solved; the CPU instead of one without float64, as a note says.
         method: as in `probe`.
         evaluation: as in `probe`; no controls that start from a network or its inputs.
+        strict: raise when a layer fails, instead of going on with the others.
         progress: as in `probe`.
         **deprecated: options by their old keywords, for this release.
 
@@ -81,14 +83,15 @@ def fit_probes(
     )
     _check_controls(task.evaluation)
     solved_on, notes = solving_device(find_device(device))
-    task = with_plan(replace(task, notes=(*task.notes, *notes)))
+    task = with_plan(replace(task, notes=(*task.notes, *notes), strict=strict))
     opened = {name: (_open(train[name]), _open(test_features[name])) for name in train}
     _check_arrays(opened, (len(y), len(yt)), solved_on)
     source = ArrayLayers(opened, task.permutation, solved_on)
     with progress_shown(progress) as show:
         probed = probe_layers(source, task, single_meter(show, source.num_features, task))
     origin = ("arrays", ExtractionRecord(groups=groups is not None), str(solved_on), started)
-    return make_report(task, probed, *origin, controls_of_task(task))
+    controls, _ = controls_of_task(task)
+    return make_report(task, probed, *origin, controls)
 
 
 def _check_controls(evaluation: EvaluationOptions) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from linprobe.activations.extract import Extractor
 from linprobe.activations.inference import lacks_values, network_device
-from linprobe.activations.layers import Layers, choose_layers, glob_notes, survey
+from linprobe.activations.layers import Layers, choose_layers, glob_notes, survey, unreached
 from linprobe.activations.options import ExtractionOptions
 from linprobe.activations.pooling import AUTO, Reducer
 from linprobe.activations.rules import ProbePoint
@@ -129,7 +129,8 @@ class _Run:
             for name, part in zip(("train", "test"), data, strict=True)
         ]
         self.splits = splits
-        self.task = _task_of(splits, groups, extraction, seed, config=method, evaluation=evaluation)
+        task = _task_of(splits, groups, extraction, seed, config=method, evaluation=evaluation)
+        self.task = replace(task, strict=extraction.strict)
         wanted = extraction.device
         wished = network_device(network) if wanted is None else find_device(wanted)
         self.device, notes = solving_device(wished)
@@ -156,7 +157,8 @@ class _Run:
             silent = single_meter(ignore, source.num_features, plain)
             return probe_layers(self._source(other, points), plain, silent).records
 
-        controls = controls_of_task(task, inputs, untrained)
+        controls, failed = controls_of_task(task, inputs, untrained)
+        task = replace(task, notes=(*task.notes, *failed))
         origin = (self.splits[0].source.kind, self._record(), str(self.device), self.started)
         return make_report(task, probed, *origin, controls)
 
@@ -182,7 +184,10 @@ class _Run:
         return other
 
     def _source(self, extractor: Extractor, points: list[ProbePoint]) -> NetworkLayers:
-        return NetworkLayers(extractor, self.splits, points, self.task.permutation, self.budget)
+        return NetworkLayers(
+            *(extractor, self.splits, points, self.task.permutation, self.budget),
+            strict=self.task.strict,
+        )
 
     def _record(self) -> ExtractionRecord:
         options = self.extractor.options
@@ -209,7 +214,8 @@ class _Run:
             self.budget,
             skip_unfit=layers is None,
         )
-        notes = *glob_notes(table, layers), *_plan_notes(self.network, points, left_out)
+        missed = unreached(self.network, table) if layers is None else []
+        notes = *glob_notes(table, layers), *_plan_notes(self.network, points, left_out, missed)
         return points, list(notes)
 
     def _inputs(self) -> Pair:
@@ -257,12 +263,15 @@ def _task_of(
 
 
 def _plan_notes(
-    network: nn.Module, points: list[ProbePoint], left_out: Mapping[str, str]
+    network: nn.Module, points: list[ProbePoint], left_out: Mapping[str, str], missed: list[str]
 ) -> Iterator[str]:
     if left_out:
         name, reason = next(iter(left_out.items()))
         others = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         yield f"Left out: layer {name!r}, which {reason}{others}."
+    if missed:
+        others = f" and {len(missed) - 1} more" if len(missed) > 1 else ""
+        yield f"Not reached by the first samples, and so not probed: {missed[0]!r}{others}."
     odd = list(_channels_as_tokens(network, points))
     if odd:
         others = f", and of {len(odd) - 1} more" if len(odd) > 1 else ""

@@ -14,6 +14,7 @@ from linprobe.data.splits import Split
 from linprobe.pipeline.engine import LayerFeatures, LayerGroup
 from linprobe.pipeline.meter import Meter
 from linprobe.runtime.devices import free_bytes
+from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import FEATURE_SHARE
 from linprobe.runtime.threads import NARROW
 
@@ -38,6 +39,7 @@ class NetworkLayers:
         budget_bytes: features held at a time.
         centre: subtract the training mean of float64 features and round what varies to float32.
         reuse_memory: extract every group into the same memory, on a CPU.
+        strict: raise when a layer fails, instead of going on with the others.
     """
 
     def __init__(
@@ -50,13 +52,12 @@ class NetworkLayers:
         *,
         centre: bool = False,
         reuse_memory: bool = False,
+        strict: bool = False,
     ) -> None:
         self._extractor, self._splits, self._permutation = extractor, splits, permutation
         self._points = {point.layer: point for point in points}
-        self._centre = centre
+        self._centre, self._strict, self._budget = centre, strict, budget_bytes
         self._itemsize = max(point.kept_dtype.itemsize for point in points)
-        num_rows = sum(len(split.labels) for split in splits)
-        self._groups = plan_groups(self.num_features, num_rows, budget_bytes, self._itemsize)
         self._reuse = reuse_memory and extractor.device.type == "cpu"
 
     @property
@@ -69,19 +70,48 @@ class NetworkLayers:
         """Number of narrow layers that may be fitted side by side."""
         return thread_count(self._extractor.device)
 
-    def groups(self, meter: Meter) -> Iterator[LayerGroup]:
+    def groups(self, meter: Meter, layers: Sequence[str]) -> Iterator[LayerGroup]:
         """Extract the features of one group after the other."""
-        rooms = [self._room(split) for split in self._splits]
-        for group in self._groups:
-            features = []
-            points = [self._points[layer] for layer in group]
-            orders = (self._permutation, None)
-            for split, permutation, room in zip(self._splits, orders, rooms, strict=True):
-                on_rows = meter.extracting(group, split.source.split)
-                features.append(self._extractor.extract(split, points, permutation, on_rows, room))
-            yield {layer: partial(self._take, layer, *features) for layer in group}
+        widths, num_rows = self.num_features, sum(len(split.labels) for split in self._splits)
+        wanted = {layer: widths[layer] for layer in layers}
+        groups = plan_groups(wanted, num_rows, self._budget, self._itemsize)
+        widest = max((sum(widths[layer] for layer in group) for group in groups), default=0)
+        rooms = [self._room(split, widest) for split in self._splits]
+        failures: dict[str, str] = {}
+        for group in groups:
+            try:
+                features = list(self._extract(group, rooms, meter, failures))
+            except LinprobeError as error:
+                if self._strict or group == groups[0]:  # else there is work to lose
+                    raise
+                failures |= dict.fromkeys(group, str(error))
+                features = [{}, {}]
+            yield {layer: partial(self._take, layer, failures, *features) for layer in group}
 
-    def _take(self, layer: str, train: dict[str, Tensor], test: dict[str, Tensor]) -> LayerFeatures:
+    def _extract(
+        self,
+        group: Sequence[str],
+        rooms: Sequence[Tensor | None],
+        meter: Meter,
+        failures: dict[str, str],
+    ) -> Iterator[dict[str, Tensor]]:
+        orders = (self._permutation, None)
+        for split, permutation, room in zip(self._splits, orders, rooms, strict=True):
+            points = [self._points[layer] for layer in group if layer not in failures]
+            on_rows = meter.extracting(tuple(group), split.source.split)
+            yield self._extractor.extract(
+                *(split, points, permutation, on_rows, room), None if self._strict else failures
+            )
+
+    def _take(
+        self,
+        layer: str,
+        failures: Mapping[str, str],
+        train: dict[str, Tensor],
+        test: dict[str, Tensor],
+    ) -> LayerFeatures:
+        if layer in failures:
+            raise LinprobeError(f"layer {layer!r}: {failures[layer]}")
         point = self._points[layer]
         # Popped, so that a layer's features are freed once its probe is done.
         x, xt = train.pop(layer), test.pop(layer)
@@ -92,11 +122,9 @@ class NetworkLayers:
             x, xt = (part.sub_(offset).float() for part in (x, xt))
         return LayerFeatures(x, xt, point.dtype, point.stated, point.columns, offset)
 
-    def _room(self, split: Split) -> Tensor | None:
+    def _room(self, split: Split, widest: int) -> Tensor | None:
         if not self._reuse:
             return None
-        widths = self.num_features
-        widest = max(sum(widths[layer] for layer in group) for group in self._groups)
         dtypes = {point.kept_dtype for point in self._points.values()}
         if len(dtypes) > 1:
             return None
@@ -133,9 +161,9 @@ class ArrayLayers:
         room = FEATURE_SHARE * free_bytes(self._device) / max(1, largest)
         return max(1, min(thread_count(self._device), int(room)))
 
-    def groups(self, meter: Meter) -> Iterator[LayerGroup]:
+    def groups(self, meter: Meter, layers: Sequence[str]) -> Iterator[LayerGroup]:
         """Give all layers at once: nothing is held until a layer is taken."""
-        yield {layer: self._taker(layer) for layer in self._arrays}
+        yield {layer: self._taker(layer) for layer in layers}
 
     def _taker(self, layer: str) -> Callable[[], LayerFeatures]:
         def take() -> LayerFeatures:

@@ -34,6 +34,7 @@ class Task:
         notes: what is unusual about the labels, a sentence each.
         plan: what is computed beside each probe.
         method_of: gives each layer's method; default: `SoftmaxProbe` by `config`.
+        strict: raise when a layer fails, instead of going on with the others.
     """
 
     order: Tensor
@@ -44,6 +45,7 @@ class Task:
     notes: tuple[str, ...] = ()
     plan: EvaluationPlan = field(default_factory=EvaluationPlan)
     method_of: Callable[[str], ProbeMethod] | None = None
+    strict: bool = False
 
     def method(self, layer: str) -> ProbeMethod:
         """The method of a layer's probe."""
@@ -142,8 +144,19 @@ def _unseen_labels(train_labels: Tensor, test_labels: Tensor) -> Iterator[str]:
         )
 
 
+def failure_notes(probes: Iterable[Probe]) -> Iterator[str]:
+    """Say which layers, or what beside their probes, an error took away; a sentence each."""
+    for record in (probe.record for probe in probes):
+        if record.status == Status.FAILED:
+            yield f"Layer {record.layer!r} has no probe: {record.reason}."
+        elif record.missing is not None:
+            yield f"Layer {record.layer!r} has a probe but {record.missing}."
+
+
 def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
     """Say what is unusual about layers, a sentence each."""
+    probes = list(probes)
+    yield from failure_notes(probes)
     wide: list[str] = []
     scaled: list[str] = []
     for probe in probes:
@@ -155,6 +168,8 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
             yield f"{name}: arithmetic ended before tol was reached; raise l2 or tol."
         elif record.status == Status.MAX_PASSES_REACHED:
             yield f"{name}: the passes over the features ran out before tol; raise l2 or tol."
+        elif record.status == Status.FAILED:
+            continue
         elif probe.weight is not None and not bool(probe.weight.any()):
             yield f"{name} is constant on the training samples."
         elif record.rounded:

@@ -52,6 +52,7 @@ class ProbeRecord:
             its own deviation; None: unknown.
         float32_changes: test predictions that weight and bias, rounded to float32 with the raw
             features, give otherwise; None: unknown.
+        missing: what was asked for beside the probe and could not be computed, and why.
     """
 
     layer: str
@@ -80,6 +81,7 @@ class ProbeRecord:
     reason: str | None = None
     scale: str | None = None
     float32_changes: int | None = None
+    missing: str | None = None
 
     @property
     def converged(self) -> bool:

@@ -143,6 +143,7 @@ def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
         reasons = sorted({probe.status for probe in unsolved})
         yield f"NOT converged: {len(unsolved)} probes ({', '.join(reasons)}); marked *."
     yield from wording.doubts(run)
+    yield from run.config.notes
     stages = ", ".join(f"{name} {duration(spent)}" for name, spent in run.stages.items())
     memory = run.peak_rss_bytes / 2**30
     yield f"Time {duration(run.seconds)} ({stages}); peak memory {memory:.1f} GiB."

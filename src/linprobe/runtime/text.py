@@ -1,5 +1,7 @@
 """Words for messages: sizes, times, counts, errors."""
 
+from linprobe.runtime.errors import LinprobeError
+
 
 def counted(number: int, noun: str) -> str:
     """Write a number with its noun: "1 time", "2,000 times"."""
@@ -14,6 +16,13 @@ def first_line(error: BaseException) -> str:
 def cause(error: BaseException) -> str:
     """Name an error's type and the first line of its message."""
     return f"{type(error).__name__}: {first_line(error)}"
+
+
+def layer_reason(layer: str, error: Exception) -> str:
+    """Say what went wrong at a layer, to be put after its name and a colon."""
+    said = first_line(error) if isinstance(error, LinprobeError) else cause(error)
+    said, name = said.removeprefix(f"layer {layer!r}: "), f"layer {layer!r} "
+    return f"it {said.removeprefix(name)}" if said.startswith(name) else said
 
 
 def size_text(num_bytes: float) -> str:

@@ -29,6 +29,8 @@ class Status(StrEnum):
     """Trained by minibatches until the epochs ran out: raise `max_epochs`."""
     DIVERGED = "diverged"
     """Trained by minibatches until a weight was not finite: lower `learning_rate`."""
+    FAILED = "failed"
+    """An error ended the work on this layer; the record's `reason` says which."""
 
 
 @dataclass(frozen=True)
