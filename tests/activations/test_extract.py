@@ -7,32 +7,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import linprobe
 from linprobe import LinprobeError
-from linprobe.activations.extract import Extractor, extract_features
-from linprobe.activations.options import ExtractionOptions
+from linprobe.activations.extract import extract_features
 from linprobe.activations.rules import Reduction
 from linprobe.data.inputs import Source
 from linprobe.data.splits import Split
+from tests.support.extraction import extracted, extractor, planned
 from tests.support.nets import Encoder, ResNet, Tagger, images, sentences
-
-
-def extractor(network, tokens="mean", reduce="flatten", **changes):
-    options = ExtractionOptions(reduce=reduce, tokens=tokens, **changes)
-    return Extractor(network, options, 0, torch.device("cpu"))
-
-
-def planned(extractor, layers, batch, num_rows, *, skip_unfit=False):
-    taps = {layer: layer for layer in layers}
-    return extractor.plan(taps, batch, num_rows, 1e9, skip_unfit=skip_unfit)
-
-
-def extracted(
-    network, data, layers, *, tokens="mean", reduce="flatten", permutation=None, **changes
-):
-    split = Split.read(Source(data, "train", 4), tokens)
-    reader = extractor(network, tokens, reduce, **changes)
-    batch = next(iter(split.source)).head(3)
-    points, _ = planned(reader, layers, batch, len(split.labels))
-    return reader.extract(split, points, permutation)
 
 
 @pytest.fixture(autouse=True)

@@ -35,4 +35,4 @@ def test_a_sequence_too_short_is_named():
     with pytest.raises(LinprobeError, match=r"has 2 tokens that the attention mask keeps.*least 3"):
         pick_tokens(X, MASK, 2)
     with pytest.raises(LinprobeError, match="has 0 tokens"):
-        pick_tokens(X, torch.zeros(2, 4), "mean")
+        pick_tokens(X, torch.zeros(2, 4, dtype=torch.int64), "mean")

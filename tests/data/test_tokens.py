@@ -29,5 +29,7 @@ def test_kept_tokens_are_labelled_and_attended():
     assert int(kept_tokens(labels, None).sum()) == 6
     with pytest.raises(LinprobeError, match=r"labels of shape \(2,\); expected a label for each"):
         kept_tokens(labels[:, 0], None)
+    # A mask of samples of speech, say: the labels tell.
+    assert int(kept_tokens(labels, MASK.repeat(1, 9)).sum()) == 6
     with pytest.raises(LinprobeError, match=r"mask \(2, 3\)"):
         kept_tokens(labels, MASK[:, :3])

@@ -398,10 +398,10 @@ def test_leaves_without_samples_are_left_out_and_the_report_says_so():
         probed(network, (X, Y), (X, Y), layers="kernel")
 
 
-def test_channels_that_were_taken_for_tokens_are_reported():
+def test_positions_that_were_taken_for_tokens_are_reported():
     network = nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 4, 3), nn.ReLU(), nn.Flatten())
     layers = ["1:in", "1", "3"]
-    note = "The channels of layer '1:in', and of 1 more were taken for tokens; tokens=None"
+    note = "Channels come first in layer '1': positions were taken for tokens; tokens=None keeps"
     assert any(n.startswith(note) for n in probed(network, (X, Y), (X, Y), layers=layers).notes)
     flat = probed(network, (X, Y), (X, Y), layers=layers, tokens=None)
     assert not any("tokens" in n for n in flat.notes)

@@ -3,14 +3,18 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from linprobe.activations.layers import run_network, sample_dimension
+from linprobe.activations.layers import run_network
+from linprobe.activations.layout import Facts, Layouts
+from linprobe.activations.masks import fitted_mask
 from linprobe.activations.options import ExtractionOptions
 from linprobe.activations.pooling import FLATTEN, choose_reducer, random_columns
-from linprobe.activations.rules import ProbePoint, Reduction
+from linprobe.activations.reading import Activation, stated_layouts
+from linprobe.activations.rules import ProbePoint, Reduction, count_tokens
 from linprobe.activations.taps import Consume, Taps
 from linprobe.data.batches import Batch
 from linprobe.data.inputs import Source
@@ -20,6 +24,7 @@ from linprobe.runtime.memory import is_out_of_memory
 from linprobe.runtime.randomness import seeded
 from linprobe.runtime.text import layer_reason, size_text
 
+_CHANNELS = "channels_first"  # the usual layout of what isn't a sequence
 OnRows = Callable[[int, int], None]
 """Called as ``on_rows(done, total)`` after each batch; both count rows."""
 
@@ -64,20 +69,13 @@ class Extractor:
         Raises:
             LinprobeError: Layers that can't be probed, or don't fit the budget.
         """
-        seen: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        seen: dict[str, tuple[tuple[int, ...], torch.dtype, Facts]] = {}
+        layouts = Layouts() if self._needs_layouts else None
 
         def note(tap: str, tensor: Tensor) -> None:
-            if tensor.is_nested or tensor.layout != torch.strided:
-                raise LinprobeError(
-                    f"layer {tap!r} gives a nested or sparse tensor; expected a plain one: use "
-                    "select, with torch.nested.to_padded_tensor say"
-                )
-            if tensor.is_meta:
-                raise LinprobeError(
-                    f"layer {tap!r} gives a tensor on the device 'meta', without values; expected "
-                    "a network whose weights are loaded, or put in place by its hooks"
-                )
-            seen[tap] = tuple(tensor.shape), tensor.dtype
+            _check_plain(tap, tensor)
+            facts = layouts.of(tensor) if layouts else Facts()
+            seen[tap] = tuple(tensor.shape), tensor.dtype, facts
 
         missed: dict[str, str] = {}
 
@@ -85,14 +83,17 @@ class Extractor:
             missed[tap] = f"fails: {layer_reason(tap, error)}"
 
         watched = Taps(self.network, list(taps.values()), self.options.select)
-        watched.stream_during(note, self._runner(batch), miss if skip_unfit else None)
+        run, on_failure = self._runner(batch, layouts), miss if skip_unfit else None
+        watched.stream_during(note, run, on_failure, to_the_end=layouts is not None)
+        shapes = {layer: seen[tap][0] for layer, tap in taps.items() if tap in seen}
+        stated = stated_layouts(self.options.layout, shapes)
         points, left_out = [], {}
         for layer, tap in taps.items():
-            shape, dtype = seen.get(tap, ((), torch.float32))
-            reason = missed.get(tap) or self._unfit(shape, batch)
+            if (reason := missed.get(tap)) is None:
+                found = Activation(*seen[tap], batch, stated.get(layer))
+                reason = found.unfit(self.options.tokens)
             if reason is None:
-                point = self._point(layer, shape, dtype, batch, num_rows, budget_bytes)
-                points.append(replace(point, tap=tap))
+                points.append(replace(self._point(layer, found, num_rows, budget_bytes), tap=tap))
             elif skip_unfit:
                 left_out[layer] = reason
             else:
@@ -149,7 +150,7 @@ class Extractor:
         with seeded(self.seed):
             for batch, rows in split.batches() if by_tap else ():
                 where = rows if permutation is None else permutation[rows].to(self.device)
-                keep = _keeper(features, by_tap, batch, where)
+                keep = _keeper(self.network, features, by_tap, batch, where)
                 taps.stream_during(keep, self._runner(batch), None if failures is None else fail)
                 if len(taps.names) > len(by_tap):  # the others need not wait for what has failed
                     taps = Taps(self.network, list(by_tap), self.options.select)
@@ -157,53 +158,47 @@ class Extractor:
                     on_rows(rows.stop, total)
         return {point.layer: features[tap] for tap, point in by_tap.items()}
 
-    def _runner(self, batch: Batch) -> Callable[[], None]:
-        return lambda: run_network(self.network, batch, self.options.forward)
+    @property
+    def _needs_layouts(self) -> bool:
+        kind = self.options.reduce.partition(":")[0]
+        return self.options.tokens is not None or kind not in ("flatten", "random")
 
-    def _unfit(self, shape: tuple[int, ...], batch: Batch) -> str | None:
-        """Why a layer of this shape can't be probed; None: it can."""
-        dimension, tokens = sample_dimension(shape, len(batch)), self.options.tokens
-        if dimension is None:
-            return (
-                f"gives shape {shape} for {len(batch)} samples; expected the samples along the "
-                "first dimension: use select"
-            )
-        sample = _sample_shape(shape, dimension)
-        if 0 in sample:
-            return f"gives shape {shape}, without features"
-        if tokens == "all" and len(sample) != 2:
-            return f"gives shape {shape}, without tokens; tokens='all' needs a row for each"
-        mask = batch.mask
-        if tokens is not None and len(sample) == 2 and mask is not None:
-            if mask.shape[1] != sample[0]:
-                return (
-                    f"gives {sample[0]} tokens, the attention mask has {mask.shape[1]}; expected "
-                    "as many: choose other layers, or select"
-                )
-        return None
+    def _runner(self, batch: Batch, layouts: Layouts | None = None) -> Callable[[], None]:
+        if layouts is None:
+            return lambda: run_network(self.network, batch, self.options.forward)
+        within = partial(layouts.following, self.network)
+        return lambda: run_network(self.network, batch, self.options.forward, within)
 
     def _point(
-        self,
-        layer: str,
-        shape: tuple[int, ...],
-        dtype: torch.dtype,
-        batch: Batch,
-        num_rows: int,
-        budget_bytes: float,
+        self, layer: str, found: Activation, num_rows: int, budget_bytes: float
     ) -> ProbePoint:
-        dimension = sample_dimension(shape, len(batch)) or 0
-        sample = _sample_shape(shape, dimension)
-        rule = Reduction(self.options.tokens if len(sample) == 2 else None)
-        inner = rule.inner_shape(sample)
+        tokens = None if found.num_tokens is None else self.options.tokens
+        inner = Reduction(tokens, layout=found.layout).inner_shape(found.sample)
         # Budgets are in float32 numbers; float64 ones count twice.
-        budget = budget_bytes / 2 if dtype == torch.float64 else budget_bytes
+        budget = budget_bytes / 2 if found.dtype == torch.float64 else budget_bytes
         reducer = choose_reducer(self.options.reduce, layer, inner, num_rows, budget)
-        rule = Reduction(rule.tokens, reducer)
+        # Where everything is kept its order is that of the tensor.
+        matters = tokens is not None or (len(found.sample) > 1 and reducer.pools)
+        usual = "channels_last" if len(found.sample) == 2 and tokens is not None else _CHANNELS
+        rule = Reduction(tokens, reducer, found.layout if matters else None)
+        rule = replace(rule, layout=None) if rule.layout == usual else rule
         columns = None
         if reducer.kind == "random":
             columns = random_columns(math.prod(inner), reducer.size, self.seed, layer)
-        width = reducer.width(inner)
-        return ProbePoint(layer, layer, dimension, rule, rule.stated(sample), width, dtype, columns)
+        return ProbePoint(
+            layer,
+            layer,
+            found.dimension or 0,
+            rule,
+            rule.stated(found.sample),
+            reducer.width(inner),
+            found.dtype,
+            columns,
+            mask=None if tokens is None else found.mask,
+            is_guessed=matters and found.layout is None,
+            is_spared=bool(found.batch.masks) and found.mask is None,
+            is_scaled=tokens is not None and found.is_scaled,
+        )
 
     def _allocate(
         self, point: ProbePoint, num_rows: int, room: Tensor | None
@@ -266,6 +261,7 @@ def extract_features(
 
 
 def _keeper(
+    network: nn.Module,
     features: Mapping[str, Tensor],
     points: Mapping[str, ProbePoint],
     batch: Batch,
@@ -282,7 +278,7 @@ def _keeper(
             # Straight into place: a flattened copy on the way would cost one more pass of memory.
             kept[rows].view(tensor.shape).copy_(tensor)
             return
-        values = _rows(point, tensor, batch).to(kept.device, kept.dtype)
+        values = _rows(network, point, tensor, batch).to(kept.device, kept.dtype)
         if isinstance(rows, slice):
             kept[rows] = values
         else:
@@ -291,11 +287,20 @@ def _keeper(
     return keep
 
 
-def _sample_shape(shape: tuple[int, ...], dimension: int) -> tuple[int, ...]:
-    return shape[1:] if dimension == 0 else (shape[0], *shape[2:])
+def _check_plain(tap: str, tensor: Tensor) -> None:
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise LinprobeError(
+            f"layer {tap!r} gives a nested or sparse tensor; expected a plain one: use select, "
+            "with torch.nested.to_padded_tensor say"
+        )
+    if tensor.is_meta:
+        raise LinprobeError(
+            f"layer {tap!r} gives a tensor on the device 'meta', without values; expected a "
+            "network whose weights are loaded, or put in place by its hooks"
+        )
 
 
-def _rows(point: ProbePoint, tensor: Tensor, batch: Batch) -> Tensor:
+def _rows(network: nn.Module, point: ProbePoint, tensor: Tensor, batch: Batch) -> Tensor:
     """Rows of a batch's tensor; raises `LinprobeError` with the layer's name."""
     if tensor.ndim <= point.sample_dimension or tensor.shape[point.sample_dimension] != len(batch):
         raise LinprobeError(
@@ -305,9 +310,17 @@ def _rows(point: ProbePoint, tensor: Tensor, batch: Batch) -> Tensor:
         )
     if point.sample_dimension:
         tensor = tensor.transpose(0, 1)
-    labels = batch.labels if point.reduction.tokens == "all" else None
+    rule = point.reduction
+    labels = batch.labels if rule.tokens == "all" else None
+    # Labels of tokens tell with the mask of their own length which tokens are rows.
+    mask = batch.mask if labels is not None else batch.masks.get(point.mask or "")
+    if mask is not None and labels is not None and mask.shape != labels.shape:
+        mask = None
     try:
-        rows = point.reduction.apply(tensor, mask=batch.mask, labels=labels, columns=point.columns)
+        if mask is not None and point.is_scaled:
+            num_tokens = count_tokens(rule.layout, tensor.shape[1:])
+            mask = fitted_mask(network, mask, num_tokens or 0)
+        rows = rule.apply(tensor, mask=mask, labels=labels, columns=point.columns)
     except LinprobeError as error:
         raise LinprobeError(f"layer {point.layer!r}: {error}") from error
     if rows.shape[1] != point.num_features:

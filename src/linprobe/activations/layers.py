@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -115,15 +116,24 @@ def survey(network: nn.Module, batch: Batch, forward: Forward | None) -> LayerTa
     return LayerTable(tuple(watch.rows()))
 
 
-def run_network(network: nn.Module, batch: Batch, forward: Forward | None) -> None:
-    """Make one forward pass on the network's device; `LinprobeError` shows why it fails."""
+def run_network(
+    network: nn.Module,
+    batch: Batch,
+    forward: Forward | None,
+    within: Callable[[Batch], AbstractContextManager[object]] = nullcontext,
+) -> None:
+    """Make one forward pass on the network's device; `LinprobeError` shows why it fails.
+
+    The pass is made `within` what that gives for the batch on the device.
+    """
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
     moved = batch.to(network_device(network), dtype)
     try:
-        if forward is None:
-            unwrapped(network)(*moved.args, **moved.kwargs)
-        else:
-            forward(network, moved.raw)
+        with within(moved):
+            if forward is None:
+                unwrapped(network)(*moved.args, **moved.kwargs)
+            else:
+                forward(network, moved.raw)
     except LinprobeError:
         raise
     except Exception as error:

@@ -1,9 +1,8 @@
 """Options of extraction: how a network is run and how its activations become features."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from linprobe.runtime.numbers import as_whole, positive_number, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -20,9 +19,13 @@ class ExtractionOptions:
     Attributes:
         reduce: "flatten", "mean", "max", "pool:K", "random:M", or "auto": flatten what fits the
             memory, and pool the rest into as many cells as fit. The report states what was done.
-        tokens: of activations (n, tokens, features): "last", "first", "mean", an index, or "all"
-            for a row a token with a label each (-100: none). An attention mask is honoured.
-            None: the dimensions are no tokens, and `reduce` takes them.
+        tokens: of sequences: "last", "first", "mean", an index, or "all" for a row a token with a
+            label each (-100: none). An attention mask is honoured. None: the dimensions are no
+            tokens, and `reduce` takes them.
+        layout: of activations (n, channels, places...): "channels_first"; of (n, places...,
+            channels): "channels_last"; of four dimensions: "heads_first" (n, heads, tokens,
+            features) or "heads_last"; "features": no places. Or one of these for each pattern of
+            layers. None: told from the network's operations.
         batch_size: samples in a forward pass, where the data doesn't come in batches.
         memory_bytes: for the features held at a time; None: 40 % of the free memory.
         device: where features are kept and probes are solved; None: the network's device. The CPU
@@ -35,17 +38,10 @@ class ExtractionOptions:
 
     reduce: str = "auto"
     tokens: "Tokens" = "mean"
+    layout: str | Mapping[str, str] | None = None
     batch_size: int = 256
     memory_bytes: float | None = None
     device: "torch.device | str | None" = None
     forward: "Forward | None" = None
     select: "Select | None" = None
     strict: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, 1))
-        if (index := as_whole(self.tokens)) is not None:
-            object.__setattr__(self, "tokens", index)
-        if (held := self.memory_bytes) is not None:
-            held = positive_number("memory_bytes", held, "a positive number of bytes, or None")
-            object.__setattr__(self, "memory_bytes", held)

@@ -46,6 +46,11 @@ class Reducer:
             return cls(kind)
         raise LinprobeError(f"reduce is {text!r}; expected {_EXPECTED}")
 
+    @property
+    def pools(self) -> bool:
+        """Whether places are put together."""
+        return self.kind in ("mean", "max", "pool")
+
     def width(self, shape: Sequence[int]) -> int:
         """Features of a sample of this shape, without the samples' dimension."""
         whole = math.prod(shape)

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from linprobe.activations.pooling import FLATTEN, Reducer
-from linprobe.activations.tokens import Tokens, check_tokens, kept_tokens, pick_tokens
+from linprobe.activations.tokens import Tokens, check_tokens, kept_by, kept_tokens, pick_tokens
 from linprobe.runtime.errors import LinprobeError
 
 _TOKENS = "tokens="
+LAYOUTS = ("channels_first", "channels_last", "heads_first", "heads_last", "features")
+"""What follows the samples: channels, places...; places..., channels; heads, tokens, features;
+tokens, heads, features; or features alone, in all dimensions."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,13 @@ class Reduction:
     Attributes:
         tokens: which tokens of (n_samples, n_tokens, n_features) count; None: there are none.
         reducer: of what is left.
+        layout: one of `LAYOUTS`; None: tokens and features where tokens are picked, else channels
+            first.
     """
 
     tokens: Tokens = None
     reducer: Reducer = FLATTEN
+    layout: str | None = None
 
     def stated(self, sample_shape: Sequence[int]) -> str | None:
         """The rule in words that `parse` reads; None where nothing is to be said.
@@ -31,8 +37,9 @@ class Reduction:
         Args:
             sample_shape: of the layer, without samples.
         """
-        parts = [] if self.tokens is None else [f"{_TOKENS}{self.tokens}"]
-        inner = sample_shape[1:] if parts else sample_shape
+        parts = [] if self.layout is None else [self.layout]
+        parts += [] if self.tokens is None else [f"{_TOKENS}{self.tokens}"]
+        inner = self.inner_shape(sample_shape)
         if self.reducer != FLATTEN or len(inner) > 1:
             parts.append(str(self.reducer))
         return ", ".join(parts) or None
@@ -45,19 +52,45 @@ class Reduction:
             LinprobeError: Another text.
         """
         tokens: Tokens = None
-        reducer = FLATTEN
+        reducer, layout = FLATTEN, None
         for part in text.split(", ") if text else ():
             if part.startswith(_TOKENS):
                 name = part.removeprefix(_TOKENS)
                 tokens = int(name) if name.lstrip("-").isdecimal() else name
                 check_tokens(tokens)
+            elif part in LAYOUTS:
+                layout = part
             else:
                 reducer = Reducer.parse(part)
-        return cls(tokens, reducer)
+        return cls(tokens, reducer, layout)
 
     def inner_shape(self, sample_shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of what the reducer is given, without rows."""
-        return tuple(sample_shape if self.tokens is None else sample_shape[1:])
+        whole = self.arranged(torch.empty(1, *sample_shape, device="meta")).shape[1:]
+        return tuple(whole if self.tokens is None else whole[1:])
+
+    def arranged(self, values: Tensor) -> Tensor:
+        """Put the dimensions of (n_samples, ...) where tokens are picked, or reducers pool.
+
+        Raises:
+            LinprobeError: A shape that the layout doesn't fit.
+        """
+        if self.layout is None:
+            return values
+        if not fits(self.layout, values.ndim):
+            raise LinprobeError(
+                f"shape {tuple(values.shape)} doesn't fit the layout {self.layout!r}; expected "
+                "(n_samples, channels, places...), or four dimensions where there are heads"
+            )
+        if self.layout == "features":
+            return values.flatten(1)
+        if self.layout == "heads_first":
+            values = values.transpose(1, 2)
+        if self.layout.startswith("heads"):
+            values = values.flatten(2)
+        if self.layout == "channels_first":
+            values = values.movedim(1, -1)
+        return values if self.tokens is not None else values.movedim(-1, 1)
 
     def apply(
         self,
@@ -78,8 +111,9 @@ class Reduction:
         Raises:
             LinprobeError: A shape that the rule does not fit.
         """
+        values = self.arranged(values)
         if self.tokens is not None:
-            values = self._pick(values, mask, labels)
+            values = self._pick(values, None if mask is None else kept_by(mask), labels)
         if values.is_complex():
             raise LinprobeError("the values are complex; expected real ones: use select")
         return self.reducer.apply(values, columns)
@@ -103,6 +137,19 @@ class Reduction:
         return values[kept_tokens(labels, mask).to(values.device)]
 
 
+def fits(layout: str, ndim: int) -> bool:
+    """Whether a tensor of that many dimensions can have the layout."""
+    return ndim == 4 if layout.startswith("heads") else ndim >= (2 if layout == "features" else 3)
+
+
+def count_tokens(layout: str | None, sample_shape: Sequence[int]) -> int | None:
+    """Count the tokens of a sample; None: it is no sequence."""
+    ndim = len(sample_shape)
+    if layout == "features" or (ndim != 2 and not (layout or "").startswith("heads")) or ndim < 2:
+        return None
+    return sample_shape[1 if layout in ("channels_first", "heads_first") else 0]
+
+
 @dataclass(frozen=True)
 class ProbePoint:
     """A layer, its tap and its rule.
@@ -116,6 +163,10 @@ class ProbePoint:
         num_features: of a row.
         dtype: of the activations.
         columns: of a random reducer.
+        mask: name of the mask that counts the tokens; None: all count.
+        is_guessed: the layout could not be told, and matters.
+        is_spared: there is a mask, of other tokens.
+        is_scaled: the mask has another length than the layer has tokens.
     """
 
     layer: str
@@ -126,6 +177,10 @@ class ProbePoint:
     num_features: int
     dtype: torch.dtype
     columns: Tensor | None
+    mask: str | None = None
+    is_guessed: bool = False
+    is_spared: bool = False
+    is_scaled: bool = False
 
     @property
     def kept_dtype(self) -> torch.dtype:

@@ -113,15 +113,21 @@ class Taps:
         self.stream_during(consume, lambda: unwrapped(self.network)(*args, **kwargs))
 
     def stream_during(
-        self, consume: Consume, run: Callable[[], object], on_failure: OnFailure | None = None
+        self,
+        consume: Consume,
+        run: Callable[[], object],
+        on_failure: OnFailure | None = None,
+        *,
+        to_the_end: bool = False,
     ) -> None:
         """As `stream`, for a network that is not simply called: `run` makes the forward pass.
 
-        With `on_failure`, what goes wrong at one tap does not end the pass.
+        With `on_failure`, what goes wrong at one tap does not end the pass; `to_the_end`, the last
+        tap does not either.
         """
         if self._taps:
             with inference_state(self.network):
-                _Pass(self._taps, consume, self._select, on_failure).run(run)
+                _Pass(self._taps, consume, self._select, on_failure, to_the_end).run(run)
 
 
 class _Pass:
@@ -132,9 +138,10 @@ class _Pass:
         taps: Sequence[_Tap],
         consume: Consume,
         select: Select,
-        on_failure: OnFailure | None = None,
+        on_failure: OnFailure | None,
+        to_the_end: bool,
     ) -> None:
-        self._waiting, self._select = list(taps), select
+        self._waiting, self._select, self._to_the_end = list(taps), select, to_the_end
         self._consume, self._on_failure = consume, on_failure
         self._calls = {tap.module: 0 for tap in taps}
         self._open: dict[nn.Module, list[int]] = {tap.module: [] for tap in taps}
@@ -187,7 +194,7 @@ class _Pass:
                     raise
                 self._on_failure(tap.name, error)
             self._waiting.remove(tap)
-        if not self._waiting:
+        if not self._waiting and not self._to_the_end:
             raise _LastTapReached(self)
 
     def _tensor(self, tap: _Tap, value: object) -> Tensor:

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from linprobe.data.tokens import IGNORED, Tokens, check_tokens, kept_tokens
+from linprobe.data.tokens import IGNORED, Tokens, check_tokens, kept_by, kept_tokens
 from linprobe.runtime.errors import LinprobeError
 
-__all__ = ["IGNORED", "Tokens", "check_tokens", "kept_tokens", "pick_tokens"]
+__all__ = ["IGNORED", "Tokens", "check_tokens", "kept_by", "kept_tokens", "pick_tokens"]
 
 
 def pick_tokens(values: Tensor, mask: Tensor | None, tokens: Tokens) -> Tensor:
@@ -14,7 +14,7 @@ def pick_tokens(values: Tensor, mask: Tensor | None, tokens: Tokens) -> Tensor:
 
     Args:
         values: (n_sequences, n_tokens, n_features).
-        mask: (n_sequences, n_tokens), nonzero where a token counts; None: all count.
+        mask: (n_sequences, n_tokens), as `kept_by` reads it; None: all count.
         tokens: "last", "first", "mean", or an index among those that count; a negative one
             counts from the last.
 
@@ -26,7 +26,7 @@ def pick_tokens(values: Tensor, mask: Tensor | None, tokens: Tokens) -> Tensor:
     """
     if mask is None:
         mask = torch.ones(values.shape[:2], device=values.device)
-    mask = mask.to(values.device) != 0
+    mask = kept_by(mask).to(values.device)
     counts = mask.sum(1)
     place = tokens if isinstance(tokens, int) else (-1 if tokens == "last" else 0)
     wanted = place + 1 if place >= 0 else -place

@@ -9,8 +9,6 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from linprobe.runtime.numbers import LARGEST_SEED
-
 DEFAULTS = "__defaults__"
 
 
@@ -87,12 +85,7 @@ def _number(
 
 
 COUNT = flag(_number(int, lambda n: n >= 1, "a whole number from 1 on"), "N")
-SEED = flag(
-    _number(
-        int, lambda n: 0 <= n <= LARGEST_SEED, f"a whole number from 0 on, at most {LARGEST_SEED}"
-    ),
-    "N",
-)
+FROM_ZERO = flag(_number(int, lambda n: n >= 0, "a whole number from 0 on"), "N")
 DEPTH = flag(
     _number(int, lambda n: n >= 2 and n % 2 == 0, "an even number of layers, 2 or more"), "N"
 )

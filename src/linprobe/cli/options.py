@@ -31,6 +31,11 @@ def _tokens(text: str) -> str | int | None:
         return text
 
 
+def _layout(text: str) -> str | dict[str, str]:
+    pairs = [part.rpartition("=") for part in names(text)]
+    return {pattern: layout for pattern, _, layout in pairs} if "=" in text else text
+
+
 def _gibibytes(text: str) -> float:
     return 2**30 * positive(text)
 
@@ -61,6 +66,7 @@ else:
         "features",
         reduce=flag(str, "HOW"),
         tokens=flag(_tokens, "WHICH"),
+        layout=flag(_layout, "LAYOUT"),
         batch_size=COUNT,
         memory_bytes=flag(_gibibytes, "GIB", name="memory"),
         strict=bool,

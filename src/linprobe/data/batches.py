@@ -1,5 +1,6 @@
 """Batches of data, split into the arguments of a network and the labels."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.data.tokens import kept_by
 from linprobe.runtime.devices import supports_float64
 from linprobe.runtime.errors import LinprobeError
 
@@ -24,14 +26,15 @@ class Batch:
         args: positional arguments of the network.
         kwargs: keyword arguments of the network.
         labels: (n_samples,), or (n_samples, n_tokens).
-        mask: (n_samples, n_tokens), nonzero where a token counts; None: there is none.
+        masks: attention masks by their names, (n_samples, n_tokens) bool, True where a token
+            counts; those that aren't of a token each, for queries and keys say, as they are.
     """
 
     raw: object
     args: tuple[object, ...]
     kwargs: dict[str, object]
     labels: Tensor
-    mask: Tensor | None
+    masks: dict[str, Tensor]
 
     @classmethod
     def read(cls, raw: object, split: str) -> "Batch":
@@ -54,11 +57,25 @@ class Batch:
             )
         labels = _batch_labels(labels, split)
         if len(args) != 1 or not isinstance(args[0], Mapping):
-            return cls(raw, tuple(args), {}, labels, None)
+            return cls(raw, tuple(args), {}, labels, {})
         inputs = {str(name): item for name, item in args[0].items()}
-        mask = inputs.get(MASK_KEY)
-        is_mask = isinstance(mask, Tensor) and mask.ndim == 2
-        return cls(raw, (), inputs, labels, mask if is_mask else None)
+        masks = {
+            name: _token_mask(item)
+            for name, item in inputs.items()
+            if name.endswith(MASK_KEY) and isinstance(item, Tensor)
+        }
+        return cls(raw, (), inputs, labels, masks)
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The attention mask, where it has a number for each token."""
+        mask = self.masks.get(MASK_KEY)
+        return mask if mask is not None and mask.ndim == 2 else None
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """Tensors that the network takes by name."""
+        return {name: x for name, x in self.kwargs.items() if isinstance(x, Tensor)}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,15 +109,15 @@ class Batch:
             tuple(_map(value, cast) for value in self.args),
             {name: _map(value, cast) for name, value in self.kwargs.items()},
             self.labels,
-            self.mask,
+            self.masks,
         )
 
 
-def array_tensor(array: np.ndarray) -> Tensor:
-    """Copy an array of numbers, in any order of bytes; longdouble becomes float64."""
-    # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
-    dtype = array.dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(array, np.float64 if dtype == np.longdouble else dtype))
+def _token_mask(mask: Tensor) -> Tensor:
+    """Reduce (n_samples, 1, 1, n_tokens), one row for all heads and queries, and read the mask."""
+    if mask.ndim > 2 and math.prod(mask.shape[1:-1]) == 1:
+        mask = mask.flatten(1)
+    return kept_by(mask) if mask.ndim == 2 else mask
 
 
 def label_key(named: Mapping[Any, object], what: str) -> str:
@@ -116,7 +133,8 @@ def label_tensor(value: object, split: str) -> Tensor:
     """Convert labels of any kind to a tensor; raise `LinprobeError` where they aren't numbers."""
     if not isinstance(value, Tensor):
         try:
-            value = array_tensor(np.asarray(value))
+            # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
+            value = torch.as_tensor(np.array(value))
         except (TypeError, ValueError, RuntimeError) as error:
             raise LinprobeError(
                 f"{split} labels are a {type(value).__name__} that holds no numbers ({error}); "
@@ -140,7 +158,8 @@ def _map(value: object, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return change(array_tensor(value))
+        # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
+        return change(torch.from_numpy(np.array(value)))
     if isinstance(value, Mapping):
         return {name: _map(item, change) for name, item in value.items()}
     if type(value) is list:

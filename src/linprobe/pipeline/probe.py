@@ -1,8 +1,6 @@
 """`linprobe.probe`: certified probes of any network."""
 
-import re
 import time
-from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -12,8 +10,10 @@ from torch import Tensor, nn
 from linprobe.activations.extract import Extractor
 from linprobe.activations.inference import lacks_values, network_device
 from linprobe.activations.layers import Layers, choose_layers, glob_notes, survey, unreached
+from linprobe.activations.notes import plan_notes
 from linprobe.activations.options import ExtractionOptions
 from linprobe.activations.pooling import AUTO, Reducer
+from linprobe.activations.reading import check_layout, layout_text
 from linprobe.activations.rules import ProbePoint
 from linprobe.activations.taps import modules_by_path
 from linprobe.activations.tokens import check_tokens
@@ -28,21 +28,18 @@ from linprobe.pipeline.engine import probe_layers
 from linprobe.pipeline.progress import Progress, progress_shown, single_meter
 from linprobe.pipeline.report import ProbeReport, make_report
 from linprobe.pipeline.sources import NetworkLayers
-from linprobe.pipeline.task import Task, make_task
+from linprobe.pipeline.task import Task, check_seed, make_task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord
 from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.devices import find_device, free_bytes, solving_device
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import FEATURE_SHARE
-from linprobe.runtime.numbers import check_seed
 from linprobe.runtime.progress import ignore
 from linprobe.runtime.randomness import seeded
 
 _EXAMPLE = 3  # samples of the example that shapes are read from; batches have other sizes
 _INPUT_TAP = ":in"  # of the network itself
-_CALL = re.compile(r"(#\d+)?(:in)?$")
-_CHANNELS_FIRST = (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d)
 
 
 def probe(
@@ -95,7 +92,7 @@ def probe(
             "evaluation": (evaluation, EvaluationOptions),
         },
     )
-    seed = check_seed(seed)
+    check_seed(seed)
     _check(network, chosen["extraction"])
     with ExitStack() as stack:
         show = stack.enter_context(progress_shown(progress))
@@ -196,6 +193,7 @@ class _Run:
             network=type(modules_by_path(self.network)[""]).__name__,  # not its compiled wrapper
             reduce=options.reduce,
             tokens=options.tokens,
+            layout=layout_text(options.layout),
             groups=self.grouped,
             batch_size=options.batch_size,
             memory_bytes=self.budget,
@@ -216,7 +214,7 @@ class _Run:
             skip_unfit=layers is None,
         )
         missed = unreached(self.network, table) if layers is None else []
-        notes = *glob_notes(table, layers), *_plan_notes(self.network, points, left_out, missed)
+        notes = *glob_notes(table, layers), *plan_notes(points, left_out, missed)
         return points, list(notes)
 
     def _inputs(self) -> Pair:
@@ -247,6 +245,7 @@ def _check(network: object, extraction: ExtractionOptions) -> None:
             "is loaded"
         )
     check_tokens(extraction.tokens)
+    check_layout(extraction.layout)
     if extraction.reduce != AUTO:
         Reducer.parse(extraction.reduce)
 
@@ -261,31 +260,3 @@ def _task_of(
     elif extraction.tokens == "all":
         numbered = train.sequence  # tokens of one sequence are no independent samples
     return make_task(train.labels, test.labels, groups=numbered, seed=seed, **options)
-
-
-def _plan_notes(
-    network: nn.Module, points: list[ProbePoint], left_out: Mapping[str, str], missed: list[str]
-) -> Iterator[str]:
-    if left_out:
-        name, reason = next(iter(left_out.items()))
-        others = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        yield f"Left out: layer {name!r}, which {reason}{others}."
-    if missed:
-        others = f" and {len(missed) - 1} more" if len(missed) > 1 else ""
-        yield f"Not reached by the first samples, and so not probed: {missed[0]!r}{others}."
-    odd = list(_channels_as_tokens(network, points))
-    if odd:
-        others = f", and of {len(odd) - 1} more" if len(odd) > 1 else ""
-        yield (
-            f"The channels of layer {odd[0]!r}{others} were taken for tokens; tokens=None flattens "
-            "what a one-dimensional convolution gives."
-        )
-
-
-def _channels_as_tokens(network: nn.Module, points: list[ProbePoint]) -> Iterator[str]:
-    """Points whose second dimension is one of channels, though tokens were picked along it."""
-    modules = modules_by_path(network)
-    for point in points:
-        module = modules.get(_CALL.sub("", point.tap))
-        if point.reduction.tokens is not None and isinstance(module, _CHANNELS_FIRST):
-            yield point.layer

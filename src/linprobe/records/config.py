@@ -45,6 +45,7 @@ class ExtractionRecord:
         network: its class; None: an experiment's own, or features without a network.
         reduce: how large layers were asked to be made smaller; None: not at all.
         tokens: which tokens of a sequence; None: all dimensions are features.
+        layout: that was given for all layers, or as PATTERN=LAYOUT,...; None: told.
         groups: whether samples were held out by groups.
         batch_size: samples in a forward pass.
         memory_bytes: for features held at a time.
@@ -58,6 +59,7 @@ class ExtractionRecord:
     batch_size: int | None = None
     memory_bytes: float | None = None
     float64: bool = False
+    layout: str | None = None
 
 
 @dataclass(frozen=True)
