@@ -22,6 +22,7 @@ from linprobe.data.batches import Batch
 from linprobe.data.inputs import example_batch
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
+from linprobe.runtime.terminals import printable
 from linprobe.runtime.text import cause
 
 Forward = Callable[[nn.Module, object], object]
@@ -84,7 +85,8 @@ class LayerTable:
         cells = [("layer", "type", "output", "features", "calls")]
         for row in self.rows:
             shape = " x ".join(map(str, row.shape))
-            cells.append((row.name, row.type, shape, f"{row.num_features:,}", str(row.num_calls)))
+            names = printable(row.name), printable(row.type)
+            cells.append((*names, shape, f"{row.num_features:,}", str(row.num_calls)))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         line = "  ".join(f"{{:{side}{w}}}" for side, w in zip("<<<>>", widths, strict=True))
         return "\n".join(line.format(*row) for row in cells)

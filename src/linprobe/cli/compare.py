@@ -125,6 +125,7 @@ def _table(comparison: "Comparison") -> "Table":
 
     from linprobe.records.comparison.distances import LOWER, UPPER
     from linprobe.report.terminal import plain_table
+    from linprobe.runtime.terminals import printable
 
     table = plain_table(f"{comparison.split} error: mean absolute difference", "checkpoint")
     table.add_column("curve", overflow="fold")
@@ -142,7 +143,7 @@ def _table(comparison: "Comparison") -> "Table":
             str(len(found.differences)),
             *(f"{mean:.4f}" for mean in means),
             "" if value is None else f"{value:+.4f}",
-            escape(layer),
+            escape(printable(layer)),
         )
     return table
 

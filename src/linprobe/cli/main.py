@@ -20,6 +20,7 @@ from linprobe.cli.report import report
 from linprobe.cli.reproduce import figures
 from linprobe.cli.show import show
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.terminals import plain_where_needed
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -52,8 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Threads that spin while they wait make small problems many times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    with plain_where_needed():
+        return _exit_code(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _exit_code(words: list[str]) -> int:
     try:
-        _run(list(sys.argv[1:] if arguments is None else arguments))
+        _run(words)
     except LinprobeError as error:
         return _fail(EXIT_USAGE, str(error))
     except KeyboardInterrupt:

@@ -30,6 +30,7 @@ from linprobe.records.store import load_run, prepare_folder
 from linprobe.records.store import save as save_run
 from linprobe.report import wording
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.terminals import printable
 
 if TYPE_CHECKING:
     import pandas
@@ -94,7 +95,7 @@ class ProbeReport(Mapping[str, Probe]):
         with console.capture() as capture:
             console.print(_table(self.run, self.records))
         lines = [line.rstrip() for line in capture.get().splitlines()]
-        return "\n".join([*(line for line in lines if line), *self._sentences()])
+        return printable("\n".join([*(line for line in lines if line), *self._sentences()]))
 
     __repr__ = __str__
 
@@ -278,7 +279,7 @@ def _table(run: RunRecord, records: tuple[ProbeRecord, ...]) -> Table:
     for record in records:
         low, high = record.test_error_ci95
         cells: list[Any] = [
-            escape(record.layer or "(output)"),
+            escape(printable(record.layer or "(output)")),
             f"{record.num_features:,}",
             f"{record.l2:.0e}",
             f"{record.train_error_rate:.4f}",

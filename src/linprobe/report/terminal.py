@@ -17,6 +17,7 @@ from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.records.seeds import seed_words
 from linprobe.report import wording
 from linprobe.runtime.progress import Event, OnEvent, ignore
+from linprobe.runtime.terminals import printable
 from linprobe.runtime.text import duration, time_left
 
 _WIDTH = 110  # where the output is a file, which has none
@@ -94,11 +95,11 @@ def show_progress(
 
         def on_event(event: Event) -> None:
             if event.milestone:
-                progress.console.print(escape(_headline(event)))
+                progress.console.print(escape(printable(_headline(event))))
             progress.update(
                 task,
                 completed=event.fraction,
-                description=escape(_headline(event)),
+                description=escape(printable(_headline(event))),
                 left=time_left(event.fraction, clock() - begun),
             )
 
@@ -164,7 +165,7 @@ def print_seeds(console: Console, runs: Sequence[RunRecord], folder: object) -> 
     points = [curve.points(name) for name in curve.names()]
     for layer in dict.fromkeys(layer for found in points for layer in found):
         cells = [_mean_and_range(found.get(layer)) for found in points]
-        table.add_row(escape(layer), *(cell for pair in cells for cell in pair))
+        table.add_row(escape(printable(layer)), *(cell for pair in cells for cell in pair))
     console.print(table)
     count, seeds = len(runs), seed_words(runs)
     console.print(f"Mean of n = {count}, {seeds}; the range is from the least to the largest.")
@@ -205,7 +206,7 @@ def _detailed(checkpoint: CheckpointRecord, passes: str) -> Table:
     for probe in checkpoint.probes:
         low, high = probe.test_error_ci95
         table.add_row(
-            escape(probe.layer),
+            escape(printable(probe.layer)),
             f"{probe.num_features:,}",
             f"{probe.l2:.0e}",
             f"{probe.train_error_rate:.4f}",
@@ -230,7 +231,7 @@ def _overview(run: RunRecord) -> Table:
         for probes in found:
             probe = probes.get(layer)
             cells += (_test_error(probe), f"{probe.train_error_rate:.4f}") if probe else ("", "")
-        table.add_row(escape(layer), *cells)
+        table.add_row(escape(printable(layer)), *cells)
     return table
 
 
