@@ -190,6 +190,7 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
         ),
         ("reproduce fig8 --repeats 0", "--repeats: '0' given; expected a whole number from 1 on"),
         ("reproduce fig5 --seed -1", "--seed: '-1' given; expected a whole number from 0 on"),
+        ("reproduce fig5 --seed 18446744073709551616", "from 0 on, at most 18446744073709551615"),
         ("reproduce fig5 --seed 1.5", "--seed: '1.5' given; expected a whole number from 0 on"),
         ("reproduce fig5 --threads 0", "--threads: '0' given; expected a whole number from 1 on"),
         ("reproduce fig8 --depth 3", "--depth: '3' given; expected an even number of layers"),

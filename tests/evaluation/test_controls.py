@@ -212,7 +212,7 @@ def test_controls_that_need_no_fit():
 def test_refuses_what_it_cannot_do():
     with pytest.raises(LinprobeError, match=r"no control 'shuffle'; expected some of: shuffled_l"):
         EvaluationOptions(("shuffle",))
-    with pytest.raises(LinprobeError, match="control repeats is 0; expected at least 1"):
+    with pytest.raises(LinprobeError, match="repeats is 0; expected a whole number from 1 on"):
         EvaluationOptions(repeats=0)
     for name in ("random_features", "control_task"):
         with pytest.raises(LinprobeError, match="start from the network's inputs"):

@@ -84,7 +84,7 @@ def test_saved_network_has_the_recorded_error(finished):
     ("change", "message"),
     [
         ({"recipe": "mine"}, "recipe is 'mine'; expected one of: paper, course"),
-        ({"epochs": 0}, "epochs is 0; expected at least 1"),
+        ({"epochs": 0}, "epochs is 0; expected a whole number from 1 on"),
     ],
 )
 def test_bad_settings_are_refused(change, message):

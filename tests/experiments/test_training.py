@@ -275,11 +275,11 @@ def test_the_error_rate_is_the_share_of_wrong_predictions(images: Tensor, labels
 def test_settings_that_cannot_be_used_are_refused(images: Tensor, labels: Tensor) -> None:
     for settings, message in [
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; expected one of: sgd, rmsprop, adam"),
-        ({"learning_rate": 0.0}, "learning rate is 0.0; expected a positive number"),
-        ({"learning_rate": float("nan")}, "learning rate is nan"),
-        ({"learning_rate": float("inf")}, "learning rate is inf; expected a positive number"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; expected a positive number"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf; expected a positive number"),
         ({"momentum": 1.0}, "momentum is 1.0; expected 0 or more and below 1"),
-        ({"batch_size": 0}, "batch size is 0; expected at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number from 1 on"),
         ({"decay": 1.5}, "decay is 1.5; expected more than 0 and at most 1"),
     ]:
         with pytest.raises(LinprobeError, match=message):

@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -254,6 +255,8 @@ def test_unsolved_problems_warn_and_say_so():
     [
         ({"l2": 0}, "l2 is 0; expected a positive number"),
         ({"l2": float("nan")}, "l2 is nan"),
+        ({"l2": "1"}, "l2 is '1'; expected a positive number"),
+        ({"tol": True}, "tol is True; expected a positive number"),
         ({"tol": -1.0}, "tol is -1.0; expected a positive number"),
         ({"max_passes": 0}, "max_passes is 0"),
     ],
@@ -262,6 +265,16 @@ def test_bad_parameters(parameters, message):
     features, labels = digits(2)
     with pytest.raises(ValueError, match=message):
         CertifiedLogisticRegression(**parameters).fit(features, labels)
+
+
+def test_numbers_and_arrays_of_other_kinds():
+    features, labels = load_iris(return_X_y=True)
+    plain = CertifiedLogisticRegression(0.5, tol=0.25, max_passes=9).fit(features, labels)
+    other = CertifiedLogisticRegression(
+        torch.tensor(0.5), tol=np.float32(0.25), max_passes=np.array(9)
+    ).fit(features.astype(">f8"), labels.astype(">i2"), np.ones(len(labels), ">f4"))
+    np.testing.assert_array_equal(other.coef_, plain.coef_)
+    assert other.C_ == plain.C_ and type(other.C_) is float
 
 
 def test_one_class_is_an_error():

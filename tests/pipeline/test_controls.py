@@ -211,7 +211,7 @@ def fit(**changes):
         ),
         (
             {"controls": ["control_task"], "types": ([0.5] * 30, [0] * 30)},
-            "train types have dtype float32; expected whole numbers",
+            "train types have dtype float64; expected whole numbers",
         ),
         ({"controls": ["control_task"], "types": (["x"] * 30, [0] * 30)}, "train types can't be"),
     ],

@@ -214,10 +214,10 @@ def test_learning_rate_falls_in_steps():
         ({"decay": math.nan}, "decay is nan; expected a positive number"),
         ({"certificate_l2": -1.0}, "certificate_l2 is -1.0; expected a positive number"),
         ({"momentum": 1.0}, "momentum is 1.0; expected 0 or more and below 1"),
-        ({"max_epochs": 0}, "max_epochs is 0; expected at least 1"),
-        ({"patience": 0}, "patience is 0; expected at least 1"),
-        ({"decay_batches": 0}, "decay_batches is 0; expected at least 1"),
-        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"max_epochs": 0}, "max_epochs is 0; expected a whole number from 1 on"),
+        ({"patience": 0}, "patience is 0; expected a whole number from 1 on"),
+        ({"decay_batches": 0}, "decay_batches is 0; expected a whole number from 1 on"),
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number from 1 on"),
     ],
 )
 def test_bad_settings_are_refused(change, message):

@@ -3,9 +3,11 @@
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 from linprobe.probes.config import DEFAULT_L2_PATH, ProbeConfig
 from linprobe.runtime.errors import LinprobeError
@@ -21,6 +23,10 @@ from linprobe.runtime.errors import LinprobeError
         ((1e-3, 1e-1, 1e-2), (1e-1, 1e-2, 1e-3)),
         ([0.5, 0.5], (0.5,)),
         (np.array([1e-2, 1e-1]), (1e-1, 1e-2)),
+        (np.array(0.5), (0.5,)),
+        (torch.tensor(0.5), (0.5,)),
+        (torch.tensor([0.25, 0.5]), (0.5, 0.25)),
+        ([np.float32(0.5), torch.tensor(0.25), Fraction(1, 8)], (0.5, 0.25, 0.125)),
     ],
 )
 def test_penalties_are_put_into_falling_order(given, path):
@@ -42,14 +48,40 @@ def test_penalties_are_put_into_falling_order(given, path):
         ({"l2_path": "abc"}, "l2 is 'abc'; expected a positive number or several"),
         ({"l2_path": object()}, "positive number or several"),
         ({"tol": 0.0}, "positive number of nats"),
+        ({"l2_path": "12"}, "l2 is '12'; expected a positive number or several"),
+        ({"l2_path": b"12"}, "positive number or several"),
+        ({"l2_path": True}, "l2 is True; expected a positive number or several"),
+        ({"l2_path": (1e-3, True)}, "positive number or several"),
+        ({"l2_path": np.array(["1e-3"])}, "positive number or several"),
         ({"tol": "small"}, "positive number of nats"),
+        ({"tol": True}, "tol is True; expected a positive number of nats"),
+        ({"tol": float("inf")}, "tol is inf; expected a positive number of nats"),
+        ({"seed": 10**30}, "seed is 10+; expected a whole number from 0 to 18446744073709551615"),
+        ({"seed": True}, "seed is True; expected a whole number"),
+        ({"validation_fraction": "half"}, "validation_fraction is 'half'; expected a number"),
+        ({"max_passes": 1.5}, "max_passes is 1.5; expected a whole number"),
         ({"validation_fraction": 1.0}, "between 0 and 1"),
-        ({"max_passes": 0}, "at least 1"),
+        ({"max_passes": 0}, "max_passes is 0; expected a whole number from 1 on"),
     ],
 )
 def test_bad_config_is_one_clear_line(options, message):
     with pytest.raises(LinprobeError, match=message):
         ProbeConfig(**options)
+
+
+def test_numbers_of_numpy_and_pytorch_become_pythons():
+    config = ProbeConfig(
+        tol=np.float32(0.5),
+        validation_fraction=torch.tensor(0.25),
+        max_passes=np.int64(7),
+        seed=torch.tensor(3),
+    )
+    assert config == ProbeConfig(tol=0.5, validation_fraction=0.25, max_passes=7, seed=3)
+    assert [type(getattr(config, name)) for name in ("tol", "max_passes", "seed")] == [
+        float,
+        int,
+        int,
+    ]
 
 
 def test_the_config_imports_no_torch():

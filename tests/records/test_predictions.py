@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from linprobe.records.predictions import Predictions, load_predictions, save_predictions
 from linprobe.runtime.errors import LinprobeError
@@ -35,15 +35,27 @@ def test_round_trip(tmp_path):
         torch.testing.assert_close(loaded[layer].own_log_probability, made.own_log_probability)
 
 
-@pytest.mark.parametrize(("num_classes", "dtype"), [(256, torch.uint8), (300, torch.int16)])
+@pytest.mark.parametrize(
+    ("num_classes", "dtype"),
+    [(256, torch.uint8), (300, torch.int16), (32_768, torch.int16), (40_001, torch.int32)],
+)
 def test_file_holds_small_types(tmp_path, num_classes, dtype):
     labels = torch.tensor([num_classes - 1, 0])
-    made = Predictions.of(torch.eye(num_classes)[:, labels], labels)
+    made = Predictions(labels, torch.zeros(2))
     tensors = load_file(save_predictions(tmp_path, "x", labels, {"a": made}))
     assert tensors["a.predicted"].dtype == dtype
     assert tensors["a.own_log_probability"].dtype == torch.float32
-    assert tensors["labels"].dtype == torch.int16
-    assert load_predictions(tmp_path, "x")[1]["a"].predicted.tolist() == [num_classes - 1, 0]
+    assert tensors["labels"].dtype == dtype
+    found, layers = load_predictions(tmp_path, "x")
+    assert found.tolist() == layers["a"].predicted.tolist() == [num_classes - 1, 0]
+
+
+def test_files_of_earlier_versions_are_read(tmp_path):
+    path = save_predictions(tmp_path, "x", LABELS, {"a": Predictions.of(LOGITS, LABELS)})
+    save_file(load_file(path) | {"labels": LABELS.to(torch.int16)}, path)
+    labels, layers = load_predictions(tmp_path, "x")
+    assert labels.dtype == torch.int64 and torch.equal(labels, LABELS)
+    assert layers["a"].predicted.tolist() == [1, 0, 0]
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from linprobe.runtime.numbers import as_whole, positive_number, whole_number
+
 if TYPE_CHECKING:
     import torch
 
@@ -45,3 +47,11 @@ class ExtractionOptions:
     forward: "Forward | None" = None
     select: "Select | None" = None
     strict: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, 1))
+        if (index := as_whole(self.tokens)) is not None:
+            object.__setattr__(self, "tokens", index)
+        if (held := self.memory_bytes) is not None:
+            held = positive_number("memory_bytes", held, "a positive number of bytes, or None")
+            object.__setattr__(self, "memory_bytes", held)

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
+from linprobe.runtime.numbers import LARGEST_SEED
+
 DEFAULTS = "__defaults__"
 
 
@@ -85,7 +87,12 @@ def _number(
 
 
 COUNT = flag(_number(int, lambda n: n >= 1, "a whole number from 1 on"), "N")
-FROM_ZERO = flag(_number(int, lambda n: n >= 0, "a whole number from 0 on"), "N")
+SEED = flag(
+    _number(
+        int, lambda n: 0 <= n <= LARGEST_SEED, f"a whole number from 0 on, at most {LARGEST_SEED}"
+    ),
+    "N",
+)
 DEPTH = flag(
     _number(int, lambda n: n >= 2 and n % 2 == 0, "an even number of layers, 2 or more"), "N"
 )

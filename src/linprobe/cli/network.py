@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from linprobe.cli.flags import COUNT, FROM_ZERO, flag
+from linprobe.cli.flags import COUNT, SEED, flag
 from linprobe.runtime.errors import LinprobeError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Network:
     checkpoint_prefix: Annotated[str | None, flag(str, "PREFIX")] = None
     partial: bool = False
     device: Annotated[str, flag(str, "NAME")] = "cpu"
-    seed: Annotated[int, FROM_ZERO] = 0
+    seed: Annotated[int, SEED] = 0
     threads: Annotated[int | None, COUNT] = None
 
 

@@ -113,6 +113,13 @@ class Batch:
         )
 
 
+def array_tensor(array: np.ndarray) -> Tensor:
+    """Copy an array of numbers, in any order of bytes; longdouble becomes float64."""
+    # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
+    dtype = array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(array, np.float64 if dtype == np.longdouble else dtype))
+
+
 def _token_mask(mask: Tensor) -> Tensor:
     """Reduce (n_samples, 1, 1, n_tokens), one row for all heads and queries, and read the mask."""
     if mask.ndim > 2 and math.prod(mask.shape[1:-1]) == 1:
@@ -133,8 +140,7 @@ def label_tensor(value: object, split: str) -> Tensor:
     """Convert labels of any kind to a tensor; raise `LinprobeError` where they aren't numbers."""
     if not isinstance(value, Tensor):
         try:
-            # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
-            value = torch.as_tensor(np.array(value))
+            value = array_tensor(np.asarray(value))
         except (TypeError, ValueError, RuntimeError) as error:
             raise LinprobeError(
                 f"{split} labels are a {type(value).__name__} that holds no numbers ({error}); "
@@ -158,8 +164,7 @@ def _map(value: object, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
-        return change(torch.from_numpy(np.array(value)))
+        return change(array_tensor(value))
     if isinstance(value, Mapping):
         return {name: _map(item, change) for name, item in value.items()}
     if type(value) is list:

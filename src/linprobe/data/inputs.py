@@ -31,6 +31,7 @@ from torch.utils.data import (
 
 from linprobe.data.batches import LABEL_KEYS, MASK_KEY, Batch, label_key, leaves
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import whole_number
 
 _KEPT = ("collate_fn", "num_workers", "worker_init_fn", "multiprocessing_context", "timeout")
 _EXPECTED = (
@@ -52,8 +53,7 @@ class Source:
     """
 
     def __init__(self, data: object, split: str, batch_size: int) -> None:
-        if type(batch_size) is not int or batch_size < 1:
-            raise LinprobeError(f"batch_size is {batch_size!r}; expected a whole number from 1 on")
+        batch_size = whole_number("batch_size", batch_size, 1)
         self.split = split
         inner = data.dataset if isinstance(data, DataLoader) else data
         self.kind = type(inner).__name__ if isinstance(inner, Dataset) else "arrays"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from linprobe.data import load
+from linprobe.data.batches import array_tensor
 from linprobe.data.images import ImageBatches, Preparation, find_images
 from linprobe.data.registry import REGISTRY
 from linprobe.runtime.errors import LinprobeError
@@ -168,10 +169,10 @@ def _npz_split(
     if len(arrays) > 1 or x is None:
         return {**arrays, "labels": labels}
     if x.dtype == np.uint8 and x.ndim in (3, 4) and len(x) == len(labels):
-        images = torch.from_numpy(x[:, None] if x.ndim == 3 else x)
+        images = torch.from_numpy(x[:, None] if x.ndim == 3 else x)  # bytes have no order
         if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
             images = images.movedim(3, 1)
-        return ImageBatches(images, torch.from_numpy(labels), prepare or Preparation(), batch_size)
+        return ImageBatches(images, array_tensor(labels), prepare or Preparation(), batch_size)
     if prepare is not None:
         raise LinprobeError(
             f"x is {x.dtype} {x.shape}; `channels`, `image_size` and `normalize` are for images: "

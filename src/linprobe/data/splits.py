@@ -12,6 +12,7 @@ from linprobe.data.batches import Batch
 from linprobe.data.inputs import Source
 from linprobe.data.tokens import Tokens, kept_tokens
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import whole_number
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def check_labels(train: Tensor, test: Tensor, num_classes: int | None) -> int:
     Raises:
         LinprobeError: Labels out of range, one class only, or fewer samples than classes.
     """
-    if num_classes is not None and (type(num_classes) is not int or num_classes < 2):
-        raise LinprobeError(f"num_classes is {num_classes!r}; expected a whole number from 2 on")
+    if num_classes is not None:
+        num_classes = whole_number("num_classes", num_classes, 2)
     for split, labels in (("train", train), ("test", test)):
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or (num_classes is not None and high >= num_classes):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from linprobe.records.evidence import CONTROLS
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +49,7 @@ class EvaluationOptions:
             if name not in CONTROLS:
                 known = ", ".join(CONTROLS)
                 raise LinprobeError(f"there is no control {name!r}; expected some of: {known}")
-        if self.repeats < 1:
-            raise LinprobeError(f"control repeats is {self.repeats}; expected at least 1")
+        object.__setattr__(self, "repeats", whole_number("repeats", self.repeats, 1))
 
     @property
     def needs_inputs(self) -> bool:

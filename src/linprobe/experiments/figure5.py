@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +53,7 @@ class Figure5:
         if self.recipe not in RECIPES:
             known = ", ".join(RECIPES)
             raise LinprobeError(f"recipe is {self.recipe!r}; expected one of: {known}")
-        if self.epochs < 1:
-            raise LinprobeError(f"epochs is {self.epochs}; expected at least 1")
+        object.__setattr__(self, "epochs", whole_number("epochs", self.epochs, 1))
 
     def network(self, generator: "torch.Generator", *, quick: bool) -> "nn.Module":
         """See `Experiment`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import real_number, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -62,12 +63,15 @@ class Figure8:
             raise LinprobeError(
                 f"momentum is for optimizer 'sgd'; {self.optimizer!r} has none: leave it out"
             )
-        if self.depth is not None and (self.depth < 2 or self.depth % 2):
-            raise LinprobeError(
-                f"depth is {self.depth}; expected an even number of layers, 2 or more"
-            )
-        if not 0 <= self.slope <= 1:
-            raise LinprobeError(f"slope is {self.slope}; expected a number from 0 to 1")
+        if self.depth is not None:
+            depth = whole_number("depth", self.depth, 2)
+            if depth % 2:
+                raise LinprobeError(
+                    f"depth is {depth}; expected an even number of layers, 2 or more"
+                )
+            object.__setattr__(self, "depth", depth)
+        slope = real_number("slope", self.slope, "a number from 0 to 1", lambda x: 0 <= x <= 1)
+        object.__setattr__(self, "slope", slope)
 
     def network(self, generator: "torch.Generator", *, quick: bool) -> "nn.Module":
         """See `Experiment`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.probes.config import ProbeConfig
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import check_seed, positive_number
 
 if TYPE_CHECKING:
     from linprobe.pipeline.minibatch import SGDProtocol
@@ -52,8 +53,9 @@ class Settings:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise LinprobeError(f"seed is {self.seed}; expected a whole number from 0 on")
+        object.__setattr__(self, "seed", check_seed(self.seed))
+        held = positive_number("feature_bytes", self.feature_bytes)
+        object.__setattr__(self, "feature_bytes", held)
         if self.device not in DEVICES:
             known = " or ".join(DEVICES)
             raise LinprobeError(f"device is {self.device!r}; expected {known}")

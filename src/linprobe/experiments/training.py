@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,6 +14,7 @@ from linprobe.experiments.experiment import OnBatch
 from linprobe.experiments.figure5 import Recipe
 from linprobe.experiments.networks import ConvNet, DeepMLP
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import momentum_number, positive_number, real_number, whole_number
 
 OptimizerName = Literal["sgd", "rmsprop", "adam"]
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
@@ -82,16 +82,16 @@ class MLPTraining:
         if self.optimizer not in OPTIMIZERS:
             known = ", ".join(OPTIMIZERS)
             raise LinprobeError(f"unknown optimizer {self.optimizer!r}; expected one of: {known}")
-        if not 0 < self.learning_rate < inf:
-            raise LinprobeError(
-                f"learning rate is {self.learning_rate}; expected a positive number"
-            )
-        if not 0 <= self.momentum < 1:
-            raise LinprobeError(f"momentum is {self.momentum}; expected 0 or more and below 1")
-        if self.batch_size < 1:
-            raise LinprobeError(f"batch size is {self.batch_size}; expected at least 1")
-        if not 0 < self.decay <= 1:
-            raise LinprobeError(f"decay is {self.decay}; expected more than 0 and at most 1")
+        numbers = {
+            "learning_rate": positive_number("learning_rate", self.learning_rate),
+            "momentum": momentum_number(self.momentum),
+            "batch_size": whole_number("batch_size", self.batch_size, 1),
+            "decay": real_number(
+                "decay", self.decay, "more than 0 and at most 1", lambda x: 0 < x <= 1
+            ),
+        }
+        for name, number in numbers.items():
+            object.__setattr__(self, name, number)
 
     def decay_at(self, step: int, num_samples: int) -> float:
         """Return the factor of the learning rate at minibatch `step`, counted from 0."""

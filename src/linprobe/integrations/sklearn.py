@@ -28,6 +28,8 @@ from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.scales import SCALES, Scale
 from linprobe.core.solve import Attempt, CertifiedSolution, solve_certified
 from linprobe.core.solvers.base import NewtonOptions, Status
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import positive_number
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -105,7 +107,7 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
         Raises:
             ValueError: Parameters or data that cannot be used, or fewer than two classes.
         """
-        self._check_parameters()
+        penalty, tol, max_passes = self._check_parameters()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -120,12 +122,12 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
                 f"the samples of positive weight are all of one class, {self.classes_[present]}; "
                 "expected samples of two classes or more"
             )
-        self.C_ = 1 / (float(weight.sum()) * self.l2)
+        self.C_ = 1 / (float(weight.sum()) * penalty)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         scale: Scale = "auto" if self.standardize is True else self.standardize or "layer"
         data = _Data.of(X[used], compact, weight[used], len(present), scale)
-        l2 = data.softmax_l2(float(self.l2), standardize=bool(self.standardize))
-        fit = _solve(data, l2, self.tol, self.max_passes, seed)
+        l2 = data.softmax_l2(penalty, standardize=bool(self.standardize))
+        fit = _solve(data, l2, tol, max_passes, seed)
         self._keep(data, present, fit)
         return self
 
@@ -156,16 +158,19 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
         """Probabilities (n_samples, K) in the order of `classes_`."""
         return np.exp(self.predict_log_proba(X))
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self) -> list[float]:
+        numbers: list[float] = []
         for name in ("l2", "tol", "max_passes"):
-            value = getattr(self, name)
-            if not value > 0 or not np.isfinite(value):
-                raise ValueError(f"{name} is {value!r}; expected a positive number")
+            try:
+                numbers.append(positive_number(name, getattr(self, name)))
+            except LinprobeError as error:
+                raise ValueError(str(error)) from error
         if self.standardize not in (False, True, *SCALES):
             known = ", ".join(map(repr, SCALES))
             raise ValueError(
                 f"standardize is {self.standardize!r}; expected False, True or one of: {known}"
             )
+        return numbers
 
     def _apply_class_weight(self, weight: Array, y: NDArray[Any]) -> None:
         """Multiply the weight of each sample by that of its class, in place."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.data.batches import array_tensor
 from linprobe.evaluation.controls import ControlData, Controls, Pair, of_records
 from linprobe.evaluation.plan import EvaluationPlan
 from linprobe.pipeline.engine import LayerFeatures, fit_layer
@@ -103,8 +104,7 @@ def _read_types(task: Task, types: object) -> Pair:
 
 def _numbers(types: Any, split: str) -> Tensor:
     try:
-        # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
-        given = torch.as_tensor(types.copy() if isinstance(types, np.ndarray) else types)
+        given = types if isinstance(types, Tensor) else array_tensor(np.asarray(types))
     except (TypeError, ValueError, RuntimeError) as error:
         raise LinprobeError(f"{split} types can't be read ({error}); expected numbers") from error
     if given.is_floating_point() or given.is_complex():

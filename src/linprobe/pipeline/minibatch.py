@@ -21,6 +21,7 @@ from linprobe.activations.taps import Taps
 from linprobe.core.solvers.base import Status
 from linprobe.probes.given import TrainedProbe
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import momentum_number, positive_number, whole_number
 from linprobe.runtime.randomness import generator
 
 SGDOptimizer = Literal["sgd", "adam"]
@@ -62,15 +63,11 @@ class SGDProtocol:
             known = ", ".join(SGD_OPTIMIZERS)
             raise LinprobeError(f"unknown optimizer {self.optimizer!r}; expected one of: {known}")
         for name in ("learning_rate", "decay", "certificate_l2"):
-            value = getattr(self, name)
-            if not 0 < value < inf:
-                raise LinprobeError(f"{name} is {value}; expected a positive number")
-        if not 0 <= self.momentum < 1:
-            raise LinprobeError(f"momentum is {self.momentum}; expected 0 or more and below 1")
+            object.__setattr__(self, name, positive_number(name, getattr(self, name)))
+        object.__setattr__(self, "momentum", momentum_number(self.momentum))
         for name in ("max_epochs", "patience", "decay_batches", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise LinprobeError(f"{name} is {value}; expected at least 1")
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole_number(name, value, 1))
 
     def learning_rate_at(self, step: int, epoch: int) -> float:
         """Learning rate of minibatch `step` in epoch `epoch`, both counted from 0."""

@@ -28,13 +28,14 @@ from linprobe.pipeline.engine import probe_layers
 from linprobe.pipeline.progress import Progress, progress_shown, single_meter
 from linprobe.pipeline.report import ProbeReport, make_report
 from linprobe.pipeline.sources import NetworkLayers
-from linprobe.pipeline.task import Task, check_seed, make_task
+from linprobe.pipeline.task import Task, make_task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord
 from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.devices import find_device, free_bytes, solving_device
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import FEATURE_SHARE
+from linprobe.runtime.numbers import check_seed
 from linprobe.runtime.progress import ignore
 from linprobe.runtime.randomness import seeded
 
@@ -92,7 +93,7 @@ def probe(
             "evaluation": (evaluation, EvaluationOptions),
         },
     )
-    check_seed(seed)
+    seed = check_seed(seed)
     _check(network, chosen["extraction"])
     with ExitStack() as stack:
         show = stack.enter_context(progress_shown(progress))

@@ -10,6 +10,7 @@ from torch import Tensor
 from linprobe.activations.extract import Extractor
 from linprobe.activations.groups import plan_groups
 from linprobe.activations.rules import ProbePoint
+from linprobe.data.batches import array_tensor
 from linprobe.data.splits import Split
 from linprobe.pipeline.engine import LayerFeatures, LayerGroup
 from linprobe.pipeline.meter import Meter
@@ -178,7 +179,7 @@ def torch_dtype(features: Array) -> torch.dtype:
     """The dtype of an array, as PyTorch's."""
     if isinstance(features, Tensor):
         return features.dtype
-    return torch.from_numpy(np.empty(0, features.dtype.newbyteorder("="))).dtype
+    return array_tensor(np.empty(0, features.dtype)).dtype
 
 
 def copied_bytes(*features: Array) -> int:
@@ -188,7 +189,7 @@ def copied_bytes(*features: Array) -> int:
 
 def _solved_dtype(features: Array) -> torch.dtype:
     """Dtype that features are solved in: float64 stays, all else is float32."""
-    return torch.float64 if features.dtype in (torch.float64, np.float64) else torch.float32
+    return torch.float64 if torch_dtype(features) == torch.float64 else torch.float32
 
 
 def _copy(features: Array, device: torch.device, permutation: Tensor | None) -> Tensor:
@@ -197,8 +198,7 @@ def _copy(features: Array, device: torch.device, permutation: Tensor | None) -> 
     copy = torch.empty(tuple(features.shape), dtype=dtype, device=device)
     for start in range(0, len(features), _COPIED_ROWS):
         rows = features[start : start + _COPIED_ROWS]
-        # Copied first: PyTorch warns of arrays that can't be written to.
-        block = rows.detach() if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
+        block = rows.detach() if isinstance(rows, Tensor) else array_tensor(rows)
         stop = start + _COPIED_ROWS
         where = slice(start, stop) if permutation is None else permutation[start:stop]
         copy[where] = block.to(device, dtype)

@@ -18,6 +18,7 @@ from linprobe.probes.holdout import holdout_order, holdout_order_by_group, num_h
 from linprobe.probes.softmax import SoftmaxProbe
 from linprobe.records.schema import MajorityErrorRate
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import check_seed
 from linprobe.runtime.randomness import generator
 
 
@@ -105,7 +106,7 @@ def make_task(
     Raises:
         LinprobeError: Labels, groups or numbers that can't be used.
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     count = check_labels(train_labels, test_labels, num_classes)
     # Each class keeps a sample to be fitted on; where classes are tiny, fewer are held out.
     spare = len(train_labels) - len(train_labels.unique())
@@ -126,12 +127,6 @@ def make_task(
     targets = Targets(train_labels[order], count, held)
     notes = tuple(_unseen_labels(train_labels, test_labels))
     return Task(order, targets, test_labels, config, evaluation, notes)
-
-
-def check_seed(seed: object) -> None:
-    """Refuse a seed that is no whole number from 0 on, with a `LinprobeError`."""
-    if type(seed) is not int or seed < 0:
-        raise LinprobeError(f"seed is {seed!r}; expected a whole number from 0 on")
 
 
 def _unseen_labels(train_labels: Tensor, test_labels: Tensor) -> Iterator[str]:

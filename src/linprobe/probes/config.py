@@ -1,12 +1,19 @@
 """The numbers that a probe is asked for; imports no torch, so that the command line can."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
-from numbers import Real
+from math import inf
 
 from linprobe.core.scales import SCALES, Scale
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import (
+    as_real,
+    check_seed,
+    positive_number,
+    real_number,
+    shown,
+    whole_number,
+)
 
 DEFAULT_L2_PATH = tuple(10.0**-exponent for exponent in range(1, 10))
 
@@ -53,23 +60,19 @@ class ProbeConfig:
         scale: Scale = "auto",
         exact: bool = True,
     ) -> None:
-        if not isinstance(tol, int | float) or not tol > 0:
-            raise LinprobeError(f"tol is {tol!r}; expected a positive number of nats")
-        if not 0 < validation_fraction < 1:
-            raise LinprobeError(
-                f"validation_fraction is {validation_fraction}; expected a number "
-                "between 0 and 1, such as 1/6"
-            )
-        if max_passes < 1:
-            raise LinprobeError(f"max_passes is {max_passes}; expected at least 1")
+        tol = positive_number("tol", tol, "a positive number of nats")
+        between = "a number between 0 and 1, such as 1/6"
+        validation_fraction = real_number(
+            "validation_fraction", validation_fraction, between, lambda share: 0 < share < 1
+        )
         if scale not in SCALES:
             known = ", ".join(map(repr, SCALES))
             raise LinprobeError(f"scale is {scale!r}; expected one of: {known}")
         object.__setattr__(self, "l2_path", falling_path(l2_path))
         object.__setattr__(self, "tol", tol)
         object.__setattr__(self, "validation_fraction", validation_fraction)
-        object.__setattr__(self, "max_passes", max_passes)
-        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "max_passes", whole_number("max_passes", max_passes, 1))
+        object.__setattr__(self, "seed", check_seed(seed))
         object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "exact", bool(exact))
 
@@ -82,11 +85,10 @@ def falling_path(l2: Penalties) -> tuple[float, ...]:
     """
     if l2 is None:
         return DEFAULT_L2_PATH
-    try:
-        values = [l2] if isinstance(l2, Real) else list(l2)  # type: ignore[arg-type]
-        path = tuple(sorted({float(value) for value in values}, reverse=True))
-    except (TypeError, ValueError):
-        path = ()
-    if not path or not all(isfinite(value) and value > 0 for value in path):
-        raise LinprobeError(f"l2 is {l2!r}; expected a positive number or several")
-    return path
+    one = as_real(l2)
+    several = isinstance(l2, Iterable) and one is None and not isinstance(l2, str | bytes)
+    values = [as_real(value) for value in l2] if several else [one]  # type: ignore[union-attr]
+    path = {float(value) for value in values if value is not None and 0 < value < inf}
+    if not values or not all(value in path for value in values):
+        raise LinprobeError(f"l2 is {shown(l2)}; expected a positive number or several")
+    return tuple(sorted(path, reverse=True))

@@ -1,9 +1,9 @@
 """Predictions of each probe of a checkpoint on the test split, by which probes can be compared.
 
-One file a checkpoint, ``RUN/predictions/CHECKPOINT.safetensors``, with ``labels`` (n_test,) int16,
-``LAYER.predicted`` (n_test,) uint8, or int16 for more than 256 classes, and
-``LAYER.own_log_probability`` (n_test,) float32: the logarithm (nats) of the probability that the
-probe gives to each sample's own label.
+One file a checkpoint, ``RUN/predictions/CHECKPOINT.safetensors``, with ``labels`` (n_test,) and
+``LAYER.predicted`` (n_test,), both in the smallest of uint8, int16, int32 and int64 that holds all
+class numbers, and ``LAYER.own_log_probability`` (n_test,) float32: the logarithm (nats) of the
+probability that the probe gives to each sample's own label.
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from linprobe.runtime.files import atomic_write
 
 FOLDER = "predictions"
 
+_WHOLE = (torch.uint8, torch.int16, torch.int32, torch.int64)
 _PREDICTED, _LOG_PROBABILITY = ".predicted", ".own_log_probability"
 
 
@@ -48,8 +49,8 @@ def save_predictions(
 ) -> Path:
     """Write one checkpoint's predictions below the folder of its run; return the file."""
     largest = max([int(labels.max()), *(int(p.predicted.max()) for p in layers.values())])
-    dtype = torch.uint8 if largest < 256 else torch.int16
-    tensors = {"labels": labels.cpu().to(torch.int16)}
+    dtype = next(kind for kind in _WHOLE if largest <= torch.iinfo(kind).max)
+    tensors = {"labels": labels.cpu().to(dtype)}
     for layer, predictions in layers.items():
         tensors[layer + _PREDICTED] = predictions.predicted.to(dtype)
         tensors[layer + _LOG_PROBABILITY] = predictions.own_log_probability.contiguous()
