@@ -19,6 +19,7 @@ from linprobe.activations.taps import Consume, Taps
 from linprobe.data.batches import Batch
 from linprobe.data.inputs import Source
 from linprobe.data.splits import Split
+from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
 from linprobe.runtime.randomness import seeded
@@ -220,6 +221,7 @@ class Extractor:
             ) from error
 
 
+@own_defaults()
 def extract_features(
     network: nn.Module,
     inputs: Tensor,

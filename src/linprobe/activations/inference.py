@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import chain
+from threading import RLock
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from linprobe.runtime.devices import kept_random
 from linprobe.runtime.errors import LinprobeError
+
+ONE_AT_A_TIME = RLock()
+"""Held while a network runs: all threads see its hooks, its modes and the random numbers."""
 
 _COPIED_BYTES = 4 * 2**20  # of buffers, smallest first, that are copied before each forward pass
 
@@ -29,7 +33,16 @@ def inference_state(network: nn.Module) -> Iterator[None]:
     Raises:
         LinprobeError: Lazy modules, which have no weights yet.
     """
-    _check_not_lazy(network)
+    with ONE_AT_A_TIME:
+        _check_not_lazy(network)
+        places = {tensor.device for tensor in chain(network.parameters(), network.buffers())}
+        with _left_as_it_was(network), torch.no_grad(), kept_random(places):
+            _set_mode(network, False)
+            yield
+
+
+@contextmanager
+def _left_as_it_was(network: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in network.modules()]
     # nn.Module offers no public way to see which module owns a tensor, or to put back the very
     # tensor that stood there.
@@ -42,11 +55,8 @@ def inference_state(network: nn.Module) -> Iterator[None]:
     moved = [module for module, training in modes if training and _has_own_modes(module)]
     written = (p for module in moved for p in module.parameters(recurse=False))
     kept = _Buffers([*network.buffers(), *written])
-    tensors = *network.parameters(), *network.buffers()
-    places = {tensor.device for tensor in tensors}
     try:
-        with torch.no_grad(), kept_random(places), kept.watched():
-            _set_mode(network, False)
+        with kept.watched():
             yield
     finally:
         for module in moved:

@@ -20,6 +20,7 @@ from linprobe.activations.taps import (
 )
 from linprobe.data.batches import Batch
 from linprobe.data.inputs import example_batch
+from linprobe.runtime.defaults import callers_defaults
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
 from linprobe.runtime.terminals import printable
@@ -131,7 +132,7 @@ def run_network(
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
     moved = batch.to(network_device(network), dtype)
     try:
-        with within(moved):
+        with callers_defaults(), within(moved):
             if forward is None:
                 unwrapped(network)(*moved.args, **moved.kwargs)
             else:

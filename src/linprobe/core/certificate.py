@@ -34,6 +34,7 @@ from torch import Tensor
 
 from linprobe.core.duals import Dual, SoftmaxDual, SquaredDual
 from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation, as_features
+from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import solving_device
 
 _BLOCK_BYTES = 4 * 2**20  # of float64: larger blocks fall out of cache, five times slower
@@ -64,6 +65,7 @@ class Certificate:
     best_bias: Tensor = field(repr=False, compare=False)
 
 
+@own_defaults()
 def certify(
     features: Tensor | FeatureMatrix,
     labels: Tensor,

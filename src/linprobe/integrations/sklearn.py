@@ -28,6 +28,7 @@ from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.scales import SCALES, Scale
 from linprobe.core.solve import Attempt, CertifiedSolution, solve_certified
 from linprobe.core.solvers.base import NewtonOptions, Status
+from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import positive_number
 
@@ -95,6 +96,7 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
         self.class_weight = class_weight
         self.random_state = random_state
 
+    @own_defaults()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Solve and certify.
 

@@ -23,11 +23,13 @@ from linprobe.pipeline.sources import Array, ArrayLayers, copied_bytes
 from linprobe.pipeline.task import make_task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord
+from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import find_device, free_bytes, solving_device
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.text import size_text
 
 
+@own_defaults()
 def fit_probes(
     train: Mapping[str, Array | str | Path],
     labels: Array | Sequence[int],

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from linprobe.activations.extract import Extractor
-from linprobe.activations.inference import lacks_values, network_device
+from linprobe.activations.inference import ONE_AT_A_TIME, lacks_values, network_device
 from linprobe.activations.layers import Layers, choose_layers, glob_notes, survey, unreached
 from linprobe.activations.notes import plan_notes
 from linprobe.activations.options import ExtractionOptions
@@ -32,6 +32,7 @@ from linprobe.pipeline.task import Task, make_task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord
 from linprobe.records.schema import ProbeRecord
+from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import find_device, free_bytes, solving_device
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import FEATURE_SHARE
@@ -43,6 +44,7 @@ _EXAMPLE = 3  # samples of the example that shapes are read from; batches have o
 _INPUT_TAP = ":in"  # of the network itself
 
 
+@own_defaults()
 def probe(
     network: nn.Module,
     train: object,
@@ -95,7 +97,7 @@ def probe(
     )
     seed = check_seed(seed)
     _check(network, chosen["extraction"])
-    with ExitStack() as stack:
+    with ONE_AT_A_TIME, ExitStack() as stack:
         show = stack.enter_context(progress_shown(progress))
         stack.enter_context(seeded(seed))
         run = _Run(network, (train, test), groups, seed, **chosen)

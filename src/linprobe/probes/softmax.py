@@ -47,6 +47,7 @@ from linprobe.probes.base import (
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import num_held_out
 from linprobe.probes.path import Path, solve_path
+from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import solving_device
 from linprobe.runtime.errors import LinprobeError
 
@@ -113,6 +114,7 @@ class SoftmaxProbe:
         return replace(fitted, seconds=time.perf_counter() - started)
 
 
+@own_defaults()
 def fit_probe(
     train_features: Tensor,
     train_labels: Tensor,
