@@ -22,7 +22,7 @@ def report(monkeypatch):
         label="share of class 0",
         about="Share of samples that are predicted to be of class 0.",
         in_table=True,
-        compute=lambda labels, probabilities: float((probabilities.argmax(1) == 0).mean()),
+        compute=lambda scored: float((scored.predicted == 0).mean()),
     )
     monkeypatch.setattr(metrics, "METRICS", (*METRICS, share))
     return linprobe.fit_probes({"a": X}, Y, ({"a": X}, Y))

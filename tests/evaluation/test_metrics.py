@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 import torch
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score, top_k_accuracy_score
+from sklearn.metrics import brier_score_loss, confusion_matrix, top_k_accuracy_score
 
 from linprobe.evaluation.metrics import (
     ECE_BINS,
-    auroc,
     class_frequencies,
-    evaluate,
     expected_calibration_error,
     pointwise_v_information,
 )
+from linprobe.evaluation.metrics import evaluate as evaluate_with_deviations
 from linprobe.runtime.errors import LinprobeError
+
+
+def evaluate(logits, labels, train_labels):
+    return evaluate_with_deviations(logits, labels, train_labels)[0]
 
 
 def made_up(num_classes, n=300, sharp=1.5):
@@ -46,25 +49,6 @@ def test_agrees_with_scikit_learn(num_classes):
     for k, rate in found.top_k_error_rate.items():
         expected = 1 - top_k_accuracy_score(y, p, k=int(k), labels=every)
         assert rate == pytest.approx(expected)
-    if num_classes == 2:
-        assert found.auroc == pytest.approx(roc_auc_score(y, p[:, 1]))
-    else:
-        assert found.auroc is None
-
-
-def test_auroc_counts_ties_half():
-    scores = torch.tensor([0.0, 1.0, 1.0, 2.0, 1.0, 3.0])
-    positive = torch.tensor([False, False, True, True, True, False])
-    assert auroc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
-    # Of the nine pairs four are won, two tied.
-    assert auroc(scores, positive) == pytest.approx(5 / 9)
-    assert auroc(scores, torch.zeros(6, dtype=torch.bool)) is None
-
-
-def test_auroc_of_infinite_and_of_large_scores_is_that_of_their_order():
-    positive = torch.tensor([False, True, False, True])
-    assert auroc(torch.tensor([-torch.inf, 0.0, 1.0, torch.inf]), positive) == 0.75
-    assert auroc(torch.tensor([1e6, 1e6 + 1, 1e6 + 2, 1e6 + 3]).double(), positive) == 0.75
 
 
 def test_per_class_errors_leave_out_classes_without_samples():

@@ -11,6 +11,7 @@ from torch import nn
 import linprobe
 from linprobe.core.solvers.base import Status
 from linprobe.evaluation.plan import evaluate_probe
+from linprobe.evaluation.resampling import Resamples
 from linprobe.evaluation.statistics import wilson_interval
 from linprobe.pipeline.engine import LayerFeatures, fit_layer
 from linprobe.pipeline.task import Task
@@ -191,4 +192,8 @@ def test_evaluation_and_predictions_are_those_of_the_probe(recorded):
     low, high = evaluation.optimum_error_interval
     assert low <= fitted.test_error_rate <= high
     assert evaluation.num_undecided == fitted.optimum_error.num_undecided
-    assert evaluation == evaluate_probe(fitted, train_labels, test_labels)
+    resamples = Resamples(test_labels, 0)
+    expected, deviations = evaluate_probe(fitted, train_labels, test_labels, resamples)
+    assert evaluation == expected and set(expected.metric_intervals) == set(expected.metrics)
+    for metric, values in predictions.deviations.items():
+        assert values.tolist() == pytest.approx(deviations[metric].tolist(), abs=1e-6)

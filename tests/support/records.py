@@ -116,7 +116,6 @@ def evaluation_record(rate=0.25, **changes):
         "ece": 0.02,
         "brier": 0.3,
         "top_k_error_rate": {"2": 0.125},
-        "auroc": None,
         "v_information_bits": 0.5,
         "prior_entropy_bits": 1.0,
         "mdl": OnlineCode(60.0, 120.0, 2.0, ((2, 2.0), (6, 58.0))),

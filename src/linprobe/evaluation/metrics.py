@@ -12,6 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.evaluation.ranking import auroc_components, resampled_precision
+from linprobe.evaluation.resampling import Array, Resamples, of_components, of_draws
+from linprobe.evaluation.scored import Scored
+from linprobe.evaluation.statistics import metric_interval
 from linprobe.records.evidence import Evaluation, MetricRecord
 from linprobe.runtime.errors import LinprobeError
 
@@ -24,26 +28,122 @@ class Metric(MetricRecord):
     """A number of a probe's predictions; an entry of `METRICS` is all that a new one takes.
 
     Attributes:
-        compute: called as ``compute(labels, probabilities)`` with (n_test,) int64 class numbers
-            and (n_test, n_classes) float64; the metric.
+        compute: the metric of a `Scored`; NaN: it has none.
+        deviations: its deviations, see `linprobe.evaluation.resampling`, which give its interval
+            and the paired test of layers; None: it has neither.
     """
 
-    compute: Callable[[np.ndarray, np.ndarray], float]
+    compute: Callable[[Scored], float]
+    deviations: Callable[[Scored], Array] | None = None
 
 
-def _matthews(labels: np.ndarray, probabilities: np.ndarray) -> float:
+def _balanced_error_rate(scored: Scored) -> float:
+    return 1 - _mean_class_accuracy(scored)
+
+
+def _mean_class_accuracy(scored: Scored) -> float:
+    from sklearn.metrics import recall_score
+
+    classes = scored.classes.tolist()
+    labels, predicted = scored.labels, scored.predicted
+    return float(recall_score(labels, predicted, labels=classes, average="macro"))
+
+
+def _error_deviations(scored: Scored) -> Array:
+    labels, wrong = scored.labels, np.flatnonzero(scored.labels != scored.predicted)
+    wrong = wrong[np.argsort(labels[wrong], kind="stable")]
+    missed, starts = np.unique(labels[wrong], return_index=True)
+    rates = scored.resamples.sums(wrong, starts) / scored.counts[missed][:, None]
+    return of_draws(rates.sum(0) / len(scored.classes))
+
+
+def _matthews(scored: Scored) -> float:
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(labels, probabilities.argmax(1)))
+    return float(matthews_corrcoef(scored.labels, scored.predicted))
+
+
+def _matthews_deviations(scored: Scored) -> Array:
+    labels, predicted = scored.labels, scored.predicted
+    n, true = len(labels), scored.counts.astype(np.float64)
+    order = np.argsort(predicted, kind="stable")
+    classes, starts = np.unique(predicted[order], return_index=True)
+    given = scored.resamples.sums(order, starts)
+    right = scored.resamples.sums(np.flatnonzero(labels == predicted), np.zeros(1, int))[0]
+    covariance = n * right - true[classes] @ given
+    square = (n * n - true @ true) * (n * n - (given * given).sum(0))
+    return of_draws(np.where(square > 0, covariance / np.sqrt(np.maximum(square, 1)), 0.0))
+
+
+def _auroc(scored: Scored) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return scored.mean_of_classes(roc_auc_score)
+
+
+def _auroc_deviations(scored: Scored) -> Array:
+    parts = [auroc_components(ranks, own) for own, ranks in scored.one_against_rest]
+    return of_components(np.mean(parts, axis=0), scored.labels)
+
+
+def _average_precision(scored: Scored) -> float:
+    from sklearn.metrics import average_precision_score
+
+    return scored.mean_of_classes(average_precision_score)
+
+
+def _precision_deviations(scored: Scored) -> Array:
+    resamples = scored.resamples
+    parts = (resampled_precision(rank, own, resamples) for own, rank in scored.one_against_rest)
+    return of_draws(np.mean(list(parts), axis=0))
 
 
 METRICS: tuple[Metric, ...] = (
+    Metric(
+        name="balanced_error_rate",
+        label="balanced error",
+        about="Mean of the error rates of the classes that occur in the test set.",
+        higher_is_better=False,
+        of_imbalance=True,
+        compute=_balanced_error_rate,
+        deviations=_error_deviations,
+    ),
+    Metric(
+        name="auroc",
+        label="AUROC",
+        about="Probability that a sample of class 1 scores above one of class 0, ties counted as "
+        "half (Hanley & McNeil, Radiology 1982); of more classes, the mean over those in the test "
+        "set, each against the rest.",
+        of_imbalance=True,
+        compute=_auroc,
+        deviations=_auroc_deviations,
+    ),
+    Metric(
+        name="average_precision",
+        label="average precision",
+        about="Mean precision at the thresholds of all samples of class 1 (area under the "
+        "precision-recall curve); of more classes, the mean over those in the test set, each "
+        "against the rest.",
+        of_imbalance=True,
+        compute=_average_precision,
+        deviations=_precision_deviations,
+    ),
+    Metric(
+        name="mean_class_accuracy",
+        label="mean-per-class accuracy",
+        about="Mean of the accuracies of the classes that occur in the test set: 1 - balanced "
+        "error.",
+        compute=_mean_class_accuracy,
+        deviations=_error_deviations,
+    ),
     Metric(
         name="matthews",
         label="Matthews' correlation",
         about="Correlation of predicted and true classes, -1 to 1, 0 for any constant prediction "
         "however unequal the classes are (Gorodkin, Comput. Biol. Chem. 2004).",
+        least=-1.0,
         compute=_matthews,
+        deviations=_matthews_deviations,
     ),
 )
 """Metrics that CSV, page, data frame and documentation list, each by this one entry."""
@@ -55,13 +155,45 @@ def metric_records() -> tuple[MetricRecord, ...]:
     return tuple(MetricRecord(**{k: getattr(metric, k) for k in names}) for metric in METRICS)
 
 
-def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation:
+def metric_deviations(scored: Scored) -> dict[str, Array]:
+    """Compute the deviations of each metric that has them, by name.
+
+    None has them where a class has a single test sample, which says nothing of its variation, or
+    where one class alone is in the test set.
+    """
+    counts = scored.counts[scored.classes]
+    if len(counts) < 2 or counts.min() < 2:
+        return {}
+    return {m.name: m.deviations(scored) for m in METRICS if m.deviations is not None}
+
+
+def constant_metrics(
+    train_labels: Tensor, test_labels: Tensor, num_classes: int
+) -> dict[str, float]:
+    """Compute the metrics of the majority-class baseline, which ranks all samples alike."""
+    logits = (
+        class_frequencies(train_labels, num_classes).log()[:, None].expand(-1, len(test_labels))
+    )
+    scored = Scored(logits, test_labels, Resamples(test_labels, 0))
+    return {metric.name: metric.compute(scored) for metric in METRICS}
+
+
+def evaluate(
+    logits: Tensor,
+    labels: Tensor,
+    train_labels: Tensor,
+    resamples: Resamples | None = None,
+) -> tuple[Evaluation, dict[str, Array]]:
     """Evaluate a probe on its test split.
 
     Args:
         logits: (n_classes, n_test); minus infinity for classes without training samples.
         labels: (n_test,) int64.
         train_labels: (n_train,) int64, whose frequencies predict without features.
+        resamples: of the test samples; None: metrics have no intervals.
+
+    Returns:
+        The evaluation, and the deviations of its metrics by name.
 
     Raises:
         LinprobeError: Shapes that don't fit, or logits that are NaN.
@@ -78,11 +210,14 @@ def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation
     logits = logits.double()
     num_classes = len(logits)
     log_p = logits.log_softmax(0)
-    p, y, classes = log_p.exp().T.cpu().numpy(), labels.cpu().numpy(), range(num_classes)
-    confusion = confusion_matrix(y, logits.argmax(0).cpu().numpy(), labels=classes)
+    scored = Scored(logits, labels, resamples or Resamples(labels, 0))
+    deviations = metric_deviations(scored) if resamples is not None else {}
+    values = {metric.name: metric.compute(scored) for metric in METRICS}
+    p, y, classes = scored.probabilities, scored.labels, range(num_classes)
+    confusion = confusion_matrix(y, scored.predicted, labels=classes)
     frequencies = class_frequencies(train_labels, num_classes)
     pvi = pointwise_v_information(log_p.gather(0, labels[None])[0], labels, frequencies)
-    return Evaluation(
+    evaluation = Evaluation(
         num_test=len(labels),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         per_class_error_rate=tuple(
@@ -96,11 +231,17 @@ def evaluate(logits: Tensor, labels: Tensor, train_labels: Tensor) -> Evaluation
         top_k_error_rate={
             str(k): top_k_error_rate(logits, labels, k) for k in TOP_K if k < num_classes
         },
-        auroc=auroc(logits[1] - logits[0], labels == 1) if num_classes == 2 else None,
         v_information_bits=float(pvi.mean()),
         prior_entropy_bits=float(_blind_bits(labels, frequencies).mean()),
-        metrics={metric.name: metric.compute(y, p) for metric in METRICS},
+        metrics=values,
+        metric_intervals={
+            metric.name: metric_interval(values[metric.name], deviations[metric.name], metric.least)
+            for metric in METRICS
+            if metric.name in deviations
+        },
+        answers_only=scored.answers_only,
     )
+    return evaluation, deviations
 
 
 def class_frequencies(labels: Tensor, num_classes: int) -> Tensor:
@@ -166,24 +307,3 @@ def top_k_error_rate(logits: Tensor, labels: Tensor, k: int) -> float:
     """
     missed = (logits.T.topk(k).indices != labels[:, None]).all(1)
     return int(missed.sum()) / len(labels)
-
-
-def auroc(scores: Tensor, positive: Tensor) -> float | None:
-    """Estimate the probability that a positive sample scores above a negative one.
-
-    Ties count half. It is the area under the ROC curve (Hanley & McNeil 1982).
-
-    Args:
-        scores: (n,); infinite ones are allowed.
-        positive: (n,) bool.
-
-    Returns:
-        None where one of the classes has no sample.
-    """
-    from scipy.stats import rankdata
-    from sklearn.metrics import roc_auc_score
-
-    if bool(positive.all()) or not bool(positive.any()):
-        return None
-    # By rank: scikit-learn refuses the infinite scores of a class without training samples.
-    return float(roc_auc_score(positive.cpu().numpy(), rankdata(scores.cpu().numpy())))

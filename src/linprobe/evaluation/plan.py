@@ -14,6 +14,7 @@ from linprobe.core.solvers.base import Status
 from linprobe.evaluation.controls import Controls
 from linprobe.evaluation.mdl import online_codelength
 from linprobe.evaluation.metrics import evaluate
+from linprobe.evaluation.resampling import Array, Resamples
 from linprobe.probes.base import FittedProbe, OnSolve, Targets
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.evidence import ControlRecord, Evaluation
@@ -94,25 +95,27 @@ def _left_out(what: str, missing: list[str], strict: bool) -> Iterator[None]:
 
 
 def evaluate_probe(
-    fitted: FittedProbe, train_labels: Tensor, test_labels: Tensor
-) -> Evaluation | None:
+    fitted: FittedProbe, train_labels: Tensor, test_labels: Tensor, resamples: Resamples
+) -> tuple[Evaluation | None, dict[str, Array]]:
     """Evaluate the test probabilities of a tested probe.
 
     Args:
         fitted: the probe, with its test result.
         train_labels: (n_train,) int64, that it was fitted on.
         test_labels: (n_test,) int64, that it was tested on.
+        resamples: of the test samples.
 
     Returns:
-        None where a logit is NaN, because a test feature is not finite.
+        The evaluation, and the deviations of its metrics by name; None and nothing where a logit
+        is NaN, because a test feature is not finite.
     """
     if bool(fitted.test_logits.isnan().any()):
-        return None
-    evaluation = evaluate(fitted.test_logits, test_labels, train_labels)
-    if (bound := fitted.optimum_error) is None:
-        return evaluation
-    return replace(
-        evaluation,
-        optimum_error_interval=(bound.low, bound.high),
-        num_undecided=bound.num_undecided,
-    )
+        return None, {}
+    evaluation, deviations = evaluate(fitted.test_logits, test_labels, train_labels, resamples)
+    if (bound := fitted.optimum_error) is not None:
+        evaluation = replace(
+            evaluation,
+            optimum_error_interval=(bound.low, bound.high),
+            num_undecided=bound.num_undecided,
+        )
+    return evaluation, deviations

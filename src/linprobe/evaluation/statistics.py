@@ -10,12 +10,15 @@ scipy is imported when it is used, so that commands start without it.
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
+import numpy as np
 from torch import Tensor
 
-from linprobe.records.evidence import FALLS, RISES, UNDECIDED, DepthStep
+from linprobe.evaluation.resampling import Array, standard_error
+from linprobe.records.evidence import FALLS, RISES, UNDECIDED, DepthStep, MetricStep
 from linprobe.runtime.errors import LinprobeError
 
 SIGNIFICANT = 0.05
+_NOTHING = 1e-9  # a standard error that is rounding
 
 
 def error_rate(predicted: Tensor, labels: Tensor) -> float:
@@ -70,6 +73,29 @@ def wilson_interval(num_errors: int, n: int, level: float = 0.95) -> tuple[float
 def rate_interval(rate: float, n: int) -> tuple[float, float]:
     """Compute the Wilson interval of an error rate on n samples; unknown where the rate is NaN."""
     return wilson_interval(round(rate * n), n) if rate == rate else (rate, rate)
+
+
+def metric_interval(
+    value: float, deviations: Array, least: float = 0.0, level: float = 0.95
+) -> tuple[float, float]:
+    """Compute an interval of a metric between `least` and 1 from its standard error.
+
+    It is symmetric in the logit of the metric's place between its two ends, so that it stays
+    between them (as Qin & Hotilovac, Comparison of non-parametric confidence intervals for the
+    area under the ROC curve, Statistical Methods in Medical Research 2008, advise for AUROC).
+
+    Returns:
+        Lower and upper end; NaN where samples don't vary, so that nothing is known.
+    """
+    from scipy.special import expit, logit
+    from scipy.stats import norm
+
+    place, error = (value - least) / (1 - least), standard_error(deviations) / (1 - least)
+    if not (0 < place < 1 and error > _NOTHING):
+        return float("nan"), float("nan")
+    half = norm.isf((1 - level) / 2) * error / (place * (1 - place))
+    low, high = least + (1 - least) * expit(logit(place) + np.array([-half, half]))
+    return float(low), float(high)
 
 
 def mcnemar_exact(num_fixed: int, num_broken: int) -> float:
@@ -157,3 +183,54 @@ def _verdict(num_fixed: int, num_broken: int, significant: bool) -> str:
     if not significant:
         return UNDECIDED
     return FALLS if num_fixed > num_broken else RISES
+
+
+def metric_steps(
+    metric: str,
+    values: Mapping[str, float],
+    deviations: Mapping[str, Array],
+    smallest: int,
+    level: float = SIGNIFICANT,
+) -> tuple[MetricStep, ...]:
+    """Say for each layer and the next whether a metric falls, rises, or can't be told.
+
+    The difference is divided by its own standard error, which both layers' deviations give because
+    they are of the same samples: DeLong's test for the area under the ROC curve, else a paired
+    bootstrap; the p-value is the normal distribution's. Where two layers differ but neither
+    varies, as a constant probe and a perfect one, p is that of a sign test on the smallest class.
+
+    Args:
+        metric: its name.
+        values: layer to the metric, in the order of the depth.
+        deviations: layer to deviations, of the same layers.
+        smallest: test samples of the rarest class that occurs.
+        level: adjusted p-value up to which a difference is stated. All steps are one family.
+    """
+    pairs = list(pairwise(values))
+    changes = [values[b] - values[a] for a, b in pairs]
+    p_values = [
+        _two_sided(change, standard_error(deviations[b] - deviations[a]), smallest)
+        for change, (a, b) in zip(changes, pairs, strict=True)
+    ]
+    return tuple(
+        MetricStep(metric, a, b, change, p, adjusted, _direction(change, adjusted <= level))
+        for (a, b), change, p, adjusted in zip(
+            pairs, changes, p_values, holm(p_values), strict=True
+        )
+    )
+
+
+def _two_sided(change: float, error: float, smallest: int) -> float:
+    from scipy.stats import norm
+
+    if abs(change) <= _NOTHING:
+        return 1.0
+    if error <= _NOTHING:
+        return min(1.0, 2.0 ** (1 - smallest))
+    return float(2 * norm.sf(abs(change) / error))
+
+
+def _direction(change: float, significant: bool) -> str:
+    if not significant:
+        return UNDECIDED
+    return FALLS if change < 0 else RISES

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from linprobe.data import ImageDataset, load
+from linprobe.evaluation.metrics import constant_metrics
 from linprobe.experiments.settings import Settings
 from linprobe.pipeline.task import majority_error_rate
 from linprobe.probes.base import Targets
@@ -38,6 +39,9 @@ class Samples:
             num_test=len(data.test_labels),
             sha256=data.sha256,
             majority_error_rate=majority_error_rate(data.train_labels, data.test_labels),
+            majority_metrics=constant_metrics(
+                data.train_labels, data.test_labels, data.num_classes
+            ),
         )
 
 

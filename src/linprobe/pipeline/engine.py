@@ -16,8 +16,10 @@ from torch import Tensor
 
 from linprobe.core.features import DenseFeatures, FeatureMatrix
 from linprobe.core.solvers.base import Status
+from linprobe.evaluation.metrics import metric_records
 from linprobe.evaluation.plan import evaluate_probe
-from linprobe.evaluation.statistics import depth_steps, rate_interval
+from linprobe.evaluation.resampling import Array
+from linprobe.evaluation.statistics import depth_steps, metric_steps, rate_interval
 from linprobe.pipeline.export import float32_changes
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.pipeline.meter import Meter
@@ -32,7 +34,7 @@ from linprobe.probes.base import (
     check_splits,
     nonfinite,
 )
-from linprobe.records.evidence import ControlRecord, Evaluation
+from linprobe.records.evidence import ControlRecord, Evaluation, MetricStep
 from linprobe.records.predictions import Predictions
 from linprobe.records.schema import CheckpointRecord, ProbeRecord
 from linprobe.runtime.errors import LinprobeError
@@ -232,7 +234,21 @@ def checkpoint_record(
         probes=probed.records,
         steps=depth_steps(predicted, task.test_labels),
         controls=(*(c for probe in probes for c in probe.controls), *controls),
+        metric_steps=tuple(_metric_steps(probed.probes, task)),
     )
+
+
+def _metric_steps(probes: Mapping[str, Probe], task: Task) -> Iterator[MetricStep]:
+    smallest = int(task.test_labels.unique(return_counts=True)[1].min())
+    for metric in metric_records():
+        values: dict[str, float] = {}
+        deviations: dict[str, Array] = {}
+        for layer, probe in probes.items():
+            found, kept = probe.record.evaluation, probe.predictions
+            if found and kept and metric.name in kept.deviations:
+                values[layer] = found.metrics[metric.name]
+                deviations[layer] = kept.deviations[metric.name].numpy()
+        yield from metric_steps(metric.name, values, deviations, smallest)
 
 
 def _fit_and_evaluate(
@@ -250,12 +266,12 @@ def _fit_and_evaluate(
         assert isinstance(fitted, FailedProbe)
         return Probe(_failed_record(layer, index, features, fitted), None, None, features.columns)
     with clock.stage("evaluate"):
-        evaluation = evaluate_probe(fitted, targets.labels, test_labels)
+        evaluation, deviations = evaluate_probe(fitted, targets.labels, test_labels, task.resamples)
     predictions: Predictions | None = None
     controls: tuple[ControlRecord, ...] = ()
     missing: str | None = None
     if evaluation is not None:
-        predictions = Predictions.of(fitted.test_logits, test_labels)
+        predictions = Predictions.of(fitted.test_logits, test_labels, deviations)
         has_controls = task.plan.controls is not None and task.plan.controls.fits_per_layer
         with clock.stage("controls" if has_controls else "evaluate"):
             prepared_too = (prepared, features.test)

@@ -118,12 +118,14 @@ class ProbeReport(Mapping[str, Probe]):
                 "to_pandas needs pandas, which isn't installed: pip install pandas"
             ) from error
         names = [field.name for field in fields(ProbeRecord) if field.name != "evaluation"]
+        metrics = [metric.name for metric in self.run.metrics]
         rows = [
             {name: getattr(record, name) for name in names}
-            | (record.evaluation.metrics if record.evaluation else {})
+            | {name: record.metric(name) for name in metrics}
+            | {f"{name}_ci95": record.metric_interval(name) for name in metrics}
             for record in self.records
         ]
-        return pandas.DataFrame(rows, columns=[*names, *(m.name for m in self.run.metrics)])
+        return pandas.DataFrame(rows)
 
     def plot(self) -> "Figure":
         """Test error at each layer with its interval, as `linprobe plot` draws it."""
@@ -172,6 +174,8 @@ class ProbeReport(Mapping[str, Probe]):
             yield (
                 f"The chosen l2 stands at an end of the path for {len(edge)} probes: {some}. {EDGE}"
             )
+        if alike := wording.one_answer(self.records):
+            yield alike
         yield from self.notes
 
 
@@ -214,6 +218,7 @@ def make_report(
             num_train=len(task.order),
             num_test=len(task.test_labels),
             majority_error_rate=task.majority_error_rate,
+            majority_metrics=task.majority_metrics,
         ),
         environment=environment(torch.get_num_threads(), device),
         seconds=time.perf_counter() - started,
@@ -261,11 +266,6 @@ def load_report(folder: str | Path) -> ProbeReport:
     return ProbeReport(run, probes, labels)
 
 
-def _metric(record: ProbeRecord, name: str) -> str:
-    value = record.evaluation.metrics.get(name) if record.evaluation else None
-    return "" if value is None else f"{value:.4f}"
-
-
 def _table(run: RunRecord, records: tuple[ProbeRecord, ...]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("layer", no_wrap=True)
@@ -286,9 +286,9 @@ def _table(run: RunRecord, records: tuple[ProbeRecord, ...]) -> Table:
             f"{record.test_error_rate:.4f}" + (" " if record.converged else "*"),
             f"{low:.4f}-{high:.4f}",
             f"{record.duality_gap:.1e}",
-            *(_metric(record, metric.name) for metric in metrics),
+            *(wording.plain(record.metric(metric.name)) for metric in metrics),
             record.reducer or "",
-            record.status,
+            record.status + ", one class" * wording.answers_one(record),
         ]
         table.add_row(*cells)
     return table

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from linprobe.core.solvers.base import Status
 from linprobe.data.splits import check_labels
+from linprobe.evaluation.metrics import constant_metrics
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.evaluation.plan import EvaluationPlan
+from linprobe.evaluation.resampling import Resamples
 from linprobe.evaluation.statistics import error_rate
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.probes.base import ProbeMethod, Targets
@@ -69,6 +72,16 @@ class Task:
         """Error rates of the majority-class baseline."""
         return majority_error_rate(self.targets.labels, self.test_labels)
 
+    @property
+    def majority_metrics(self) -> dict[str, float]:
+        """Metrics of the majority-class baseline."""
+        return constant_metrics(self.targets.labels, self.test_labels, self.targets.num_classes)
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        """Bootstrap samples of the test set, the same for every layer."""
+        return Resamples(self.test_labels, self.config.seed)
+
     def on(self, device: torch.device) -> tuple[Targets, Tensor]:
         """Targets and test labels on a device."""
         labels = self.targets.labels.to(device)
@@ -125,7 +138,7 @@ def make_task(
     # The share that rounds to exactly this many rows.
     config = replace(config, validation_fraction=held / len(order), seed=seed)
     targets = Targets(train_labels[order], count, held)
-    notes = tuple(_unseen_labels(train_labels, test_labels))
+    notes = (*_unseen_labels(train_labels, test_labels), *_few_labels(test_labels))
     return Task(order, targets, test_labels, config, evaluation, notes)
 
 
@@ -146,6 +159,21 @@ def failure_notes(probes: Iterable[Probe]) -> Iterator[str]:
             yield f"Layer {record.layer!r} has no probe: {record.reason}."
         elif record.missing is not None:
             yield f"Layer {record.layer!r} has a probe but {record.missing}."
+
+
+def _few_labels(test_labels: Tensor) -> Iterator[str]:
+    classes, counts = test_labels.unique(return_counts=True)
+    if len(classes) == 1:
+        yield (
+            f"All test samples are of class {int(classes[0])}: AUROC, average precision and the "
+            "intervals of metrics are unknown."
+        )
+    elif int(counts.min()) == 1:
+        single = classes[counts == 1].tolist()
+        yield (
+            f"A single test sample is of class {_some(single, 5)}: metrics other than the error "
+            "have no intervals, which take two samples of every class in the test set."
+        )
 
 
 def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:

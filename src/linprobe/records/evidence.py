@@ -25,12 +25,18 @@ class MetricRecord:
         label: for readers.
         about: a sentence that says what it is.
         in_table: whether the printed table has a column for it.
+        of_imbalance: whether it has one where classes are of very unequal size.
+        higher_is_better: a probe of a higher value is the better one.
+        least: value that it can have; the largest is 1.
     """
 
     name: str
     label: str
     about: str
     in_table: bool = False
+    of_imbalance: bool = False
+    higher_is_better: bool = True
+    least: Number = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,15 @@ class Evaluation:
         brier: mean squared distance of the probabilities to the label, summed over classes.
         top_k_error_rate: k, as text, to the share of samples whose label is not among the k
             most probable classes.
-        auroc: area under the ROC curve; None unless there are two classes.
         v_information_bits: what the features tell a linear probe about the labels.
         prior_entropy_bits: what there is to tell, by the training labels' frequencies.
         mdl: the online code of the training labels; None: not computed.
         optimum_error_interval: holds the test error rate of the exact optimum; None: unknown.
         num_undecided: test samples of which the certificate can't tell whether the exact optimum
             classifies them correctly; None: unknown.
-        metrics: value of each `MetricRecord` of the run, by name.
+        metrics: value of each `MetricRecord` of the run, by name; NaN: it has none.
+        metric_intervals: 95 % interval of metrics, by name; NaN: the test samples don't tell.
+        answers_only: class that is predicted for every test sample; None: there are several.
     """
 
     num_test: int
@@ -78,13 +85,20 @@ class Evaluation:
     ece: Number
     brier: Number
     top_k_error_rate: dict[str, Number]
-    auroc: float | None
     v_information_bits: Number
     prior_entropy_bits: Number
     mdl: OnlineCode | None = None
     optimum_error_interval: tuple[Number, Number] | None = None
     num_undecided: int | None = None
     metrics: dict[str, Number] = field(default_factory=dict)
+    metric_intervals: dict[str, tuple[Number, Number]] = field(default_factory=dict)
+    answers_only: int | None = None
+
+    @property
+    def imbalance(self) -> float:
+        """Test samples of the most frequent class per sample of the rarest that occurs."""
+        counts = [sum(row) for row in self.confusion if any(row)]
+        return max(counts) / min(counts) if counts else 1.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,29 @@ class DepthStep:
     to_layer: str
     num_fixed: int
     num_broken: int
+    p_value: Number
+    p_holm: Number
+    verdict: str
+
+
+@dataclass(frozen=True)
+class MetricStep:
+    """Paired comparison of a metric at one probe point with the next, on the same test samples.
+
+    Attributes:
+        metric: its name.
+        from_layer: the earlier probe point.
+        to_layer: the one after it.
+        change: value at the second minus value at the first.
+        p_value: two-sided, see `linprobe.evaluation.statistics.metric_steps`.
+        p_holm: adjusted for all steps of the metric and checkpoint.
+        verdict: "falls", "rises" or "can't tell".
+    """
+
+    metric: str
+    from_layer: str
+    to_layer: str
+    change: Number
     p_value: Number
     p_holm: Number
     verdict: str

@@ -2,15 +2,19 @@
 
 One file a checkpoint, ``RUN/predictions/CHECKPOINT.safetensors``, with ``labels`` (n_test,) and
 ``LAYER.predicted`` (n_test,), both in the smallest of uint8, int16, int32 and int64 that holds all
-class numbers, and ``LAYER.own_log_probability`` (n_test,) float32: the logarithm (nats) of the
-probability that the probe gives to each sample's own label.
+class numbers, ``LAYER.own_log_probability`` (n_test,) float32: the logarithm (nats) of the
+probability that the probe gives to each sample's own label, and ``LAYER.deviations.METRIC``
+float32, the deviations of each metric (`linprobe.evaluation.resampling`), which the paired test of
+layers takes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,7 +25,7 @@ from linprobe.runtime.files import atomic_write
 FOLDER = "predictions"
 
 _WHOLE = (torch.uint8, torch.int16, torch.int32, torch.int64)
-_PREDICTED, _LOG_PROBABILITY = ".predicted", ".own_log_probability"
+_PREDICTED, _LOG_PROBABILITY, _DEVIATIONS = ".predicted", ".own_log_probability", ".deviations."
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,24 @@ class Predictions:
         predicted: (n_test,) int64, most probable classes.
         own_log_probability: (n_test,) float32, nats; minus infinity for a label whose class has
             no training sample.
+        deviations: float32 vectors by metric.
     """
 
     predicted: Tensor
     own_log_probability: Tensor
+    deviations: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, logits: Tensor, labels: Tensor) -> "Predictions":
-        """Take logits (n_classes, n_test) and labels (n_test,) int64; keep it on the CPU."""
+    def of(
+        cls,
+        logits: Tensor,
+        labels: Tensor,
+        deviations: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> "Predictions":
+        """Take logits (n_classes, n_test), labels (n_test,) int64, deviations; keep on the CPU."""
         own = logits.log_softmax(0).gather(0, labels[None])[0]
-        return cls(logits.argmax(0).cpu(), own.float().cpu())
+        kept = {k: torch.from_numpy(v).float() for k, v in (deviations or {}).items()}
+        return cls(logits.argmax(0).cpu(), own.float().cpu(), kept)
 
 
 def save_predictions(
@@ -54,6 +66,8 @@ def save_predictions(
     for layer, predictions in layers.items():
         tensors[layer + _PREDICTED] = predictions.predicted.to(dtype)
         tensors[layer + _LOG_PROBABILITY] = predictions.own_log_probability.contiguous()
+        for metric, values in predictions.deviations.items():
+            tensors[layer + _DEVIATIONS + metric] = values
     path = _path(run, checkpoint)
     with atomic_write(path) as temporary:
         save_file(tensors, temporary)
@@ -77,8 +91,16 @@ def load_predictions(run: Path, checkpoint: str) -> tuple[Tensor, dict[str, Pred
     except SafetensorError as error:
         raise LinprobeError(f"{path} is damaged ({error}); make the run again") from error
     names = [name.removesuffix(_PREDICTED) for name in tensors if name.endswith(_PREDICTED)]
+    deviations: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    for key, values in tensors.items():
+        name, found, metric = key.rpartition(_DEVIATIONS)
+        if found and name in deviations:
+            deviations[name][metric] = values
     return tensors["labels"].long(), {
-        name: Predictions(tensors[name + _PREDICTED].long(), tensors[name + _LOG_PROBABILITY])
+        name: Predictions(
+            *(tensors[name + _PREDICTED].long(), tensors[name + _LOG_PROBABILITY]),
+            deviations[name],
+        )
         for name in names
     }
 

@@ -11,7 +11,13 @@ from typing import Literal
 
 from linprobe.records.codec import Number
 from linprobe.records.config import RunConfig
-from linprobe.records.evidence import ControlRecord, DepthStep, Evaluation, MetricRecord
+from linprobe.records.evidence import (
+    ControlRecord,
+    DepthStep,
+    Evaluation,
+    MetricRecord,
+    MetricStep,
+)
 from linprobe.runtime.errors import LinprobeError
 
 CONVERGED = "converged"
@@ -92,6 +98,15 @@ class ProbeRecord:
         """Return the error rate on that split."""
         return self.test_error_rate if split == "test" else self.train_error_rate
 
+    def metric(self, name: str) -> float:
+        """Return a metric by its name; NaN: unknown."""
+        return self.evaluation.metrics.get(name, math.nan) if self.evaluation else math.nan
+
+    def metric_interval(self, name: str) -> tuple[float, float]:
+        """Return the 95 % interval of a metric by its name; NaN: unknown."""
+        known = self.evaluation.metric_intervals if self.evaluation else {}
+        return known.get(name, (math.nan, math.nan))
+
     @property
     def standing(self) -> Standing:
         """Trust that it deserves: "trained" by minibatches, no optimum was asked for."""
@@ -112,6 +127,7 @@ class CheckpointRecord:
         probes: in the order of the probe points.
         steps: paired comparison of each probe point with the next.
         controls: what the curve is to be compared with.
+        metric_steps: such comparisons of metrics, metric after metric.
     """
 
     name: str
@@ -121,6 +137,7 @@ class CheckpointRecord:
     probes: tuple[ProbeRecord, ...]
     steps: tuple[DepthStep, ...] = ()
     controls: tuple[ControlRecord, ...] = ()
+    metric_steps: tuple[MetricStep, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,6 +162,7 @@ class DatasetRecord:
         num_test: test samples.
         sha256: of each file, by its name.
         majority_error_rate: None: unknown.
+        majority_metrics: metrics of the same baseline on the test set, by name; NaN: it has none.
         classes: their names; None: unknown.
     """
 
@@ -154,6 +172,7 @@ class DatasetRecord:
     sha256: dict[str, str] = field(default_factory=dict)
     majority_error_rate: MajorityErrorRate | None = None
     classes: tuple[str, ...] | None = None
+    majority_metrics: dict[str, Number] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Reading of schema 1, whose configuration was a flat dictionary that each command filled anew."""
 
+import contextlib
 from typing import Any
 
 SCHEMA = 1
 
 _EXTRACTION = ("network", "reduce", "tokens", "groups", "batch_size", "float64")
 _EXPERIMENT = ("recipe", "epochs", "depth", "skip_layer", "negative_slope", "training")
+_AUROC = "Probability that a sample of class 1 scores above one of class 0."
 _LOADING = (
     *("factory", "kwargs", "checkpoint", "checkpoint_sha256"),
     *("channels", "image_size", "normalize"),
@@ -20,7 +22,7 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     config = content.get("config")
     if not isinstance(config, dict):
         return content
-    return {**content, "config": _config(config, content)}
+    return {**content, "config": _config(config, content), "metrics": _metrics(content)}
 
 
 def _config(old: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
@@ -49,3 +51,15 @@ def _solver_device(content: dict[str, Any]) -> Any:
     environment = content.get("environment")
     device = environment.get("device") if isinstance(environment, dict) else None
     return device.partition(" ")[0] if isinstance(device, str) else device
+
+
+def _metrics(content: dict[str, Any]) -> Any:
+    """Move the area under the ROC curve, of two classes, to where other metrics stand."""
+    metrics = content.get("metrics", [])
+    with contextlib.suppress(KeyError, TypeError, AttributeError):  # named by the reader
+        probes = [probe for item in content["checkpoints"] for probe in item["probes"]]
+        for found in (probe.get("evaluation") or {} for probe in probes):
+            if found.get("auroc") is not None:
+                found.setdefault("metrics", {})["auroc"] = found["auroc"]
+                metrics = metrics or [{"name": "auroc", "label": "AUROC", "about": _AUROC}]
+    return metrics

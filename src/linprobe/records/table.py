@@ -17,14 +17,16 @@ _RUN_COLUMNS = ("experiment", "protocol", "seed", "quick")
 _CHECKPOINT_COLUMNS = ("checkpoint", "step", "network_test_error_rate")
 _CI = "test_error_ci95"
 _EVALUATION_COLUMNS = (
-    *("ece", "brier", "auroc", "v_information_bits", "mdl_bits"),
+    *("ece", "brier", "v_information_bits", "mdl_bits"),
     *("optimum_error_low", "optimum_error_high"),
 )
 
 
 def write_table(run: RunRecord, path: Path) -> None:
     """Write a run as CSV, whole or not at all; an unknown value is an empty cell."""
-    write_csv(path, (*_columns(), *(metric.name for metric in run.metrics)), _rows(run))
+    names = [metric.name for metric in run.metrics]
+    ends = [f"{name}_ci95_{end}" for name in names for end in ("low", "high")]
+    write_csv(path, (*_columns(), *names, *ends), _rows(run))
 
 
 def _columns() -> tuple[str, ...]:
@@ -46,8 +48,9 @@ def _rows(run: RunRecord) -> Iterator[list[Any]]:
                 value = getattr(probe, name)
                 row.extend(value if name == _CI else (value,))
             row.extend(_evaluation_cells(probe.evaluation))
-            values = probe.evaluation.metrics if probe.evaluation else {}
-            row.extend(values.get(metric.name) for metric in run.metrics)
+            row.extend(probe.metric(metric.name) for metric in run.metrics)
+            for metric in run.metrics:
+                row.extend(probe.metric_interval(metric.name))
             yield [to_json(cell) for cell in row]
 
 
@@ -57,6 +60,6 @@ def _evaluation_cells(evaluation: Evaluation | None) -> tuple[float | None, ...]
     low, high = evaluation.optimum_error_interval or (None, None)
     bits = evaluation.mdl.bits if evaluation.mdl is not None else None
     return (
-        *(evaluation.ece, evaluation.brier, evaluation.auroc),
+        *(evaluation.ece, evaluation.brier),
         *(evaluation.v_information_bits, bits, low, high),
     )

@@ -244,7 +244,6 @@ _FACTS: dict[str, Callable[[ProbeRecord], str | None]] = {
     "top-2 error": _written(lambda e: e.top_k_error_rate.get("2")),
     "top-3 error": _written(lambda e: e.top_k_error_rate.get("3")),
     "top-5 error": _written(lambda e: e.top_k_error_rate.get("5")),
-    "area under the ROC curve": _written(lambda e: e.auroc),
 }
 
 

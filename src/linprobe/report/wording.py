@@ -205,6 +205,8 @@ def doubts(run: RunRecord) -> Iterator[str]:
             "limited by the penalty rather than by the layer: give a wider path, or scale "
             "'feature' where the sizes of the columns differ much."
         )
+    if alike := one_answer(probes):
+        yield alike
     rounded = sum(probe.rounded for probe in probes)
     if rounded:
         one = rounded == 1
@@ -213,6 +215,25 @@ def doubts(run: RunRecord) -> Iterator[str]:
             f"so {'this error reflects' if one else 'these errors reflect'} rounding. Activations "
             "in float64 can show what lies below it."
         )
+
+
+def one_answer(probes: Sequence[ProbeRecord]) -> str:
+    """Say which probes answer one class for every test sample; "" where none does."""
+    found = [probe.layer for probe in probes if answers_one(probe)]
+    if not found:
+        return ""
+    some = ", ".join(found[:_MAX_NAMED]) + (" ..." if len(found) > _MAX_NAMED else "")
+    verb = "answers" if len(found) == 1 else "answer"
+    return (
+        f"{counted(len(found), 'probe')} ({some}) {verb} one class for every test sample, so the "
+        "test error only counts the other classes; AUROC and average precision tell whether the "
+        "scores rank."
+    )
+
+
+def answers_one(probe: ProbeRecord) -> bool:
+    """Tell whether a probe answers one class for every test sample."""
+    return probe.evaluation is not None and probe.evaluation.answers_only is not None
 
 
 def least_rate(run: RunRecord, split: Split = "test") -> float:
