@@ -234,14 +234,18 @@ def evaluate(
         v_information_bits=float(pvi.mean()),
         prior_entropy_bits=float(_blind_bits(labels, frequencies).mean()),
         metrics=values,
-        metric_intervals={
-            metric.name: metric_interval(values[metric.name], deviations[metric.name], metric.least)
-            for metric in METRICS
-            if metric.name in deviations
-        },
+        metric_intervals=_intervals(values, deviations),
         answers_only=scored.answers_only,
     )
     return evaluation, deviations
+
+
+def _intervals(
+    values: dict[str, float], deviations: dict[str, Array]
+) -> dict[str, tuple[float, float]]:
+    known = [metric for metric in METRICS if metric.name in deviations]
+    found = ((m.name, metric_interval(values[m.name], deviations[m.name], m.least)) for m in known)
+    return {name: interval for name, interval in found if interval is not None}
 
 
 def class_frequencies(labels: Tensor, num_classes: int) -> Tensor:

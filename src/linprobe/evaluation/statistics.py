@@ -77,7 +77,7 @@ def rate_interval(rate: float, n: int) -> tuple[float, float]:
 
 def metric_interval(
     value: float, deviations: Array, least: float = 0.0, level: float = 0.95
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """Compute an interval of a metric between `least` and 1 from its standard error.
 
     It is symmetric in the logit of the metric's place between its two ends, so that it stays
@@ -85,14 +85,14 @@ def metric_interval(
     area under the ROC curve, Statistical Methods in Medical Research 2008, advise for AUROC).
 
     Returns:
-        Lower and upper end; NaN where samples don't vary, so that nothing is known.
+        Lower and upper end; None where samples don't vary, so that nothing is known.
     """
     from scipy.special import expit, logit
     from scipy.stats import norm
 
     place, error = (value - least) / (1 - least), standard_error(deviations) / (1 - least)
     if not (0 < place < 1 and error > _NOTHING):
-        return float("nan"), float("nan")
+        return None
     half = norm.isf((1 - level) / 2) * error / (place * (1 - place))
     low, high = least + (1 - least) * expit(logit(place) + np.array([-half, half]))
     return float(low), float(high)

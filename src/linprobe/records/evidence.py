@@ -75,7 +75,7 @@ class Evaluation:
         num_undecided: test samples of which the certificate can't tell whether the exact optimum
             classifies them correctly; None: unknown.
         metrics: value of each `MetricRecord` of the run, by name; NaN: it has none.
-        metric_intervals: 95 % interval of metrics, by name; NaN: the test samples don't tell.
+        metric_intervals: 95 % interval of metrics, by name; missing where samples don't tell.
         answers_only: class that is predicted for every test sample; None: there are several.
     """
 
