@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -216,6 +217,22 @@ def test_the_stop_passes_a_network_that_catches_exceptions(x: Tensor) -> None:
     captured = Taps(network, ["inner"])(x)
     assert captured["inner"].shape == (5, 2)
     assert network.num_rescues == 0
+
+
+def test_modules_that_are_called_in_a_thread_of_the_network(x: Tensor) -> None:
+    class Threaded(Outer):
+        num_ends = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            with ThreadPoolExecutor(1) as pool:
+                made: Tensor = pool.submit(self.inner, x).result()
+            self.num_ends += 1
+            return made
+
+    network = Threaded(nn.Linear(4, 2))
+    captured = Taps(network, ["inner"])(x)
+    torch.testing.assert_close(captured["inner"], network.inner(x))
+    assert network.num_ends == 1
 
 
 def test_activations_are_freed_when_the_pass_ends(x: Tensor) -> None:

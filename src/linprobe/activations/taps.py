@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 
 import torch
 from torch import Tensor, nn
@@ -143,6 +144,7 @@ class _Pass:
     ) -> None:
         self._waiting, self._select, self._to_the_end = list(taps), select, to_the_end
         self._consume, self._on_failure = consume, on_failure
+        self._thread = get_ident()
         self._calls = {tap.module: 0 for tap in taps}
         self._open: dict[nn.Module, list[int]] = {tap.module: [] for tap in taps}
 
@@ -194,7 +196,9 @@ class _Pass:
                     raise
                 self._on_failure(tap.name, error)
             self._waiting.remove(tap)
-        if not self._waiting and not self._to_the_end:
+        # A network may call its modules in threads of its own, where nothing catches this.
+        in_reach = get_ident() == self._thread
+        if not self._waiting and not self._to_the_end and in_reach:
             raise _LastTapReached(self)
 
     def _tensor(self, tap: _Tap, value: object) -> Tensor:
