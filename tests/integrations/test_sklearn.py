@@ -296,3 +296,16 @@ def test_missing_library_is_said(monkeypatch):
         ImportError, match=r"needs scikit-learn .* pip install 'linprobe\[sklearn\]'"
     ):
         importlib.import_module("linprobe.integrations.sklearn")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_rows_that_are_not_finite_are_counted_and_named(dtype):
+    x = np.random.default_rng(0).normal(size=(30, 3)).astype(dtype)
+    y = np.arange(30) % 2
+    fitted = CertifiedLogisticRegression(l2=1e-2).fit(x, y)
+    x[[21, 4], 1] = np.nan, np.inf
+    said = r"2 of 30 rows of X \(the first is row 4, counted from 0\) hold NaN or infinity"
+    with pytest.raises(ValueError, match=said):
+        CertifiedLogisticRegression(l2=1e-2).fit(x, y)
+    with pytest.raises(ValueError, match=said):
+        fitted.predict(x)

@@ -35,7 +35,13 @@ def test_a_layer_that_is_not_finite_is_flagged_and_the_others_finish(value, spli
     assert report["bad"].record.status == "nonfinite_features"
     assert report["bad"].predictions is None
     assert report["a"].record.converged and report["b"].record.converged
-    assert report.notes == ("Layer 'bad' holds NaN or infinity: no probe was fitted.",)
+    word, count = {"train": ("training", 150), "test": ("test", 50)}[split]
+    reason = (
+        f"1 of {count} {word} rows (the first is row 3) hold NaN or infinity (rows count from 0); "
+        "leave such rows out, or mend what gives them"
+    )
+    assert report["bad"].record.reason == reason
+    assert report.notes == (f"Layer 'bad': {reason}. No probe was fitted.",)
     assert "2 of 3 probes converged" in str(report) and "* marks the others" in str(report)
     assert [step.to_layer for step in report.run.checkpoints[0].steps] == ["b"]
 

@@ -110,7 +110,7 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
             ValueError: Parameters or data that cannot be used, or fewer than two classes.
         """
         penalty, tol, max_passes = self._check_parameters()
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        X, y = self._validated(X, y)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         weight = _check_sample_weight(
@@ -136,7 +136,7 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
     def decision_function(self, X: Any) -> Array:
         """Logits: (n_samples,), positive for ``classes_[1]``, for two classes; else (n, K)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = self._validated(X, reset=False)
         logits: Array = X @ self.coef_.T + self.intercept_
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
@@ -173,6 +173,22 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
                 f"standardize is {self.standardize!r}; expected False, True or one of: {known}"
             )
         return numbers
+
+    def _validated(self, X: Any, *y: Any, reset: bool = True) -> Any:
+        try:
+            return validate_data(self, X, *y, dtype=[np.float64, np.float32], reset=reset)
+        except ValueError as error:
+            values = np.asarray(X)
+            if values.ndim != 2 or values.dtype.kind != "f":
+                raise
+            rows = np.flatnonzero(~np.isfinite(values).all(1))
+            if not len(rows):
+                raise
+            raise ValueError(
+                f"{len(rows):,} of {len(values):,} rows of X (the first is row {rows[0]}, counted "
+                f"from 0) hold NaN or infinity as {values.dtype}; leave such rows out, or mend "
+                "what gives them (float16 ends at 65,504)"
+            ) from error
 
     def _apply_class_weight(self, weight: Array, y: NDArray[Any]) -> None:
         """Multiply the weight of each sample by that of its class, in place."""

@@ -23,6 +23,7 @@ from linprobe.evaluation.statistics import depth_steps, metric_steps, rate_inter
 from linprobe.pipeline.export import float32_changes
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.pipeline.meter import Meter
+from linprobe.pipeline.nonfinite import nonfinite_reason
 from linprobe.pipeline.task import Task
 from linprobe.probes.base import (
     FailedProbe,
@@ -264,6 +265,10 @@ def _fit_and_evaluate(
         prepared, fitted = _fit(task.method(layer), features, targets, test_labels, on_solve)
     if prepared is None or isinstance(fitted, FailedProbe):
         assert isinstance(fitted, FailedProbe)
+        if fitted.status is Status.NONFINITE_FEATURES:
+            splits = features.train, features.test
+            reason = nonfinite_reason(*splits, task.order, features.dtype)
+            fitted = replace(fitted, reason=reason)
         return Probe(_failed_record(layer, index, features, fitted), None, None, features.columns)
     with clock.stage("evaluate"):
         evaluation, deviations = evaluate_probe(fitted, targets.labels, test_labels, task.resamples)

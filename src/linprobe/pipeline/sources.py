@@ -119,7 +119,9 @@ class NetworkLayers:
         offset = None
         if self._centre and x.dtype == torch.float64:
             # What varies fits float32 once the mean is gone.
-            offset = x.mean(0)
+            mean = x.mean(0)
+            offset = mean if bool(mean.isfinite().all()) else None
+        if offset is not None:
             x, xt = (part.sub_(offset).float() for part in (x, xt))
         return LayerFeatures(x, xt, point.dtype, point.stated, point.columns, offset)
 

@@ -182,11 +182,12 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
     yield from failure_notes(probes)
     wide: list[str] = []
     scaled: list[str] = []
+    nonfinite: dict[str, list[str]] = {}
     for probe in probes:
         record = probe.record
         name = f"Layer {record.layer!r}"
         if record.status == Status.NONFINITE_FEATURES:
-            yield f"{name} holds NaN or infinity: no probe was fitted."
+            nonfinite.setdefault(record.reason or "", []).append(record.layer)
         elif record.status == Status.PRECISION_LIMIT:
             yield f"{name}: arithmetic ended before tol was reached; raise l2 or tol."
         elif record.status == Status.MAX_PASSES_REACHED:
@@ -204,6 +205,10 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
             wide.append(record.layer)
         if record.scale == "feature" and task.config.scale == "auto":
             scaled.append(record.layer)
+    for reason, layers in nonfinite.items():
+        one = f"Layer {layers[0]!r}" if len(layers) == 1 else f"{len(layers)} layers"
+        some = "" if len(layers) == 1 else f" ({_some(layers, 3)})"
+        yield f"{one}{some}: {reason}. No probe was fitted."
     if scaled:
         yield (
             f"A few features hold nearly all of the variance of {len(scaled)} layers "
