@@ -271,6 +271,22 @@ def test_weights_that_are_not_in_memory_or_of_whole_numbers():
         untrained_network(net, 0)
 
 
+class QuantLinear(nn.Module):
+    """Holds its weights as GPTQ does."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("qweight", torch.ones(4, 4, dtype=torch.int32))
+
+
+def test_weights_that_are_no_parameters():
+    """They would stay as they were trained."""
+    with pytest.raises(LinprobeError, match="the weights of layer '1' are quantised"):
+        untrained_network(nn.Sequential(nn.Linear(4, 4), QuantLinear()), 0)
+    with pytest.raises(LinprobeError, match="it has no parameters of PyTorch's"):
+        untrained_network(nn.Sequential(nn.Flatten()), 0)
+
+
 def test_weights_that_do_not_change_are_said():
     class Loads(nn.Module):
         """Its constructor loads trained weights."""

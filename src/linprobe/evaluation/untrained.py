@@ -27,6 +27,7 @@ _DRAWS = (
     ("reset_parameters", "_reset_parameters"),
     ("init_weights", "_init_weights", "initialize_weights", "_initialize_weights"),
 )
+_PACKED = (torch.int32, torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
 _DEFAULTS = "the defaults of its layers"
 _TOKEN_STD = 0.02
 _TOKENS = {
@@ -70,6 +71,11 @@ def untrained_network(
             return _taken(network, seed, given)
         if lacks_values(network) or any(p.is_meta for p in network.parameters()):
             raise _impossible("its weights are not in memory")
+        if next(network.parameters(), None) is None:
+            raise _impossible("it has no parameters of PyTorch's")
+        for path, module in network.named_modules():
+            if _is_quantised(module):
+                raise _impossible(f"the weights of layer {path!r} are quantised")
         try:
             made = copy.deepcopy(unwrapped(network)).cpu()
             ways, left = _redrawn(made)
@@ -96,6 +102,16 @@ def _said(ways: list[str], same: int) -> str:
 
 def _impossible(why: str) -> LinprobeError:
     return LinprobeError(f"the untrained network can't be made ({why}); {_CURE}")
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    """Whether a layer holds its weights in another way than as parameters."""
+    kind = type(module)
+    if kind.__module__.startswith("torch.ao.nn") and ".quantized" in kind.__module__:
+        return True
+    own = module.buffers(recurse=False)
+    packed = any(buffer.ndim > 1 and buffer.dtype in _PACKED for buffer in own)
+    return packed and any(name in kind.__name__.lower() for name in ("linear", "conv", "embed"))
 
 
 def _taken(network: nn.Module, seed: int, given: Untrained) -> tuple[nn.Module, str]:
