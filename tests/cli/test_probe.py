@@ -152,7 +152,7 @@ def test_probe_writes_what_the_api_finds(npz, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = f"probe {own('small')} --data {npz} --checkpoint {tmp_path}/a.pt --out {out}"
     arguments += " --layers [12],4:in --l2 1e-2,1e-3 --tol 1e-6 --seed 3 --threads 1"
-    arguments += " --batch-size 64 --memory 0.5"
+    arguments += " --batch-size 64 --memory 0.5 --layout {1,2}=features,4:in=features"
     before = torch.random.get_rng_state()
     assert cli.main(arguments.split()) == 0
     assert torch.equal(torch.random.get_rng_state(), before)

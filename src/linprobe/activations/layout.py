@@ -206,7 +206,7 @@ def _name(func: Any) -> str:
 
 
 def _tell(facts: Facts, features: Iterable[int]) -> None:
-    if facts.features is None:
+    if not facts.features:
         facts.features = frozenset(features)
 
 
@@ -258,7 +258,7 @@ def _followed(call: _Call, main: Tensor, features: Axes) -> Axes | None:
     return frozenset(i for i, axis in enumerate(found) if axis in features)
 
 
-def _regrouped(before: Sequence[int], after: Sequence[int], features: Axes) -> Axes:
+def _regrouped(before: Sequence[int], after: Sequence[int], features: Axes) -> Axes | None:
     """Follow dimensions that are joined or split: blocks of both shapes hold as many numbers."""
     found: set[int] = set()
     i = j = 0
@@ -274,8 +274,10 @@ def _regrouped(before: Sequence[int], after: Sequence[int], features: Axes) -> A
         own = [axis in features for axis in range(start, i)]
         if len(own) == 1 or j - first == 1:
             found |= set(range(first, j)) if any(own) else set()
+        elif own[-1] or own[0]:
+            found.add(j - 1 if own[-1] else first)
         elif any(own):
-            found |= {j - 1} if own[-1] else {first} if own[0] else set()
+            return None
     return frozenset(found)
 
 
