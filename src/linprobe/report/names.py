@@ -34,7 +34,7 @@ def short_names(names: Sequence[str], length: int) -> list[str]:
 
 def _begin(alike: set[str], length: int) -> int:
     """Place from which names differ, a little before it; 0 where they need not be cut there."""
-    common = len(commonprefix(list(alike)))
+    common = len(commonprefix(list(alike)))  # noqa: RUF071 - characters are meant, not paths
     return max(0, common - length // 3) if 0 < common < min(map(len, alike)) else 0
 
 
