@@ -169,8 +169,9 @@ def _num_bytes(tensor: Tensor) -> int:
 
 def _equal(buffer: Tensor, value: Tensor) -> bool:
     try:
-        same = (buffer == value) | (buffer.isnan() & value.isnan())
-        return torch.equal(buffer, value) or bool(same.all())
+        if torch.equal(buffer, value):
+            return True
+        return bool(((buffer == value) | (buffer.isnan() & value.isnan())).all())
     except (NotImplementedError, RuntimeError):  # sparse and nested tensors
         return False
 
