@@ -110,9 +110,9 @@ def test_a_mapped_file_is_read(tmp_path):
         ({"x": X, "labels": Y[:5]}, "train arrays differ in length: x has 11, labels has 5"),
         ([X], "a train batch is a Tensor; expected .x, labels."),
         ([{"x": X}], "a train batch has the keys 'x'; expected its labels under 'labels'"),
-        ([(X, torch.tensor(3))], "labels of a train batch are one number.*by a DataLoader"),
-        ([(X[0], 1), (X[1], 2)], "labels of a train batch are one number"),
-        ([(X, ["a", "b"])], "train labels are a list that holds no numbers"),
+        ([(X, torch.tensor(3))], "labels of a train batch are one label.*by a DataLoader"),
+        ([(X[0], 1), (X[1], 2)], "labels of a train batch are one label"),
+        ([(X, ["a", 2])], "train labels hold both 'a' and 2; expected one kind"),
     ],
 )
 def test_other_data_is_refused(data, message):

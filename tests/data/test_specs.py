@@ -42,7 +42,7 @@ def test_image_folder(tmp_path):
         (tmp_path / split / "a").mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / split / "a" / "x.png")
     data = read_data(f"imagefolder:{tmp_path}", Preparation(size=(2, 2)))
-    assert data.classes == ("a",)
+    assert data.train.classes == ("a",)
     assert [images.shape for images, _ in data.test] == [(1, 3, 2, 2)]
 
 

@@ -5,7 +5,7 @@ import torch
 
 from linprobe import LinprobeError
 from linprobe.data.inputs import Source
-from linprobe.data.splits import Split, check_labels, integer_labels, read_groups
+from linprobe.data.splits import Split, read_groups
 
 X = torch.zeros(5, 2)
 
@@ -42,16 +42,6 @@ def test_a_row_a_labelled_token():
     assert masked.labels.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("labels", [torch.zeros(5), torch.zeros(5, dtype=torch.complex64)])
-def test_labels_that_are_no_whole_numbers(labels):
-    with pytest.raises(LinprobeError, match=r"train labels have dtype \w+; expected whole class"):
-        split(labels)
-
-
-def test_booleans_are_two_classes():
-    assert integer_labels(torch.tensor([True, False]), "test").tolist() == [1, 0]
-
-
 def test_labels_of_tokens_are_for_all_tokens_only():
     with pytest.raises(LinprobeError, match=r"train labels have shape \(2, 3\).*tokens='all'"):
         split(torch.zeros(5, 3, dtype=torch.int64))
@@ -73,31 +63,6 @@ def test_data_that_changes_between_readings():
     once = Split.read(Source(Changing([(X, y)], []), "test", 2), "mean")
     with pytest.raises(LinprobeError, match="the test data gives 0 samples after 5 the first time"):
         list(once.batches())
-
-
-def labels(*values):
-    return torch.tensor(values)
-
-
-def test_classes_are_counted():
-    assert check_labels(labels(0, 1, 1), labels(2), None) == 3
-    assert check_labels(labels(0, 1, 1, 0, 1), labels(1), 4) == 4
-
-
-@pytest.mark.parametrize(
-    ("train", "test", "count", "message"),
-    [
-        (labels(0, -1), labels(0), None, "train labels hold -1; expected class numbers from 0 on"),
-        (labels(0, 1), labels(0, -100), None, "test labels hold -100; expected"),
-        (labels(0, 1, 5), labels(0), 3, "train labels hold 5; expected class numbers from 0 to 2"),
-        (labels(0, 1, 2), labels(3), 3, "test labels hold 3; expected class numbers from 0 to 2"),
-        (labels(2, 2, 2), labels(0), None, r"of one class only \(2\)"),
-        (labels(0, 10**9), labels(0), None, "2 training samples for 1000000001 classes"),
-    ],
-)
-def test_labels_that_can_not_be_used(train, test, count, message):
-    with pytest.raises(LinprobeError, match=message):
-        check_labels(train, test, count)
 
 
 def test_groups_are_numbered():

@@ -163,15 +163,8 @@ def test_what_can_not_be_used_is_refused(train, test, options, message):
 
 @pytest.mark.parametrize("labels", [torch.zeros(0, dtype=torch.int64), Y[TRAIN, None]])
 def test_labels_of_other_shapes(labels):
-    with pytest.raises(LinprobeError, match=r"train labels have shape .* one class number"):
+    with pytest.raises(LinprobeError, match=r"train labels have shape .* one class for each"):
         linprobe.fit_probes({"a": X[TRAIN]}, labels, ({"a": X[TEST]}, Y[TEST]))
-
-
-def test_labels_that_are_no_numbers():
-    with pytest.raises(LinprobeError, match="train labels are a list that holds no numbers"):
-        linprobe.fit_probes({"a": X[TRAIN]}, ["cat"] * 150, ({"a": X[TEST]}, Y[TEST]))
-    with pytest.raises(LinprobeError, match="test labels are a ndarray that holds no numbers"):
-        linprobe.fit_probes({"a": X[TRAIN]}, Y[TRAIN], ({"a": X[TEST]}, np.array(["cat"] * 50)))
 
 
 def test_a_test_split_that_is_no_pair():

@@ -230,13 +230,8 @@ X, Y = images(30)
     ("changes", "message"),
     [
         ({"layers": "layer7"}, "there is no layer 'layer7'; near names: 'layer2', 'layer1'"),
-        (
-            {"train": (X, Y.float())},
-            "train labels have dtype float32; expected whole class numbers",
-        ),
-        ({"test": (X, Y - 1)}, "test labels hold -1; expected class numbers from 0 on"),
+        ({"train": (X, Y + 0.5)}, "train labels hold [0-2].5; expected a class for each sample"),
         ({"train": (X, Y * 0)}, r"the train labels are of one class only \(0\)"),
-        ({"train": (X, Y * 20)}, "30 training samples for 41 classes"),
         ({"train": (X, Y[:9])}, "train arrays differ in length: x has 30, labels has 9"),
         ({"train": []}, "the train data is empty"),
         ({"test": iter([(X, Y)])}, "the test data is a list_iterator, which can be read only once"),

@@ -120,8 +120,7 @@ def _describe(
         image_size=images.image_size,
         normalize=images.normalize,
     )
-    classes = tuple(data.classes) if data.classes else None
-    dataset = replace(run.dataset, name=data.name, sha256=data.sha256, classes=classes)
+    dataset = replace(run.dataset, name=data.name, sha256=data.sha256)
     notes = (*run.config.notes, *(loaded.notes if loaded else ()))
     config = replace(run.config, loading=loading, notes=notes)
     report.run = replace(run, dataset=dataset, config=config)

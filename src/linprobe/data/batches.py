@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.data.arrays import array_tensor
+from linprobe.data.labels import Names, read_labels
 from linprobe.data.tokens import kept_by
 from linprobe.runtime.devices import supports_float64
 from linprobe.runtime.errors import LinprobeError
@@ -25,9 +27,10 @@ class Batch:
         raw: as the data gave it, arrays turned into tensors.
         args: positional arguments of the network.
         kwargs: keyword arguments of the network.
-        labels: (n_samples,), or (n_samples, n_tokens).
+        labels: (n_samples,), or (n_samples, n_tokens), int64 on the CPU.
         masks: attention masks by their names, (n_samples, n_tokens) bool, True where a token
             counts; those that aren't of a token each, for queries and keys say, as they are.
+        names: of labels that aren't numbers, by what stands for them in `labels`.
     """
 
     raw: object
@@ -35,6 +38,7 @@ class Batch:
     kwargs: dict[str, object]
     labels: Tensor
     masks: dict[str, Tensor]
+    names: Names = field(default_factory=dict)
 
     @classmethod
     def read(cls, raw: object, split: str) -> "Batch":
@@ -55,16 +59,21 @@ class Batch:
                 f"a {split} batch is a {type(raw).__name__}; expected (x, labels), or a dict with "
                 "'labels'"
             )
-        labels = _batch_labels(labels, split)
+        labels, names = read_labels(labels, split)
+        if labels.ndim == 0:
+            raise LinprobeError(
+                f"the labels of a {split} batch are one label; expected one for each sample: put "
+                "single samples into batches by a DataLoader"
+            )
         if len(args) != 1 or not isinstance(args[0], Mapping):
-            return cls(raw, tuple(args), {}, labels, {})
+            return cls(raw, tuple(args), {}, labels, {}, names)
         inputs = {str(name): item for name, item in args[0].items()}
         masks = {
             name: _token_mask(item)
             for name, item in inputs.items()
             if name.endswith(MASK_KEY) and isinstance(item, Tensor)
         }
-        return cls(raw, (), inputs, labels, masks)
+        return cls(raw, (), inputs, labels, masks, names)
 
     @property
     def mask(self) -> Tensor | None:
@@ -82,10 +91,11 @@ class Batch:
 
     def head(self, count: int) -> "Batch":
         """Return the first samples if every value is a tensor with one row per sample, else all."""
-        rows = [leaf.shape[:1] if isinstance(leaf, Tensor) else None for leaf in leaves(self.raw)]
+        arrays = (Tensor, np.ndarray)
+        rows = [leaf.shape[:1] if isinstance(leaf, arrays) else None for leaf in leaves(self.raw)]
         if any(row != (len(self),) for row in rows):
             return self
-        return Batch.read(_map(self.raw, lambda tensor: tensor[:count]), "data")
+        return Batch.read(_map(self.raw, lambda tensor: tensor[:count], text=True), "data")
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":
         """Copy to that device, the network's arguments in that floating dtype where they have one.
@@ -110,14 +120,8 @@ class Batch:
             {name: _map(value, cast) for name, value in self.kwargs.items()},
             self.labels,
             self.masks,
+            self.names,
         )
-
-
-def array_tensor(array: np.ndarray) -> Tensor:
-    """Copy an array of numbers, in any order of bytes; longdouble becomes float64."""
-    # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
-    dtype = array.dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(array, np.float64 if dtype == np.longdouble else dtype))
 
 
 def _token_mask(mask: Tensor) -> Tensor:
@@ -136,41 +140,18 @@ def label_key(named: Mapping[Any, object], what: str) -> str:
     raise LinprobeError(f"{what} has the keys {names}; expected its labels under 'labels'")
 
 
-def label_tensor(value: object, split: str) -> Tensor:
-    """Convert labels of any kind to a tensor; raise `LinprobeError` where they aren't numbers."""
-    if not isinstance(value, Tensor):
-        try:
-            value = array_tensor(np.asarray(value))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise LinprobeError(
-                f"{split} labels are a {type(value).__name__} that holds no numbers ({error}); "
-                "expected class numbers from 0 on"
-            ) from error
-    return value
-
-
-def _batch_labels(value: object, split: str) -> Tensor:
-    value = label_tensor(value, split)
-    if value.ndim == 0:
-        raise LinprobeError(
-            f"the labels of a {split} batch are one number; expected one for each sample: put "
-            "single samples into batches by a DataLoader"
-        )
-    return value
-
-
-def _map(value: object, change: Callable[[Tensor], Tensor]) -> Any:
-    """Change each tensor in nested containers; arrays become tensors first."""
-    if isinstance(value, Tensor):
+def _map(value: object, change: Callable[[Any], Any], *, text: bool = False) -> Any:
+    """Change each tensor in nested containers; arrays become tensors first, but those of text."""
+    if isinstance(value, Tensor) or (text and isinstance(value, np.ndarray)):
         return change(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return change(array_tensor(value))
     if isinstance(value, Mapping):
-        return {name: _map(item, change) for name, item in value.items()}
+        return {name: _map(item, change, text=text) for name, item in value.items()}
     if type(value) is list:
-        return [_map(item, change) for item in value]
+        return [_map(item, change, text=text) for item in value]
     if type(value) is tuple:  # not its subclasses, which take their items otherwise
-        return tuple(_map(item, change) for item in value)
+        return tuple(_map(item, change, text=text) for item in value)
     return value
 
 

@@ -65,18 +65,25 @@ class ImageBatches:
         labels: (n,) int64.
         prepare: the preprocessing.
         batch_size: images at a time.
+        classes: names of the classes, where they have any.
     """
 
     def __init__(
-        self, images: Tensor | Sequence[Path], labels: Tensor, prepare: Preparation, batch_size: int
+        self,
+        images: Tensor | Sequence[Path],
+        labels: Tensor | np.ndarray,
+        prepare: Preparation,
+        batch_size: int,
+        classes: Sequence[str] = (),
     ) -> None:
+        self.classes = tuple(classes)
         self.images, self.labels = images, labels
         self.prepare, self.batch_size = prepare, batch_size
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | np.ndarray]]:
         for start in range(0, len(self.labels), self.batch_size):
             rows = slice(start, start + self.batch_size)
             images = self.images[rows]

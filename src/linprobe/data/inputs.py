@@ -57,6 +57,7 @@ class Source:
         self.split = split
         inner = data.dataset if isinstance(data, DataLoader) else data
         self.kind = type(inner).__name__ if isinstance(inner, Dataset) else "arrays"
+        self.classes = _class_names(inner)
         self._open = _opener(data, split, batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -93,6 +94,15 @@ def example_batch(example: object) -> Batch:
     if batch is None:
         raise LinprobeError("the example holds no batch; expected at least one sample")
     return batch
+
+
+def _class_names(data: object) -> tuple[str, ...]:
+    """Names of the labels 0, 1, ... as data sets of torchvision have them; (): none."""
+    while isinstance(data, Subset):
+        data = data.dataset
+    names = getattr(data, "classes", None)
+    known = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if known and len(set(names)) == len(names) else ()  # type: ignore[arg-type]
 
 
 def _opener(data: object, split: str, batch_size: int) -> Callable[[], Iterable[object]]:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from linprobe.data import load
-from linprobe.data.batches import array_tensor
 from linprobe.data.images import ImageBatches, Preparation, find_images
 from linprobe.data.registry import REGISTRY
 from linprobe.runtime.errors import LinprobeError
@@ -36,7 +35,6 @@ class ProbeData:
         test: the test split.
         groups: as `linprobe.probe` takes them.
         sha256: hex digest of each file, where the data is in few files.
-        classes: names of the classes, where they have any.
     """
 
     name: str
@@ -44,7 +42,6 @@ class ProbeData:
     test: object
     groups: object = None
     sha256: dict[str, str] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
 
 
 def read_data(
@@ -102,8 +99,9 @@ def _published(
 
 def _image_folder(spec: str, folder: Path, prepare: Preparation, batch_size: int) -> ProbeData:
     classes, found = find_images(folder)
-    train, test = (ImageBatches(*found[split], prepare, batch_size) for split in ("train", "test"))
-    return ProbeData(spec, train, test, classes=tuple(classes))
+    splits = (found["train"], found["test"])
+    train, test = (ImageBatches(*own, prepare, batch_size, classes) for own in splits)
+    return ProbeData(spec, train, test)
 
 
 def _made(spec: str) -> ProbeData:
@@ -172,7 +170,7 @@ def _npz_split(
         images = torch.from_numpy(x[:, None] if x.ndim == 3 else x)  # bytes have no order
         if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
             images = images.movedim(3, 1)
-        return ImageBatches(images, array_tensor(labels), prepare or Preparation(), batch_size)
+        return ImageBatches(images, labels, prepare or Preparation(), batch_size)
     if prepare is not None:
         raise LinprobeError(
             f"x is {x.dtype} {x.shape}; `channels`, `image_size` and `normalize` are for images: "

@@ -1,7 +1,7 @@
 """Labels and groups of a split, read and checked before any forward pass."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from linprobe.data.batches import Batch
 from linprobe.data.inputs import Source
+from linprobe.data.labels import Names
 from linprobe.data.tokens import Tokens, kept_tokens
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.numbers import whole_number
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Split:
         labels: (n_rows,) int64, in the order of the source.
         sequence: (n_rows,) int64, the sample that each row belongs to.
         num_samples: sequences, under "all"; else rows.
+        names: of labels that aren't numbers, by what stands for them in `labels`.
     """
 
     source: Source
@@ -32,6 +33,7 @@ class Split:
     labels: Tensor
     sequence: Tensor
     num_samples: int
+    names: Names = field(default_factory=dict)
 
     @classmethod
     def read(cls, source: Source, tokens: Tokens) -> "Split":
@@ -41,16 +43,21 @@ class Split:
             LinprobeError: No samples, or labels of another shape or type than expected.
         """
         labels, sequences, count = [], [], 0
+        names: Names = {}
         for batch in source.labels():
             own, rows = batch_rows(batch, tokens, source.split)
             labels.append(own)
             sequences.append(rows + count)
             count += len(batch)
+            names |= batch.names
         if not labels or not sum(map(len, labels)):
             raise LinprobeError(
                 f"the {source.split} data is empty; expected at least one labelled sample"
             )
-        return cls(source, tokens, torch.cat(labels), torch.cat(sequences), count)
+        every = torch.cat(labels)
+        if not names and source.classes and 0 <= every.min() <= every.max() < len(source.classes):
+            names = dict(enumerate(source.classes))
+        return cls(source, tokens, every, torch.cat(sequences), count, names)
 
     def batches(self) -> Iterator[tuple[Batch, slice]]:
         """Read the source again: each batch with the rows that are its own.
@@ -73,7 +80,7 @@ class Split:
 
 def batch_rows(batch: Batch, tokens: Tokens, split: str) -> tuple[Tensor, Tensor]:
     """Return the labels (n_rows,) int64 of a batch's rows, and the sample of each row."""
-    labels = integer_labels(batch.labels, split)
+    labels = batch.labels
     if tokens == "all":
         kept = kept_tokens(labels, batch.mask)
         return labels[kept], kept.nonzero()[:, 0].cpu()
@@ -83,46 +90,6 @@ def batch_rows(batch: Batch, tokens: Tokens, split: str) -> tuple[Tensor, Tensor
             "number for each sample (with tokens='all', one for each token)"
         )
     return labels, torch.arange(len(labels))
-
-
-def integer_labels(labels: Tensor, split: str) -> Tensor:
-    """Convert labels to int64 on the CPU; raise `LinprobeError` where they aren't whole."""
-    if labels.is_floating_point() or labels.is_complex():
-        raise LinprobeError(
-            f"{split} labels have dtype {str(labels.dtype).removeprefix('torch.')}; expected "
-            "whole class numbers from 0 on: convert them to int64"
-        )
-    return labels.detach().cpu().to(torch.int64)
-
-
-def check_labels(train: Tensor, test: Tensor, num_classes: int | None) -> int:
-    """Check labels (n_train,) and (n_test,), int64, and return the number of classes.
-
-    Raises:
-        LinprobeError: Labels out of range, one class only, or fewer samples than classes.
-    """
-    if num_classes is not None:
-        num_classes = whole_number("num_classes", num_classes, 2)
-    for split, labels in (("train", train), ("test", test)):
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or (num_classes is not None and high >= num_classes):
-            top = "" if num_classes is None else f" to {num_classes - 1}"
-            raise LinprobeError(
-                f"{split} labels hold {low if low < 0 else high}; expected class numbers from 0"
-                + (top or " on")
-            )
-    if int(train.min()) == int(train.max()):
-        raise LinprobeError(
-            f"the train labels are of one class only ({int(train[0])}); expected at least two"
-        )
-    count = num_classes or int(max(train.max(), test.max())) + 1
-    if len(train) < count:
-        raise LinprobeError(
-            f"there are {len(train)} training samples for {count} classes (labels reach "
-            f"{count - 1}); expected at least one for each: give more samples, or number the "
-            "classes without gaps, numpy.unique(labels, return_inverse=True)"
-        )
-    return count
 
 
 def read_groups(groups: object, num_train: int, num_test: int) -> Tensor | None:

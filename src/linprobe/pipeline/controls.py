@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linprobe.data.batches import array_tensor
+from linprobe.data.arrays import array_tensor
 from linprobe.evaluation.controls import ControlData, Controls, Pair, of_records
 from linprobe.evaluation.plan import EvaluationPlan
 from linprobe.pipeline.engine import LayerFeatures, fit_layer

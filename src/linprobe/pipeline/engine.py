@@ -166,7 +166,8 @@ def probe_layers(
             probes[probe.record.layer] = probe
     if errors and len(errors) == len(probes):
         raise errors[0]
-    return Probed({layer: probes[layer] for layer in widths}, clock.stages())
+    named = {layer: replace(probes[layer], classes=task.classes) for layer in widths}
+    return Probed(named, clock.stages())
 
 
 def fit_layer(
@@ -290,7 +291,7 @@ def _fit_and_evaluate(
             *(raw["weight"], raw["bias"], features.test, fitted.test_logits), features.offset
         )
     record = replace(record, float32_changes=changes, missing=missing)
-    tensors = {name: tensor.cpu() for name, tensor in raw.items()}
+    tensors: dict[str, Any] = {name: tensor.cpu() for name, tensor in raw.items()}
     return Probe(
         record, columns=features.columns, predictions=predictions, controls=controls, **tensors
     )

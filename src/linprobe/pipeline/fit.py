@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linprobe.data.batches import label_tensor
-from linprobe.data.splits import integer_labels, read_groups
+from linprobe.data.labels import Names, read_labels
+from linprobe.data.splits import read_groups
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.pipeline.controls import OF_NETWORKS, controls_of_task, with_plan
 from linprobe.pipeline.deprecated import grouped_options
@@ -28,12 +28,14 @@ from linprobe.runtime.devices import find_device, free_bytes, solving_device
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.text import size_text
 
+Labels = Array | Sequence[int] | Sequence[str] | Sequence[bool]
+
 
 @own_defaults()
 def fit_probes(
     train: Mapping[str, Array | str | Path],
-    labels: Array | Sequence[int],
-    test: tuple[Mapping[str, Array | str | Path], Array | Sequence[int]],
+    labels: Labels,
+    test: tuple[Mapping[str, Array | str | Path], Labels],
     *,
     groups: object = None,
     num_classes: int | None = None,
@@ -51,10 +53,11 @@ def fit_probes(
         train: layer to (n_train, n_features): tensors, arrays, memory-mapped arrays, or paths of
             ``.npy`` files, which are mapped. One layer is copied to memory at a
             time; of narrow layers, as many as there are threads.
-        labels: (n_train,) class numbers.
+        labels: (n_train,) classes: whole numbers, text or truth values, in a tensor, an array, a
+            pandas Series or a list. They are numbered in sorted order, as `Probe.classes` says.
         test: the same layers of the test samples, and their labels.
         groups: as in `probe`.
-        num_classes: K; default: one more than the largest label.
+        num_classes: K, of labels that are class numbers from 0 on; None: as many as occur.
         seed: as in `probe`.
         device: where probes are solved; the CPU instead of one without float64, as a note says.
         method: as in `probe`.
@@ -73,7 +76,7 @@ def fit_probes(
         {"method": (method, ProbeConfig), "evaluation": (evaluation, EvaluationOptions)},
     )
     test_features, test_labels = _check_features(train, test)
-    y, yt = _label_array(labels, "train"), _label_array(test_labels, "test")
+    (y, names), (yt, test_names) = _labels(labels, "train"), _labels(test_labels, "test")
     numbered = read_groups(groups, len(y), len(yt))
     task = make_task(
         *(y, yt),
@@ -82,6 +85,7 @@ def fit_probes(
         evaluation=options["evaluation"],
         seed=seed,
         num_classes=num_classes,
+        names=(names, test_names),
     )
     _check_controls(task.evaluation)
     solved_on, notes = solving_device(find_device(device))
@@ -119,14 +123,14 @@ def _check_features(train: Mapping[str, object], test: object) -> tuple[Mapping[
     return features, labels
 
 
-def _label_array(labels: Any, split: str) -> Tensor:
-    values = integer_labels(label_tensor(labels, split), split)
+def _labels(labels: object, split: str) -> tuple[Tensor, Names]:
+    values, names = read_labels(labels, split)
     if values.ndim != 1 or not len(values):
         raise LinprobeError(
-            f"{split} labels have shape {tuple(values.shape)}; expected one class number for each "
+            f"{split} labels have shape {tuple(values.shape)}; expected one class for each "
             "sample, and at least one sample"
         )
-    return values
+    return values, names
 
 
 def _open(features: Array | str | Path) -> Array:

@@ -37,6 +37,7 @@ class Probe:
         mean: (n_features,) float64 of the training features; None: not known.
         scale: what centred features are multiplied by where the penalty is stated, one number or
             (n_features,), float64; None: not known.
+        classes: names of the K classes, in the order of the rows of `weight`.
     """
 
     record: ProbeRecord
@@ -47,6 +48,7 @@ class Probe:
     controls: tuple[ControlRecord, ...] = ()
     mean: Tensor | None = None
     scale: Tensor | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def reduction(self) -> Reduction:

@@ -262,4 +262,10 @@ def _task_of(
         numbered = numbered[train.sequence]
     elif extraction.tokens == "all":
         numbered = train.sequence  # tokens of one sequence are no independent samples
-    return make_task(train.labels, test.labels, groups=numbered, seed=seed, **options)
+    return make_task(
+        *(train.labels, test.labels),
+        names=(train.names, test.names),
+        groups=numbered,
+        seed=seed,
+        **options,
+    )

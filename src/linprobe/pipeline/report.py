@@ -219,6 +219,7 @@ def make_report(
             num_test=len(task.test_labels),
             majority_error_rate=task.majority_error_rate,
             majority_metrics=task.majority_metrics,
+            classes=None if task.classes == _numbers(len(task.classes)) else task.classes,
         ),
         environment=environment(torch.get_num_threads(), device),
         seconds=time.perf_counter() - started,
@@ -255,6 +256,7 @@ def load_report(folder: str | Path) -> ProbeReport:
             **{name: tensors.get(f"{record.layer}.{name}") for name in TENSORS},
             predictions=predictions.get(record.layer),
             controls=tuple(c for c in checkpoint.controls if c.layer == record.layer),
+            classes=run.dataset.classes or _numbers(_num_classes(tensors, record.layer)),
         )
         for record in checkpoint.probes
     }
@@ -264,6 +266,16 @@ def load_report(folder: str | Path) -> ProbeReport:
                 f"the file of {folder}'s probes has no {layer + '.weight'!r}; save the report again"
             )
     return ProbeReport(run, probes, labels)
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    """Names of classes that have no other names."""
+    return tuple(map(str, range(count)))
+
+
+def _num_classes(tensors: Mapping[str, Tensor], layer: str) -> int:
+    bias = tensors.get(f"{layer}.bias")
+    return 0 if bias is None else len(bias)
 
 
 def _table(run: RunRecord, records: tuple[ProbeRecord, ...]) -> Table:

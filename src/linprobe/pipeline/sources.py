@@ -10,7 +10,7 @@ from torch import Tensor
 from linprobe.activations.extract import Extractor
 from linprobe.activations.groups import plan_groups
 from linprobe.activations.rules import ProbePoint
-from linprobe.data.batches import array_tensor
+from linprobe.data.arrays import array_tensor
 from linprobe.data.splits import Split
 from linprobe.pipeline.engine import LayerFeatures, LayerGroup
 from linprobe.pipeline.meter import Meter

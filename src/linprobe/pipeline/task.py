@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from linprobe.core.solvers.base import Status
-from linprobe.data.splits import check_labels
+from linprobe.data.labels import Names, number_classes
 from linprobe.evaluation.metrics import constant_metrics
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.evaluation.plan import EvaluationPlan
@@ -23,6 +23,7 @@ from linprobe.records.schema import MajorityErrorRate
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import check_seed
 from linprobe.runtime.randomness import generator
+from linprobe.runtime.text import some
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Task:
         evaluation: what was asked for beside each probe.
         notes: what is unusual about the labels, a sentence each.
         plan: what is computed beside each probe.
+        classes: names of the K classes; (): their numbers.
         method_of: gives each layer's method; default: `SoftmaxProbe` by `config`.
         strict: raise when a layer fails, instead of going on with the others.
     """
@@ -49,6 +51,7 @@ class Task:
     notes: tuple[str, ...] = ()
     plan: EvaluationPlan = field(default_factory=EvaluationPlan)
     method_of: Callable[[str], ProbeMethod] | None = None
+    classes: tuple[str, ...] = ()
     strict: bool = False
 
     def method(self, layer: str) -> ProbeMethod:
@@ -104,6 +107,7 @@ def make_task(
     evaluation: EvaluationOptions,
     seed: int,
     num_classes: int | None = None,
+    names: tuple[Names, Names] = ({}, {}),
 ) -> Task:
     """Check the labels and settle which training rows are held out.
 
@@ -114,13 +118,16 @@ def make_task(
         config: numbers of the method; its seed is replaced by `seed`.
         evaluation: what is asked for beside each probe.
         seed: of the held-out rows and the solver.
-        num_classes: K; default: one more than the largest label.
+        num_classes: K, of labels that are class numbers; None: as many as occur, numbered in
+            sorted order.
+        names: of labels that aren't simply numbers, train and test.
 
     Raises:
         LinprobeError: Labels, groups or numbers that can't be used.
     """
     seed = check_seed(seed)
-    count = check_labels(train_labels, test_labels, num_classes)
+    found = number_classes(train_labels, test_labels, names, num_classes)
+    train_labels, test_labels, classes = found.train, found.test, found.names
     # Each class keeps a sample to be fitted on; where classes are tiny, fewer are held out.
     spare = len(train_labels) - len(train_labels.unique())
     if not spare:
@@ -137,18 +144,24 @@ def make_task(
         order, held = holdout_order_by_group(train_labels, groups, fraction, draws)
     # The share that rounds to exactly this many rows.
     config = replace(config, validation_fraction=held / len(order), seed=seed)
-    targets = Targets(train_labels[order], count, held)
-    notes = (*_unseen_labels(train_labels, test_labels), *_few_labels(test_labels))
-    return Task(order, targets, test_labels, config, evaluation, notes)
+    targets = Targets(train_labels[order], len(classes), held)
+    notes = (
+        *found.notes,
+        *_unseen_labels(train_labels, test_labels, classes),
+        *_few_labels(test_labels, classes),
+    )
+    return Task(order, targets, test_labels, config, evaluation, notes, classes=classes)
 
 
-def _unseen_labels(train_labels: Tensor, test_labels: Tensor) -> Iterator[str]:
+def _unseen_labels(
+    train_labels: Tensor, test_labels: Tensor, classes: tuple[str, ...]
+) -> Iterator[str]:
     missing = sorted(set(test_labels.tolist()) - set(train_labels.tolist()))
     if missing:
         rows = int(torch.isin(test_labels, torch.tensor(missing)).sum())
         yield (
-            f"No training sample has label {_some(missing, 5)}: {rows} test samples with it count "
-            "as errors, and the test cross-entropy is infinite."
+            f"No training sample has label {some([classes[k] for k in missing])}: {rows} test "
+            "samples with it count as errors, and the test cross-entropy is infinite."
         )
 
 
@@ -161,17 +174,17 @@ def failure_notes(probes: Iterable[Probe]) -> Iterator[str]:
             yield f"Layer {record.layer!r} has a probe but {record.missing}."
 
 
-def _few_labels(test_labels: Tensor) -> Iterator[str]:
+def _few_labels(test_labels: Tensor, names: tuple[str, ...]) -> Iterator[str]:
     classes, counts = test_labels.unique(return_counts=True)
     if len(classes) == 1:
         yield (
-            f"All test samples are of class {int(classes[0])}: AUROC, average precision and the "
+            f"All test samples are of class {names[int(classes[0])]}: AUROC, average precision and the "
             "intervals of metrics are unknown."
         )
     elif int(counts.min()) == 1:
-        single = classes[counts == 1].tolist()
+        single = [names[k] for k in classes[counts == 1].tolist()]
         yield (
-            f"A single test sample is of class {_some(single, 5)}: metrics other than the error "
+            f"A single test sample is of class {some(single)}: metrics other than the error "
             "have no intervals, which take two samples of every class in the test set."
         )
 
@@ -207,21 +220,17 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
             scaled.append(record.layer)
     for reason, layers in nonfinite.items():
         one = f"Layer {layers[0]!r}" if len(layers) == 1 else f"{len(layers)} layers"
-        some = "" if len(layers) == 1 else f" ({_some(layers, 3)})"
-        yield f"{one}{some}: {reason}. No probe was fitted."
+        which = "" if len(layers) == 1 else f" ({some(layers, 3)})"
+        yield f"{one}{which}: {reason}. No probe was fitted."
     if scaled:
         yield (
             f"A few features hold nearly all of the variance of {len(scaled)} layers "
-            f"({_some(scaled, 3)}): there each feature was divided by its own deviation; scale "
+            f"({some(scaled, 3)}): there each feature was divided by its own deviation; scale "
             "'layer' divides all by one number."
         )
     if wide:
         yield (
             f"{len(wide)} layers have at least as many features as there are training samples "
-            f"({len(task.order):,}): {_some(wide, 3)}; any labels could be fitted there, so only "
+            f"({len(task.order):,}): {some(wide, 3)}; any labels could be fitted there, so only "
             "the test error tells."
         )
-
-
-def _some(values: list[object] | list[str] | list[int], count: int) -> str:
-    return ", ".join(map(str, values[:count])) + (" ..." if len(values) > count else "")

@@ -1,11 +1,18 @@
 """Words for messages: sizes, times, counts, errors."""
 
+from collections.abc import Sequence
+
 from linprobe.runtime.errors import LinprobeError
 
 
 def counted(number: int, noun: str) -> str:
     """Write a number with its noun: "1 time", "2,000 times"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def some(values: Sequence[object], count: int = 5) -> str:
+    """List the first of some values, with dots for the others."""
+    return ", ".join(map(str, values[:count])) + (" ..." if len(values) > count else "")
 
 
 def first_line(error: BaseException) -> str:

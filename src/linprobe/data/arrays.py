@@ -1,0 +1,12 @@
+"""From NumPy's arrays to tensors."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def array_tensor(array: np.ndarray) -> Tensor:
+    """Copy an array of numbers, in any order of bytes; longdouble becomes float64."""
+    # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
+    dtype = array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(array, np.float64 if dtype == np.longdouble else dtype))
