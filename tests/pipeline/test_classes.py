@@ -77,7 +77,7 @@ def test_names_survive_a_folder_and_stand_on_the_page(tmp_path):
     loaded = linprobe.load_report(report.save(tmp_path / "run"))
     assert loaded["a"].classes == NAMES == loaded.run.dataset.classes
     assert "ant" in (tmp_path / "run" / "report.html").read_text()
-    assert payload(loaded.run)["classes"] == NAMES
+    assert tuple(payload(loaded.run)["classes"]) == NAMES
     numbered = linprobe.load_report(fitted(CASE.labels).save(tmp_path / "numbers"))
     assert numbered["a"].classes == ("0", "1", "2")
 
@@ -101,7 +101,7 @@ def test_a_network_on_labels_of_text(kind):
         *(network, (X[TRAIN], CASE.labels[TRAIN]), (X[TEST], CASE.labels[TEST])), method=METHOD
     )
     assert named["0"].classes == NAMES
-    torch.testing.assert_close(named["0"].weight, plain["0"].weight)
+    torch.testing.assert_close(named["0"].weight, plain["0"].weight, rtol=1e-4, atol=1e-5)
     assert named["0"].record.evaluation.confusion == plain["0"].record.evaluation.confusion
 
 
