@@ -32,7 +32,7 @@ def evaluated(report):
 def test_labels_from_one_on_are_two_classes():
     labels = (CASE.labels == 0).long()
     plain, moved = fitted(labels, evaluation=MDL), fitted(labels + 1, evaluation=MDL)
-    assert evaluated(plain).auroc is not None
+    assert evaluated(plain).metrics["auroc"] is not None
     assert evaluated(moved) == evaluated(plain)
     assert torch.equal(moved["a"].weight, plain["a"].weight)
     assert moved["a"].classes == moved.run.dataset.classes == ("1", "2")

@@ -178,8 +178,8 @@ def _few_labels(test_labels: Tensor, names: tuple[str, ...]) -> Iterator[str]:
     classes, counts = test_labels.unique(return_counts=True)
     if len(classes) == 1:
         yield (
-            f"All test samples are of class {names[int(classes[0])]}: AUROC, average precision and the "
-            "intervals of metrics are unknown."
+            f"All test samples are of class {names[int(classes[0])]}: AUROC, average precision and "
+            "the intervals of metrics are unknown."
         )
     elif int(counts.min()) == 1:
         single = [names[k] for k in classes[counts == 1].tolist()]
