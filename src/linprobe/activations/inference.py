@@ -34,40 +34,53 @@ def inference_state(network: nn.Module) -> Iterator[None]:
         LinprobeError: Lazy modules, which have no weights yet.
     """
     with ONE_AT_A_TIME:
-        _check_not_lazy(network)
-        places = {tensor.device for tensor in chain(network.parameters(), network.buffers())}
-        with _left_as_it_was(network), torch.no_grad(), kept_random(places):
-            _set_mode(network, False)
-            yield
+        state = _State(network)
+        try:
+            with torch.no_grad(), kept_random(state.devices), state.kept.watched():
+                if any(training for _, training in state.modes):
+                    _set_mode(network, False)
+                yield
+        finally:
+            state.restore()
 
 
-@contextmanager
-def _left_as_it_was(network: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
-    # nn.Module offers no public way to see which module owns a tensor, or to put back the very
-    # tensor that stood there.
-    owned: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (own, dict(own))
-        for module, _ in modes
-        if not is_script(module)
-        for own in (module._buffers, module._parameters)
-    ]
-    moved = [module for module, training in modes if training and _has_own_modes(module)]
-    written = (p for module in moved for p in module.parameters(recurse=False))
-    kept = _Buffers([*network.buffers(), *written])
-    try:
-        with kept.watched():
-            yield
-    finally:
-        for module in moved:
+class _State:
+    """Modes, parameters and buffers of a network; one walk through its modules, for each batch."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.modes = [(module, module.training) for module in network.modules()]
+        # nn.Module offers no public way to see which module owns a tensor, or to put back the very
+        # tensor that stood there.
+        own = [_own_tensors(module) for module, _ in self.modes]
+        self.owned = [(held, dict(held)) for pair in own for held in pair]
+        held = [t for _, named in self.owned for t in named.values() if t is not None]
+        if any(map(nn.parameter.is_lazy, held)):
+            raise _lazy(network)
+        self.devices = {tensor.device for tensor in held}
+        self.moved = [m for m, training in self.modes if training and _has_own_modes(m)]
+        written = (p for module in self.moved for p in module.parameters(recurse=False))
+        buffers = (b for _, named in own for b in named.values() if b is not None)
+        self.kept = _Buffers(list(dict.fromkeys([*buffers, *written])))
+
+    def restore(self) -> None:
+        for module in self.moved:
             _set_mode(module, True)
-        for module, training in modes:
-            module.training = training
-        for own, named in owned:
+        for module, training in self.modes:
+            if module.training is not training:
+                module.training = training
+        for own, named in self.owned:
             if own.keys() != named.keys() or any(own[name] is not named[name] for name in own):
                 own.clear()
                 own.update(named)
-        kept.restore()
+        self.kept.restore()
+
+
+def _own_tensors(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A module's own parameters and buffers, by name: as it holds them, so that they can be set."""
+    if is_script(module):
+        own = module.named_parameters(recurse=False), module.named_buffers(recurse=False)
+        return dict(own[0]), dict(own[1])
+    return module._parameters, module._buffers
 
 
 def _has_own_modes(module: nn.Module) -> bool:
@@ -102,8 +115,7 @@ class _Buffers(TorchDispatchMode):
             if buffer.is_meta:  # has no values
                 continue
             room -= _num_bytes(buffer)
-            storage = _storage(buffer)
-            if room >= 0 or storage is None:
+            if room >= 0 or (storage := _storage(buffer)) is None:
                 self._values[buffer] = buffer.detach().clone()
             else:
                 self._large.setdefault(storage, []).append(buffer)
@@ -199,15 +211,17 @@ def lacks_values(network: nn.Module) -> bool:
     return any(p.is_meta for p in own) or any(map(lacks_values, network.children()))
 
 
-def _check_not_lazy(network: nn.Module) -> None:
+def _lazy(network: nn.Module) -> LinprobeError:
     """A first pass would give a lazy module its weights: that is for the owner to do."""
-    for path, module in network.named_modules():
-        tensors = *module.parameters(recurse=False), *module.buffers(recurse=False)
-        if any(map(nn.parameter.is_lazy, tensors)):
-            raise LinprobeError(
-                f"layer {path!r} is a {type(module).__name__} without weights as yet; expected a "
-                "network that was run once"
-            )
+    path, module = next(
+        (path, module)
+        for path, module in network.named_modules()
+        if any(nn.parameter.is_lazy(t) for own in _own_tensors(module) for t in own.values())
+    )
+    return LinprobeError(
+        f"layer {path!r} is a {type(module).__name__} without weights as yet; expected a network "
+        "that was run once"
+    )
 
 
 def is_script(module: nn.Module) -> bool:
