@@ -10,6 +10,7 @@ from linprobe.cli.flags import COUNT, flag, names, options_of, positive
 from linprobe.core.scales import Scale
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.probes.config import ProbeConfig
+from linprobe.probes.weights import BALANCED
 from linprobe.records.evidence import CONTROLS
 
 OUT = flag(Path, "DIR")
@@ -20,6 +21,19 @@ def _penalties(text: str) -> tuple[float, ...]:
         return tuple(map(float, text.split(",")))
     except ValueError as error:
         raise ValueError("expected a positive number, or several separated by commas") from error
+
+
+def _class_weight(text: str) -> str | dict[str, float]:
+    if text == BALANCED:
+        return text
+    pairs = [part.rpartition("=") for part in names(text)]
+    try:
+        weights = {name: positive(value) for name, _, value in pairs}
+    except ValueError:
+        weights = {}
+    if len(weights) < len(pairs) or "" in weights:
+        raise ValueError("expected balanced, or CLASS=WEIGHT,... such as 0=1,1=10")
+    return weights
 
 
 def _tokens(text: str) -> str | int | None:
@@ -59,6 +73,7 @@ else:
         l2_path=flag(_penalties, "L2,L2,...", name="l2"),
         tol=flag(positive, "NATS"),
         scale=Scale,
+        class_weight=flag(_class_weight, "WEIGHTS"),
         exact=Annotated[bool, Parameter(negative="--no-exact")],
     )
     Extraction = options_of(

@@ -38,8 +38,9 @@ def probe(
     Args:
         factory: function or class that gives the network: package.module:name or
             path/to/file.py:name (the current folder is searched too).
-        data: mnist, fashion-mnist, npz:FILE (x_train, y_train, x_test, y_test), imagefolder:DIR
-            (train/CLASS/IMAGE, test/CLASS/IMAGE), or package.module:name of a pair (train, test).
+        data: mnist, fashion-mnist, npz:FILE (x_train, y_train, x_test, y_test; groups_train and
+            sample_weight_train too), imagefolder:DIR (train/CLASS/IMAGE, test/CLASS/IMAGE), or
+            package.module:name of a pair (train, test).
         layers: names as `linprobe layers` lists them, or patterns: encoder.layer.*, layer.{0..11};
             a star ends at a dot, ** doesn't. None: every leaf that computes something.
         out: folder to write the run to.
@@ -70,6 +71,7 @@ def probe(
                 found.test,
                 layers=layers and list(layers),
                 groups=found.groups,
+                sample_weight=found.sample_weight,
                 seed=network.seed,
                 method=method,
                 extraction=replace(extraction, device=network.device),

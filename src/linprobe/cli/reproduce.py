@@ -113,6 +113,8 @@ def _described(kind: type[Experiment]) -> str:
 def _reproduce(experiment: Experiment, settings: Settings, run: Run) -> None:
     if run.protocol == "sgd" and settings.method.l2_path != ProbeConfig().l2_path:
         raise LinprobeError("--l2 is for --protocol certified; probes trained by SGD have none")
+    if run.protocol == "sgd" and settings.method.class_weight is not None:
+        raise LinprobeError("--class-weight is for --protocol certified; SGD weighs all rows alike")
     if run.protocol == "sgd":
         settings = replace(settings, sgd=experiment.sgd_protocol(run.epochs))
     elif run.epochs is not None:

@@ -129,6 +129,7 @@ class OptimumBounds:
         point: weight, bias and logits (n_classes, n_train) of the probe.
         l2: the penalty.
         certificate: of the probe; its gradient G is finite.
+        sample_weight: (n_train,) of the problem; default: equal.
 
     Attributes:
         gap: ``||G||^2 / (2 l2)``.
@@ -136,23 +137,32 @@ class OptimumBounds:
     """
 
     def __init__(
-        self, features: FeatureMatrix, point: Point, l2: float, certificate: Certificate
+        self,
+        features: FeatureMatrix,
+        point: Point,
+        l2: float,
+        certificate: Certificate,
+        sample_weight: Tensor | None = None,
     ) -> None:
         self.l2, self.gradient = l2, certificate.gradient
         self.gap = float(self.gradient.square().sum()) / (2 * l2)
         self.bias_shift = certificate.best_bias - point.bias
         probabilities = (point.logits.double() + certificate.best_bias[:, None]).softmax(0)
-        self._each = 1 / features.num_rows
+        self._each: float | Tensor = 1 / features.num_rows  # s_i
         self._basis: Tensor | None = None
         self._rows, self._inner_gradient = features, self.gradient
         self._probabilities = probabilities
-        gini_impurity = 1 - probabilities.square().sum(0)
-        unsure = gini_impurity.topk(min(_COARSE_ROWS, features.num_rows)).indices
+        unsureness = 1 - probabilities.square().sum(0)  # Gini impurity
+        if sample_weight is not None:
+            self._each = sample_weight.double() / sample_weight.sum(dtype=torch.float64)
+            unsureness *= self._each
+        unsure = unsureness.topk(min(_COARSE_ROWS, features.num_rows)).indices
         chosen = features.take(unsure)
         self._radius = float(torch.linalg.vector_norm(chosen, dim=1).max()) * (1 + _ROUNDING)
         # p_a p_c / (p_a + p_c) is no less than p_a p_c.
         p = probabilities[:, unsure]
-        self._coupling = p @ p.T * self._each
+        each = self._each if isinstance(self._each, float) else self._each[unsure]
+        self._coupling = p @ p.T * each if isinstance(each, float) else p * each @ p.T
         num_features = features.num_features
         if num_features > MAX_RANK:
             rank = min(MAX_RANK, max(_MIN_RANK, _FEATURES_TIMES_RANK // num_features))
@@ -160,16 +170,22 @@ class OptimumBounds:
             self._basis = torch.linalg.qr(exact.T).Q
             self._rows = DenseFeatures((exact @ self._basis).to(features.dtype))
             self._probabilities = p[:, :rank]
+            self._each = each if isinstance(each, float) else each[:rank]
             self._inner_gradient = self.gradient @ self._basis
 
     @classmethod
     def of(
-        cls, features: FeatureMatrix, point: Point, l2: float, certificate: Certificate
+        cls,
+        features: FeatureMatrix,
+        point: Point,
+        l2: float,
+        certificate: Certificate,
+        sample_weight: Tensor | None = None,
     ) -> "OptimumBounds | UnknownBounds":
         """Bound the optimum from a solver's point; unknown without a finite certificate."""
         if not math.isfinite(certificate.duality_gap):
             return UnknownBounds()
-        return cls(features, point, l2, certificate)
+        return cls(features, point, l2, certificate, sample_weight)
 
     def error_interval(
         self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation

@@ -18,7 +18,7 @@ from linprobe.runtime.files import file_sha256
 from linprobe.runtime.imports import load_object
 from linprobe.runtime.text import cause, first_line
 
-_LABELS, _GROUPS, _INPUT = "y", "groups", "x"
+_LABELS, _GROUPS, _WEIGHT, _INPUT = "y", "groups", "sample_weight", "x"
 _NPZ = (
     "expected arrays x_train, y_train, x_test and y_test (or the network's own keyword arguments "
     "instead of x, such as input_ids_train)"
@@ -34,6 +34,7 @@ class ProbeData:
         train: the training split.
         test: the test split.
         groups: as `linprobe.probe` takes them.
+        sample_weight: as `linprobe.probe` takes it.
         sha256: hex digest of each file, where the data is in few files.
     """
 
@@ -41,6 +42,7 @@ class ProbeData:
     train: object
     test: object
     groups: object = None
+    sample_weight: object = None
     sha256: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,10 +58,10 @@ def read_data(
     Args:
         spec: ``mnist`` or ``fashion-mnist``; ``npz:FILE`` with arrays ``x_train``, ``y_train``,
             ``x_test``, ``y_test`` (uint8 arrays of three or four dimensions are images), other
-            names than x being keyword arguments of the network, and ``groups_train`` as
-            `linprobe.probe` takes groups; ``imagefolder:DIR`` with ``train/CLASS/IMAGE`` and
-            ``test/CLASS/IMAGE``; or ``package.module:name`` of a pair (train, test) as
-            `linprobe.probe` takes them, or of a function that gives one.
+            names than x being keyword arguments of the network, and ``groups_train`` and
+            ``sample_weight_train`` as `linprobe.probe` takes them; ``imagefolder:DIR`` with
+            ``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``; or ``package.module:name`` of a pair
+            (train, test) as `linprobe.probe` takes them, or of a function that gives one.
         prepare: preprocessing of images; default: divide by 255.
         batch_size: images at a time.
         data_dir: where the files of a published data set are.
@@ -132,6 +134,12 @@ def _npz(spec: str, path: Path, prepare: Preparation | None, batch_size: int) ->
         if stem and split in splits:
             splits[split][stem] = array
     groups = [splits[split].pop(_GROUPS, None) for split in splits]
+    weight = splits["train"].pop(_WEIGHT, None)
+    if _WEIGHT in splits["test"]:
+        raise LinprobeError(
+            f"{path} has {_WEIGHT}_test; expected weights of training samples only: test samples "
+            "count once each"
+        )
     for split, own in splits.items():
         lacking = [f"{_LABELS}_{split}"] * (_LABELS not in own)
         if set(own) <= {_LABELS}:
@@ -141,7 +149,8 @@ def _npz(spec: str, path: Path, prepare: Preparation | None, batch_size: int) ->
             raise LinprobeError(f"{path} has {held} and lacks {lacking[0]}; {_NPZ}")
     train, test = (_npz_split(own, prepare, batch_size) for own in splits.values())
     given = None if groups[0] is None else (groups[0] if groups[1] is None else tuple(groups))
-    return ProbeData(spec, train, test, groups=given, sha256={path.name: file_sha256(path)})
+    sha256 = {path.name: file_sha256(path)}
+    return ProbeData(spec, train, test, groups=given, sample_weight=weight, sha256=sha256)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Labels and groups of a split, read and checked before any forward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,6 +122,55 @@ def read_groups(groups: object, num_train: int, num_test: int) -> Tensor | None:
             "every group on one side: move their samples"
         )
     return torch.from_numpy(number.astype(np.int64))
+
+
+def read_weights(sample_weight: object, num_train: int) -> Tensor | None:
+    """Read the weights of the training samples: (n_train,) float64, the largest one 1.
+
+    Args:
+        sample_weight: None, or a number from 0 on for each training sample.
+        num_train: training samples.
+
+    Raises:
+        LinprobeError: No such numbers, or none above zero.
+    """
+    if sample_weight is None:
+        return None
+    given: Any = sample_weight
+    try:
+        values = given.detach().cpu() if isinstance(given, Tensor) else np.array(given)
+        weight = torch.as_tensor(values).double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LinprobeError(
+            f"sample_weight is a {type(given).__name__} that holds no numbers ({error}); expected "
+            "a number for each training sample"
+        ) from error
+    if weight.shape != (num_train,):
+        raise LinprobeError(
+            f"sample_weight has shape {tuple(weight.shape)}; expected ({num_train},), one number "
+            "for each training sample (test samples have no weights)"
+        )
+    bad = ~(weight.isfinite() & (weight >= 0))
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise LinprobeError(
+            f"{int(bad.sum())} numbers of sample_weight are negative or not finite, the first one "
+            f"{float(weight[first])} for training sample {first}; expected numbers from 0 on"
+        )
+    if not bool(weight.any()):
+        raise LinprobeError("sample_weight is zero for all samples; expected some above zero")
+    return weight / weight.max()
+
+
+def check_class_masses(labels: Tensor, sample_weight: Tensor, names: Sequence[str]) -> None:
+    """Refuse classes whose training rows all weigh nothing, with a `LinprobeError`."""
+    nothing = sorted(set(labels.tolist()) - set(labels[sample_weight > 0].tolist()))
+    if nothing:
+        count = int((labels == nothing[0]).sum())
+        raise LinprobeError(
+            f"all {count} training samples of class {names[nothing[0]]} have a sample_weight of "
+            "zero; expected some weight in each class: to do without a class, leave its samples out"
+        )
 
 
 def _changed(split: str, what: str) -> str:

@@ -1,7 +1,8 @@
 """Controls: what a probe's error is to be compared with before it is believed.
 
 Each control of a layer is fitted by the same protocol as the layer's probe: same path of `l2`,
-same choice on held-out rows, same certificate.
+same choice on held-out rows, same certificate. Sample weights stay with their rows; class weights
+go by the labels that are fitted, so that "balanced" balances those of the control.
 
 - ``shuffled_labels``: training labels permuted, test labels true. What is better than chance here
   comes from the protocol, not from the features.
@@ -130,7 +131,9 @@ class Controls:
         method, labels = self.method(seed), (targets.labels, self.data.test_labels)
         if name == "random_features":
             random_train, test = self.random_features(train.num_features, seed)
-            prepared = method.prepare(DenseFeatures(random_train, owned=True))
+            prepared = method.prepare(
+                DenseFeatures(random_train, owned=True), targets.to(random_train.device)
+            )
             assert not isinstance(prepared, FailedProbe)  # the inputs are finite
             train = prepared
         elif name == "control_task":
@@ -138,7 +141,7 @@ class Controls:
         else:
             labels = self.shuffled(seed), labels[1]
         y, y_test = (part.to(train.device) for part in labels)
-        fitted = method.fit(train, replace(targets, labels=y))
+        fitted = method.fit(train, replace(targets, labels=y).to(train.device))
         if isinstance(fitted, FailedProbe):
             unknown = float("nan")
             record = ControlRecord(name, layer, repeat, seed, unknown, (unknown, unknown))
@@ -184,8 +187,15 @@ class Controls:
         """Draw ``relu(x A)`` of both splits; x is centred and of mean square 1."""
         assert self.data.inputs is not None
         train, test = self.data.inputs
-        mean = train.mean(0)
-        scale = (train - mean).square().sum(1).mean().rsqrt().nan_to_num(posinf=1.0)
+        weight = self.data.targets.sample_weight
+        if weight is None:
+            mean = train.mean(0)
+            square = (train - mean).square().sum(1).mean()
+        else:
+            share = (weight / weight.sum()).to(train)
+            mean = share @ train
+            square = share @ (train - mean).square().sum(1)
+        scale = square.rsqrt().nan_to_num(posinf=1.0)
         draw = generator(seed, "random_features")
         projection = torch.randn(train.shape[1], num_features, generator=draw).to(train)
         train, test = (((x - mean) * scale @ projection).relu_() for x in (train, test))
@@ -243,7 +253,7 @@ def of_records(
     if "input" in options.controls:
         records += [_of_probe("input", p, None, None) for p in probes if p.layer == "input"]
     if "majority" in options.controls:
-        commonest = torch.bincount(data.targets.labels).argmax()
+        commonest = torch.bincount(data.targets.labels, data.targets.sample_weight).argmax()
         rate = error_rate(commonest.expand(len(data.test_labels)), data.test_labels)
         interval = rate_interval(rate, len(data.test_labels))
         records.append(ControlRecord("majority", None, 0, None, rate, interval))

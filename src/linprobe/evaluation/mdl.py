@@ -12,6 +12,8 @@ Choices of ours, the same for all layers:
   that the protocol chose for the layer. Naming it would add ``log2(path length)``, about 3 bits.
 - A probe that is the exact optimum gives no probability to classes that it has not seen. The code
   mixes it with the uniform distribution, K parts to t: ``(t p_k + 1) / (t + K)``.
+- Rows with weights are coded as if each stood so often, all of them together as often as there are
+  rows: a row's bits are multiplied by its weight, and t above is the weight that was sent.
 - Every fit starts from the one before. Blocks are prefixes of the same rows, so that all fits
   together read the features about twice as often as the last one does. A fit that is not
   converged makes the code longer, not wrong.
@@ -44,6 +46,7 @@ def online_codelength(
     *,
     cut_points: tuple[float, ...] = CUT_POINTS,
     solver: SolverFactory = DEFAULT_SOLVER,
+    sample_weight: Tensor | None = None,
 ) -> OnlineCode:
     """Measure the length of the online code of `labels` given `features`.
 
@@ -55,6 +58,7 @@ def online_codelength(
         config: tolerance, passes and seed of each fit.
         cut_points: rising shares of the rows, the last one 1.
         solver: makes the solver of each fit.
+        sample_weight: (n,), positive, of the rows; scaled here to a mean of 1. Default: equal.
 
     Raises:
         LinprobeError: Cut points or K that can't be used.
@@ -65,8 +69,13 @@ def online_codelength(
         raise LinprobeError(f"there is {num_classes} class; expected 2 or more to code")
     n = len(labels)
     ends = sorted({max(1, round(share * n)) for share in cut_points})
-    coder = _Coder(as_features(features), labels, num_classes, l2, config or ProbeConfig(), solver)
-    blocks = [(ends[0], ends[0] * math.log2(num_classes))]
+    if sample_weight is not None:
+        sample_weight = sample_weight.double() * (n / sample_weight.sum(dtype=torch.float64))
+    coder = _Coder(
+        *(as_features(features), labels, num_classes, l2, config or ProbeConfig(), solver),
+        sample_weight,
+    )
+    blocks = [(ends[0], coder.mass(ends[0]) * math.log2(num_classes))]
     for seen, end in pairwise(ends):
         blocks.append((end - seen, coder.code_block(seen, end)))
     bits = sum(length for _, length in blocks)
@@ -85,7 +94,9 @@ class _Coder:
         l2: float,
         config: ProbeConfig,
         solver: SolverFactory,
+        sample_weight: Tensor | None,
     ) -> None:
+        self.sample_weight = sample_weight
         self.features, self.labels, self.l2, self.config = features, labels, l2, config
         self.solver = solver
         self.weight = torch.zeros(
@@ -96,13 +107,20 @@ class _Coder:
             features.dtype
         )  # of the rows read so far, no bias
 
+    def mass(self, end: int) -> float:
+        """Weight of the first rows."""
+        return end if self.sample_weight is None else float(self.sample_weight[:end].sum())
+
     def code_block(self, seen: int, end: int) -> float:
         """Bits of the labels from row `seen` to `end`, by a probe of the rows before them."""
         probabilities = self._fit(seen, end)
         num_classes = len(self.weight)
         own = probabilities.gather(0, self.labels[None, seen:end])[0]
-        mixed = (seen * own + 1) / (seen + num_classes)
-        return float(-mixed.log2().sum())
+        mass = self.mass(seen)
+        bits = -((mass * own + 1) / (mass + num_classes)).log2()
+        if self.sample_weight is not None:
+            bits = bits * self.sample_weight[seen:end]
+        return float(bits.sum())
 
     def _fit(self, seen: int, end: int) -> Tensor:
         """Probabilities (n_classes, end - seen) by the probe of the first `seen` rows."""
@@ -111,12 +129,13 @@ class _Coder:
         if len(classes) == 1:
             probabilities[classes] = 1.0
             return probabilities
-        problem = SoftmaxRegression(self.features.rows(0, seen), compact, len(classes))
+        weight = None if self.sample_weight is None else self.sample_weight[:seen]
+        problem = SoftmaxRegression(self.features.rows(0, seen), compact, len(classes), weight)
         solver = self.solver(problem, NewtonOptions(seed=self.config.seed))
         logits = torch.cat([self.logits, self._logits(self.logits.shape[1], seen)], dim=1)
         start = Point(self.weight[classes], self.bias[classes], logits[classes])
         solution = solver.solve(
-            self.l2 * len(self.labels) / seen,
+            self.l2 * len(self.labels) / self.mass(seen),
             tol=self.config.tol,
             max_passes=self.config.max_passes,
             starts=(start,),

@@ -168,12 +168,14 @@ def metric_deviations(scored: Scored) -> dict[str, Array]:
 
 
 def constant_metrics(
-    train_labels: Tensor, test_labels: Tensor, num_classes: int
+    train_labels: Tensor,
+    test_labels: Tensor,
+    num_classes: int,
+    train_weight: Tensor | None = None,
 ) -> dict[str, float]:
     """Compute the metrics of the majority-class baseline, which ranks all samples alike."""
-    logits = (
-        class_frequencies(train_labels, num_classes).log()[:, None].expand(-1, len(test_labels))
-    )
+    frequencies = class_frequencies(train_labels, num_classes, train_weight)
+    logits = frequencies.log()[:, None].expand(-1, len(test_labels))
     scored = Scored(logits, test_labels, Resamples(test_labels, 0))
     return {metric.name: metric.compute(scored) for metric in METRICS}
 
@@ -183,6 +185,7 @@ def evaluate(
     labels: Tensor,
     train_labels: Tensor,
     resamples: Resamples | None = None,
+    train_weight: Tensor | None = None,
 ) -> tuple[Evaluation, dict[str, Array]]:
     """Evaluate a probe on its test split.
 
@@ -191,6 +194,7 @@ def evaluate(
         labels: (n_test,) int64.
         train_labels: (n_train,) int64, whose frequencies predict without features.
         resamples: of the test samples; None: metrics have no intervals.
+        train_weight: (n_train,), of these; None: equal. Test samples count once each.
 
     Returns:
         The evaluation, and the deviations of its metrics by name.
@@ -215,7 +219,7 @@ def evaluate(
     values = {metric.name: metric.compute(scored) for metric in METRICS}
     p, y, classes = scored.probabilities, scored.labels, range(num_classes)
     confusion = confusion_matrix(y, scored.predicted, labels=classes)
-    frequencies = class_frequencies(train_labels, num_classes)
+    frequencies = class_frequencies(train_labels, num_classes, train_weight)
     pvi = pointwise_v_information(log_p.gather(0, labels[None])[0], labels, frequencies)
     evaluation = Evaluation(
         num_test=len(labels),
@@ -248,9 +252,10 @@ def _intervals(
     return {name: interval for name, interval in found if interval is not None}
 
 
-def class_frequencies(labels: Tensor, num_classes: int) -> Tensor:
-    """Return the share of each class among `labels`: (n_classes,) float64."""
-    return torch.bincount(labels, minlength=num_classes).double() / len(labels)
+def class_frequencies(labels: Tensor, num_classes: int, weight: Tensor | None = None) -> Tensor:
+    """Return the share of each class among `labels`, or of their weight: (n_classes,) float64."""
+    total = len(labels) if weight is None else weight.sum()
+    return torch.bincount(labels, weight, minlength=num_classes).double() / total
 
 
 def pointwise_v_information(

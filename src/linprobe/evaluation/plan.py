@@ -17,6 +17,7 @@ from linprobe.evaluation.metrics import evaluate
 from linprobe.evaluation.resampling import Array, Resamples
 from linprobe.probes.base import FittedProbe, OnSolve, Targets
 from linprobe.probes.config import ProbeConfig
+from linprobe.probes.weights import row_weights
 from linprobe.records.evidence import ControlRecord, Evaluation
 from linprobe.runtime.text import first_line
 
@@ -72,7 +73,8 @@ class EvaluationPlan:
         if self.mdl is not None:
             with _left_out("description length", missing, strict):
                 code = online_codelength(
-                    *(features[0], targets.labels, targets.num_classes, fitted.l2, self.mdl)
+                    *(features[0], targets.labels, targets.num_classes, fitted.l2, self.mdl),
+                    sample_weight=row_weights(targets, self.mdl.class_weight),
                 )
                 evaluation = replace(evaluation, mdl=code)
         found: list[ControlRecord] = []
@@ -95,7 +97,11 @@ def _left_out(what: str, missing: list[str], strict: bool) -> Iterator[None]:
 
 
 def evaluate_probe(
-    fitted: FittedProbe, train_labels: Tensor, test_labels: Tensor, resamples: Resamples
+    fitted: FittedProbe,
+    train_labels: Tensor,
+    test_labels: Tensor,
+    resamples: Resamples,
+    train_weight: Tensor | None = None,
 ) -> tuple[Evaluation | None, dict[str, Array]]:
     """Evaluate the test probabilities of a tested probe.
 
@@ -104,6 +110,7 @@ def evaluate_probe(
         train_labels: (n_train,) int64, that it was fitted on.
         test_labels: (n_test,) int64, that it was tested on.
         resamples: of the test samples.
+        train_weight: (n_train,), of the training rows; None: equal.
 
     Returns:
         The evaluation, and the deviations of its metrics by name; None and nothing where a logit
@@ -111,7 +118,9 @@ def evaluate_probe(
     """
     if bool(fitted.test_logits.isnan().any()):
         return None, {}
-    evaluation, deviations = evaluate(fitted.test_logits, test_labels, train_labels, resamples)
+    evaluation, deviations = evaluate(
+        fitted.test_logits, test_labels, train_labels, resamples, train_weight
+    )
     if (bound := fitted.optimum_error) is not None:
         evaluation = replace(
             evaluation,

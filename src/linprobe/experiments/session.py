@@ -33,6 +33,7 @@ from linprobe.pipeline.records import controls_record, method_record, minibatch_
 from linprobe.pipeline.sources import NetworkLayers
 from linprobe.pipeline.task import Task, failure_notes
 from linprobe.probes.given import GivenProbe
+from linprobe.probes.weights import numbered_class_weight
 from linprobe.records.config import ExtractionRecord, RunConfig
 from linprobe.records.environment import environment, peak_rss_bytes
 from linprobe.records.schema import RunRecord
@@ -227,7 +228,13 @@ class Session:
     def _make_task(self) -> Task:
         samples, settings = self._samples, self._settings
         labels, test_labels = samples.targets.labels, samples.dataset.test_labels
-        config = replace(settings.method, seed=settings.seed)
+        config = replace(
+            settings.method,
+            seed=settings.seed,
+            class_weight=numbered_class_weight(
+                settings.method.class_weight, range(samples.targets.num_classes)
+            ),
+        )
         evaluation = settings.evaluation
         task = Task(torch.arange(len(labels)), samples.targets, test_labels, config, evaluation)
         inputs = None

@@ -29,7 +29,7 @@ def with_plan(task: Task, inputs: Pair | None = None) -> Task:
 
     Args:
         task: without a plan.
-        inputs: of the network, flattened: (n_train, n_inputs) in the task's order, and
+        inputs: of the network, flattened: (n_rows, n_inputs) in the task's order, and
             (n_test, n_inputs).
 
     Raises:
@@ -37,6 +37,8 @@ def with_plan(task: Task, inputs: Pair | None = None) -> Task:
     """
     options = task.evaluation
     types = None if options.types is None else _read_types(task, options.types)
+    if inputs is not None:
+        inputs = (inputs[0][: task.num_train], inputs[1])
     data = ControlData(task.targets, task.test_labels, inputs, types)
 
     def method(seed: int) -> ProbeMethod:
@@ -90,16 +92,13 @@ def _read_types(task: Task, types: object) -> Pair:
     if not isinstance(types, tuple | list) or len(types) != 2:
         raise LinprobeError("types is no pair; expected (types of train, types of test)")
     train, test = (_numbers(t, split) for t, split in zip(types, ("train", "test"), strict=True))
-    for split, given, labels in (
-        ("train", train, task.targets.labels),
-        ("test", test, task.test_labels),
-    ):
-        if given.shape != labels.shape or (len(given) and int(given.min()) < 0):
+    for split, given, rows in (("train", train, task.order), ("test", test, task.test_labels)):
+        if given.shape != rows.shape or (len(given) and int(given.min()) < 0):
             raise LinprobeError(
                 f"{split} types have shape {tuple(given.shape)}; expected "
-                f"{tuple(labels.shape)}, a number from 0 on for each sample's type"
+                f"{tuple(rows.shape)}, a number from 0 on for each sample's type"
             )
-    return train[task.order], test
+    return train[task.order[: task.num_train]], test
 
 
 def _numbers(types: Any, split: str) -> Tensor:

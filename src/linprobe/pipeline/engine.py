@@ -35,6 +35,7 @@ from linprobe.probes.base import (
     check_splits,
     nonfinite,
 )
+from linprobe.probes.weights import row_weights
 from linprobe.records.evidence import ControlRecord, Evaluation, MetricStep
 from linprobe.records.predictions import Predictions
 from linprobe.records.schema import CheckpointRecord, ProbeRecord
@@ -49,7 +50,7 @@ class LayerFeatures:
     """Features of one layer, in buffers that may be overwritten.
 
     Attributes:
-        train: (n_train, n_features), rows in the task's order.
+        train: (n_rows, n_features), in the task's order.
         test: (n_test, n_features).
         dtype: of the activations, before they became features.
         stated: how they were reduced, as `Reduction.stated` says it; None: not at all.
@@ -262,17 +263,21 @@ def _fit_and_evaluate(
     clock: "Clock",
 ) -> Probe:
     targets, test_labels = task.on(features.train.device)
+    features = replace(features, train=features.train[: task.num_train])
     with clock.stage("solve"):
         prepared, fitted = _fit(task.method(layer), features, targets, test_labels, on_solve)
     if prepared is None or isinstance(fitted, FailedProbe):
         assert isinstance(fitted, FailedProbe)
         if fitted.status is Status.NONFINITE_FEATURES:
             splits = features.train, features.test
-            reason = nonfinite_reason(*splits, task.order, features.dtype)
+            reason = nonfinite_reason(*splits, task.order[: task.num_train], features.dtype)
             fitted = replace(fitted, reason=reason)
         return Probe(_failed_record(layer, index, features, fitted), None, None, features.columns)
     with clock.stage("evaluate"):
-        evaluation, deviations = evaluate_probe(fitted, targets.labels, test_labels, task.resamples)
+        evaluation, deviations = evaluate_probe(
+            *(fitted, targets.labels, test_labels, task.resamples),
+            train_weight=row_weights(targets, task.config.class_weight),
+        )
     predictions: Predictions | None = None
     controls: tuple[ControlRecord, ...] = ()
     missing: str | None = None
@@ -318,7 +323,9 @@ def _fit(
     started = time.perf_counter()
     if not all_finite(features.test):
         return None, nonfinite(DenseFeatures(features.test), targets.num_classes, "test")
-    prepared = method.prepare(DenseFeatures(features.train, owned=True, born=features.dtype))
+    prepared = method.prepare(
+        DenseFeatures(features.train, owned=True, born=features.dtype), targets
+    )
     seconds = time.perf_counter() - started
     if isinstance(prepared, FailedProbe):
         return None, prepared

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from linprobe.data.labels import Names, read_labels
-from linprobe.data.splits import read_groups
+from linprobe.data.splits import read_groups, read_weights
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.pipeline.controls import OF_NETWORKS, controls_of_task, with_plan
 from linprobe.pipeline.deprecated import grouped_options
@@ -38,6 +38,7 @@ def fit_probes(
     test: tuple[Mapping[str, Array | str | Path], Labels],
     *,
     groups: object = None,
+    sample_weight: object = None,
     num_classes: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -57,6 +58,7 @@ def fit_probes(
             pandas Series or a list. They are numbered in sorted order, as `Probe.classes` says.
         test: the same layers of the test samples, and their labels.
         groups: as in `probe`.
+        sample_weight: as in `probe`.
         num_classes: K, of labels that are class numbers from 0 on; None: as many as occur.
         seed: as in `probe`.
         device: where probes are solved; the CPU instead of one without float64, as a note says.
@@ -86,6 +88,7 @@ def fit_probes(
         seed=seed,
         num_classes=num_classes,
         names=(names, test_names),
+        sample_weight=read_weights(sample_weight, len(y)),
     )
     _check_controls(task.evaluation)
     solved_on, notes = solving_device(find_device(device))
@@ -95,7 +98,8 @@ def fit_probes(
     source = ArrayLayers(opened, task.permutation, solved_on)
     with progress_shown(progress) as show:
         probed = probe_layers(source, task, single_meter(show, source.num_features, task))
-    origin = ("arrays", ExtractionRecord(groups=groups is not None), str(solved_on), started)
+    asked = ExtractionRecord(groups=groups is not None, sample_weight=sample_weight is not None)
+    origin = ("arrays", asked, str(solved_on), started)
     controls, _ = controls_of_task(task)
     return make_report(task, probed, *origin, controls)
 

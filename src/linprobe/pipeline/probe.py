@@ -18,7 +18,7 @@ from linprobe.activations.rules import ProbePoint
 from linprobe.activations.taps import modules_by_path
 from linprobe.activations.tokens import check_tokens
 from linprobe.data.inputs import Source
-from linprobe.data.splits import Split, read_groups
+from linprobe.data.splits import Split, read_groups, read_weights
 from linprobe.evaluation.controls import Pair
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.evaluation.untrained import untrained_network
@@ -52,6 +52,7 @@ def probe(
     *,
     layers: Layers = None,
     groups: object = None,
+    sample_weight: object = None,
     seed: int = 0,
     method: ProbeConfig | None = None,
     extraction: ExtractionOptions | None = None,
@@ -74,6 +75,9 @@ def probe(
             ``name:in`` for a module's input.
         groups: one group a training sample, or a tuple (of train, of test): no group is both
             fitted on and held out, or in train and test.
+        sample_weight: a number from 0 on for each training sample, in the order of the data; its
+            tokens have it under ``tokens="all"``. A whole number is as good as that many copies
+            (beside the choice of what is held out); test samples count once each.
         seed: of the held-out samples, the solver, random reducers and the data's randomness.
         method: penalties, tolerance and other numbers of the probes.
         extraction: how the network is run and its activations become features.
@@ -100,7 +104,7 @@ def probe(
     with ONE_AT_A_TIME, ExitStack() as stack:
         show = stack.enter_context(progress_shown(progress))
         stack.enter_context(seeded(seed))
-        run = _Run(network, (train, test), groups, seed, **chosen)
+        run = _Run(network, (train, test), groups, sample_weight, seed, **chosen)
         return run.report(layers, show)
 
 
@@ -112,6 +116,7 @@ class _Run:
         network: nn.Module,
         data: tuple[object, object],
         groups: object,
+        sample_weight: object,
         seed: int,
         method: ProbeConfig,
         extraction: ExtractionOptions,
@@ -124,13 +129,18 @@ class _Run:
         if "untrained" in evaluation.controls:
             self.untrained, note = untrained_network(network, seed, evaluation.untrained)
             self.notes = (note,)
-        self.network, self.grouped, self.seed = network, groups is not None, seed
+        self.network, self.seed = network, seed
+        self.grouped, self.weighted = groups is not None, sample_weight is not None
         splits = [
             Split.read(Source(part, name, extraction.batch_size), extraction.tokens)
             for name, part in zip(("train", "test"), data, strict=True)
         ]
         self.splits = splits
-        task = _task_of(splits, groups, extraction, seed, config=method, evaluation=evaluation)
+        task = _task_of(
+            *(splits, groups, sample_weight, extraction, seed),
+            config=method,
+            evaluation=evaluation,
+        )
         self.task = replace(task, strict=extraction.strict)
         wanted = extraction.device
         wished = network_device(network) if wanted is None else find_device(wanted)
@@ -198,6 +208,7 @@ class _Run:
             tokens=options.tokens,
             layout=layout_text(options.layout),
             groups=self.grouped,
+            sample_weight=self.weighted,
             batch_size=options.batch_size,
             memory_bytes=self.budget,
         )
@@ -254,7 +265,12 @@ def _check(network: object, extraction: ExtractionOptions) -> None:
 
 
 def _task_of(
-    splits: list[Split], groups: object, extraction: ExtractionOptions, seed: int, **options: Any
+    splits: list[Split],
+    groups: object,
+    sample_weight: object,
+    extraction: ExtractionOptions,
+    seed: int,
+    **options: Any,
 ) -> Task:
     train, test = splits
     numbered: Tensor | None = read_groups(groups, train.num_samples, test.num_samples)
@@ -262,10 +278,12 @@ def _task_of(
         numbered = numbered[train.sequence]
     elif extraction.tokens == "all":
         numbered = train.sequence  # tokens of one sequence are no independent samples
+    weight = read_weights(sample_weight, train.num_samples)
     return make_task(
         *(train.labels, test.labels),
         names=(train.names, test.names),
         groups=numbered,
+        sample_weight=None if weight is None else weight[train.sequence],
         seed=seed,
         **options,
     )

@@ -1,5 +1,6 @@
 """From options to what a run's record keeps of them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 
 from linprobe.evaluation.options import EvaluationOptions
@@ -8,12 +9,18 @@ from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ControlsRecord, MethodRecord, MinibatchRecord
 
 
-def method_record(config: ProbeConfig, sgd: SGDProtocol | None = None) -> MethodRecord:
+def method_record(
+    config: ProbeConfig, sgd: SGDProtocol | None = None, classes: Sequence[str] = ()
+) -> MethodRecord:
     """Record a method; of probes trained by SGD, the numbers that count."""
     if sgd is not None:
         return MethodRecord(config.tol, config.validation_fraction)
     known = {field.name for field in fields(MethodRecord)}
-    return MethodRecord(**{k: v for k, v in asdict(config).items() if k in known})
+    found = {k: v for k, v in asdict(config).items() if k in known}
+    if isinstance(config.class_weight, Mapping):
+        weights = config.class_weight.items()
+        found["class_weight"] = {classes[k] if classes else str(k): v for k, v in weights}
+    return MethodRecord(**found)
 
 
 def minibatch_record(sgd: SGDProtocol | None) -> MinibatchRecord | None:

@@ -206,7 +206,7 @@ def make_report(
         quick=False,
         config=RunConfig(
             device=device,
-            method=method_record(task.config),
+            method=method_record(task.config, classes=task.classes),
             extraction=extraction,
             controls=controls_record(task.evaluation, task.config.seed),
             mdl=task.evaluation.mdl,
@@ -215,7 +215,7 @@ def make_report(
         ),
         dataset=DatasetRecord(
             name=data_name,
-            num_train=len(task.order),
+            num_train=task.num_train,
             num_test=len(task.test_labels),
             majority_error_rate=task.majority_error_rate,
             majority_metrics=task.majority_metrics,

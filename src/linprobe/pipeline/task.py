@@ -9,6 +9,7 @@ from torch import Tensor
 
 from linprobe.core.solvers.base import Status
 from linprobe.data.labels import Names, number_classes
+from linprobe.data.splits import check_class_masses
 from linprobe.evaluation.metrics import constant_metrics
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.evaluation.plan import EvaluationPlan
@@ -19,6 +20,7 @@ from linprobe.probes.base import ProbeMethod, Targets
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import holdout_order, holdout_order_by_group, num_held_out
 from linprobe.probes.softmax import SoftmaxProbe
+from linprobe.probes.weights import numbered_class_weight
 from linprobe.records.schema import MajorityErrorRate
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import check_seed
@@ -31,8 +33,9 @@ class Task:
     """Labels, how they are split, and what is fitted to them: the same for every layer.
 
     Attributes:
-        order: (n_train,) int64, the training rows with those held out last.
-        targets: training labels in that order.
+        order: (n_rows,) int64, the training rows: those that are fitted, those held out, and past
+            the end of `targets` those of weight zero, which count for nothing.
+        targets: training labels in that order, and the rows' weights.
         test_labels: (n_test,) int64.
         config: numbers of the certified method.
         evaluation: what was asked for beside each probe.
@@ -60,25 +63,35 @@ class Task:
 
     @property
     def permutation(self) -> Tensor:
-        """(n_train,) int64: the row that each training row is written to."""
+        """(n_rows,) int64: the row that each training row is written to."""
         permutation = torch.empty_like(self.order)
         permutation[self.order] = torch.arange(len(self.order))
         return permutation
 
     @property
+    def num_train(self) -> int:
+        """Training rows that count."""
+        return len(self.targets.labels)
+
+    @property
     def num_rows(self) -> int:
-        """Rows of features of both splits."""
+        """Rows of features of both splits, with those of weight zero."""
         return len(self.order) + len(self.test_labels)
 
     @property
     def majority_error_rate(self) -> MajorityErrorRate:
         """Error rates of the majority-class baseline."""
-        return majority_error_rate(self.targets.labels, self.test_labels)
+        return majority_error_rate(
+            self.targets.labels, self.test_labels, self.targets.sample_weight
+        )
 
     @property
     def majority_metrics(self) -> dict[str, float]:
         """Metrics of the majority-class baseline."""
-        return constant_metrics(self.targets.labels, self.test_labels, self.targets.num_classes)
+        targets = self.targets
+        return constant_metrics(
+            *(targets.labels, self.test_labels, targets.num_classes), targets.sample_weight
+        )
 
     @cached_property
     def resamples(self) -> Resamples:
@@ -87,15 +100,21 @@ class Task:
 
     def on(self, device: torch.device) -> tuple[Targets, Tensor]:
         """Targets and test labels on a device."""
-        labels = self.targets.labels.to(device)
-        return replace(self.targets, labels=labels), self.test_labels.to(device)
+        return self.targets.to(device), self.test_labels.to(device)
 
 
-def majority_error_rate(train_labels: Tensor, test_labels: Tensor) -> MajorityErrorRate:
-    """Error rates of always predicting the most frequent training label."""
-    commonest = train_labels.mode().values
-    splits = (train_labels, test_labels)
-    return MajorityErrorRate(*(error_rate(commonest.expand(len(y)), y) for y in splits))
+def majority_error_rate(
+    train_labels: Tensor, test_labels: Tensor, sample_weight: Tensor | None = None
+) -> MajorityErrorRate:
+    """Error rates of always predicting the training label of most samples, or most weight."""
+    if sample_weight is None:
+        commonest = train_labels.mode().values
+        splits = (train_labels, test_labels)
+        return MajorityErrorRate(*(error_rate(commonest.expand(len(y)), y) for y in splits))
+    share = torch.bincount(train_labels, sample_weight / sample_weight.sum())
+    commonest = share.argmax()
+    of_test = error_rate(commonest.expand(len(test_labels)), test_labels)
+    return MajorityErrorRate(1 - float(share.max()), of_test)
 
 
 def make_task(
@@ -108,6 +127,7 @@ def make_task(
     seed: int,
     num_classes: int | None = None,
     names: tuple[Names, Names] = ({}, {}),
+    sample_weight: Tensor | None = None,
 ) -> Task:
     """Check the labels and settle which training rows are held out.
 
@@ -121,13 +141,21 @@ def make_task(
         num_classes: K, of labels that are class numbers; None: as many as occur, numbered in
             sorted order.
         names: of labels that aren't simply numbers, train and test.
+        sample_weight: (n_train,) float64, from 0 on; rows of weight zero are as good as absent.
 
     Raises:
-        LinprobeError: Labels, groups or numbers that can't be used.
+        LinprobeError: Labels, groups, weights or numbers that can't be used.
     """
     seed = check_seed(seed)
     found = number_classes(train_labels, test_labels, names, num_classes)
     train_labels, test_labels, classes = found.train, found.test, found.names
+    rows = torch.arange(len(train_labels))
+    absent = rows[:0]
+    if sample_weight is not None:
+        check_class_masses(train_labels, sample_weight, classes)
+        rows, absent = rows[sample_weight > 0], rows[sample_weight == 0]
+        train_labels, sample_weight = train_labels[rows], sample_weight[rows]
+        groups = None if groups is None else groups[rows]
     # Each class keeps a sample to be fitted on; where classes are tiny, fewer are held out.
     spare = len(train_labels) - len(train_labels.unique())
     if not spare:
@@ -143,13 +171,20 @@ def make_task(
     else:
         order, held = holdout_order_by_group(train_labels, groups, fraction, draws)
     # The share that rounds to exactly this many rows.
-    config = replace(config, validation_fraction=held / len(order), seed=seed)
-    targets = Targets(train_labels[order], len(classes), held)
+    config = replace(
+        config,
+        validation_fraction=held / len(order),
+        seed=seed,
+        class_weight=numbered_class_weight(config.class_weight, classes),
+    )
+    weight = None if sample_weight is None else sample_weight[order]
+    targets = Targets(train_labels[order], len(classes), held, weight)
     notes = (
         *found.notes,
         *_unseen_labels(train_labels, test_labels, classes),
         *_few_labels(test_labels, classes),
     )
+    order = torch.cat([rows[order], absent])
     return Task(order, targets, test_labels, config, evaluation, notes, classes=classes)
 
 
@@ -214,7 +249,7 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
                 f"{name} varies little beyond the rounding of its activations; run the network "
                 "in float64 to see what lies below it."
             )
-        elif record.num_features >= len(task.order):
+        elif record.num_features >= task.num_train:
             wide.append(record.layer)
         if record.scale == "feature" and task.config.scale == "auto":
             scaled.append(record.layer)
@@ -231,6 +266,6 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
     if wide:
         yield (
             f"{len(wide)} layers have at least as many features as there are training samples "
-            f"({len(task.order):,}): {some(wide, 3)}; any labels could be fitted there, so only "
+            f"({task.num_train:,}): {some(wide, 3)}; any labels could be fitted there, so only "
             "the test error tells."
         )

@@ -29,16 +29,23 @@ class Targets:
         labels: (n_train,) int64 in 0..num_classes-1, in the order of the rows.
         num_classes: K.
         num_held_out: rows at the end that choose the penalty and are not fitted for that.
+        sample_weight: (n_train,) float64, positive, of the rows; None: all count the same.
     """
 
     labels: Tensor
     num_classes: int
     num_held_out: int
+    sample_weight: Tensor | None = None
 
     @property
     def num_fit(self) -> int:
         """Rows before the held-out ones."""
         return len(self.labels) - self.num_held_out
+
+    def to(self, device: torch.device) -> "Targets":
+        """Copy to a device."""
+        weight = None if self.sample_weight is None else self.sample_weight.to(device)
+        return replace(self, labels=self.labels.to(device), sample_weight=weight)
 
 
 @dataclass(frozen=True)
@@ -234,11 +241,17 @@ def proven(certificate: Certificate) -> dict[str, Any]:
 class ProbeMethod(Protocol):
     """One kind of probe, with its settings."""
 
-    def prepare(self, features: FeatureMatrix) -> FeatureMatrix | FailedProbe:
+    def prepare(
+        self, features: FeatureMatrix, targets: Targets | None = None
+    ) -> FeatureMatrix | FailedProbe:
         """Bring features to the form in which the method states its problem.
 
         What is prepared once serves several fits, such as those of controls. Features that are
         prepared already are returned as they are.
+
+        Args:
+            features: (n_train, n_features).
+            targets: of the rows, for their weights; None: all rows count the same.
         """
         ...
 
@@ -265,11 +278,16 @@ def all_finite(features: Tensor | FeatureMatrix) -> bool:
     )
 
 
-def loss_and_error(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+def loss_and_error(
+    logits: Tensor, labels: Tensor, sample_weight: Tensor | None = None
+) -> tuple[float, float]:
     """Compute cross-entropy (nats) and error rate of logits (K, n_samples), float64."""
     own = logits.gather(0, labels[None])[0]
-    wrong = logits.argmax(0) != labels
-    return float((logits.logsumexp(0) - own).mean()), float(wrong.double().mean())
+    losses, wrong = logits.logsumexp(0) - own, (logits.argmax(0) != labels).double()
+    if sample_weight is None:
+        return float(losses.mean()), float(wrong.mean())
+    share = sample_weight / sample_weight.sum()
+    return float(share @ losses), float(share @ wrong)
 
 
 def check_splits(

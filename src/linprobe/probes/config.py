@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf
 
 from linprobe.core.scales import SCALES, Scale
+from linprobe.probes.weights import ClassWeight, check_class_weight
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import (
     as_real,
@@ -37,6 +38,9 @@ class ProbeConfig:
         scale: what centred features are divided by: "layer", one number for all columns; "feature",
             each column by its own deviation; or "auto": "feature" where a few columns hold nearly
             all of the variance, else "layer".
+        class_weight: weights of the training samples by class, as a dict of class to weight (1 for
+            classes that it lacks), or "balanced": all classes weigh the same. They multiply
+            sample weights and count wherever those do; test samples count once each.
 
     Raises:
         LinprobeError: A number out of its range.
@@ -49,6 +53,7 @@ class ProbeConfig:
     seed: int
     scale: Scale
     exact: bool
+    class_weight: ClassWeight
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class ProbeConfig:
         seed: int = 0,
         scale: Scale = "auto",
         exact: bool = True,
+        class_weight: ClassWeight = None,
     ) -> None:
         tol = positive_number("tol", tol, "a positive number of nats")
         between = "a number between 0 and 1, such as 1/6"
@@ -75,6 +81,7 @@ class ProbeConfig:
         object.__setattr__(self, "seed", check_seed(seed))
         object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "exact", bool(exact))
+        object.__setattr__(self, "class_weight", check_class_weight(class_weight))
 
 
 def falling_path(l2: Penalties) -> tuple[float, ...]:

@@ -55,7 +55,9 @@ class GivenProbe:
     def __init__(self, trained: TrainedProbe, l2: float, tol: float) -> None:
         self.trained, self.l2, self.tol = trained, l2, tol
 
-    def prepare(self, features: FeatureMatrix) -> FeatureMatrix | FailedProbe:
+    def prepare(
+        self, features: FeatureMatrix, targets: Targets | None = None
+    ) -> FeatureMatrix | FailedProbe:
         """Return the raw features, if they are finite."""
         if all_finite(features):
             return features

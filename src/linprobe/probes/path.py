@@ -43,14 +43,17 @@ def solve_path(
 
     Args:
         features: standardised rows, those held out last.
-        targets: labels of classes that all occur among the fitted rows.
+        targets: labels of classes that all occur among the fitted rows, and the rows' weights.
         config: the method's numbers.
         solver: makes the solver.
         on_solve: called after each solve.
     """
     num_fit, labels = targets.num_fit, targets.labels
     held_out = features.rows(num_fit, features.num_rows)
-    problem = SoftmaxRegression(features.rows(0, num_fit), labels[:num_fit], targets.num_classes)
+    fit, held = (None, None) if (s := targets.sample_weight) is None else (s[:num_fit], s[num_fit:])
+    problem = SoftmaxRegression(
+        features.rows(0, num_fit), labels[:num_fit], targets.num_classes, fit
+    )
     bound = solver(problem, NewtonOptions(seed=config.seed))
     share = num_fit / len(labels)  # of all rows, which num_passes counts
     path: list[PathPoint] = []
@@ -61,7 +64,7 @@ def solve_path(
         starts = (point, *starts[:1])
         logits = held_out.logits(point.weight)
         cross_entropy, error_rate = loss_and_error(
-            logits.double() + point.bias[:, None], labels[num_fit:]
+            logits.double() + point.bias[:, None], labels[num_fit:], held
         )
         passes = share * solution.num_passes + (1 - share) / 2
         path.append(

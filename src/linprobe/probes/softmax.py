@@ -1,6 +1,6 @@
 """The certified probe: standardise, choose l2 on held-out training rows, refit, certify.
 
-1. Features are standardised by the statistics of the training split.
+1. Features are standardised by the statistics of the training split, weighted as in P.
 2. The problem is solved on the training rows that are not held out, for a path of `l2` from large
    to small, each solution starting from those before it.
 3. The `l2` with the least held-out cross-entropy is refitted on all training rows, starting from
@@ -47,6 +47,7 @@ from linprobe.probes.base import (
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import num_held_out
 from linprobe.probes.path import Path, solve_path
+from linprobe.probes.weights import row_weights
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import solving_device
 from linprobe.runtime.errors import LinprobeError
@@ -72,13 +73,16 @@ class SoftmaxProbe:
     ) -> None:
         self.config, self.solver = config or ProbeConfig(), solver
 
-    def prepare(self, features: FeatureMatrix) -> StandardisedFeatures | FailedProbe:
+    def prepare(
+        self, features: FeatureMatrix, targets: Targets | None = None
+    ) -> StandardisedFeatures | FailedProbe:
         """Standardise the training rows; see `linprobe.probes.base.ProbeMethod`."""
         if isinstance(features, StandardisedFeatures):
             return features
         if not all_finite(features):
             return nonfinite(features, 0)
-        prepared = standardised(features, self.config.scale)
+        weight = None if targets is None else row_weights(targets, self.config.class_weight)
+        prepared = standardised(features, self.config.scale, weight)
         if prepared.standardisation.exists:
             return prepared
         reason = "the features are beyond what float64 can scale to 1; multiply them by a number"
@@ -94,7 +98,7 @@ class SoftmaxProbe:
                 between several penalties by.
         """
         started = time.perf_counter()
-        prepared = self.prepare(features)
+        prepared = self.prepare(features, targets)
         if isinstance(prepared, FailedProbe):
             return replace(
                 prepared,
@@ -103,7 +107,8 @@ class SoftmaxProbe:
             )
         classes = torch.unique(targets.labels)
         compact = torch.searchsorted(classes, targets.labels.contiguous())
-        present = Targets(compact, len(classes), targets.num_held_out)
+        weight = row_weights(targets, self.config.class_weight)
+        present = Targets(compact, len(classes), targets.num_held_out, weight)
         if len(classes) == 1:
             fitted = _degenerate(prepared)
         else:
@@ -218,7 +223,9 @@ class _Fit:
             num_passes=refit.num_passes + sum(p.num_passes for p in path.points),
             seconds=_NAN,
             rounded=self.features.rounded,
-            bounds=OptimumBounds.of(self.features, refit.point, best.l2, certificate),
+            bounds=OptimumBounds.of(
+                *(self.features, refit.point, best.l2, certificate, self.targets.sample_weight)
+            ),
             polish=partial(self._polished, path, refit) if may_polish else None,
             **proven(certificate),
         )
@@ -242,11 +249,14 @@ class _Fit:
         features, targets, l2 = self.features, self.targets, path.best.l2
 
         def check(weight: Tensor, bias: Tensor) -> Certificate:
-            return certify(features, targets.labels, weight, bias, l2)
+            s = targets.sample_weight
+            return certify(features, targets.labels, weight, bias, l2, sample_weight=s)
 
         return solve_certified(
             attempts,
-            lambda x: SoftmaxRegression(x, targets.labels, targets.num_classes),
+            lambda x: SoftmaxRegression(
+                x, targets.labels, targets.num_classes, targets.sample_weight
+            ),
             check,
             l2,
             tol=self.config.tol,

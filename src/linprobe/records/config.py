@@ -20,6 +20,7 @@ class MethodRecord:
     seed: int | None = None
     scale: str | None = None
     exact: bool = False
+    class_weight: str | dict[str, Number] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class ExtractionRecord:
         tokens: which tokens of a sequence; None: all dimensions are features.
         layout: that was given for all layers, or as PATTERN=LAYOUT,...; None: told.
         groups: whether samples were held out by groups.
+        sample_weight: whether training samples had weights.
         batch_size: samples in a forward pass.
         memory_bytes: for features held at a time.
         float64: the network's forward pass was computed in float64.
@@ -56,6 +58,7 @@ class ExtractionRecord:
     reduce: str | None = None
     tokens: str | int | None = None
     groups: bool = False
+    sample_weight: bool = False
     batch_size: int | None = None
     memory_bytes: float | None = None
     float64: bool = False

@@ -29,9 +29,9 @@ class Standardisation:
     Attributes:
         mean: (n_features,) float64, each value representable in the features' dtype.
         scale: one number for the layer, or (n_features,) float64; either way the mean of
-            ``||x||^2`` becomes 1. One number keeps the geometry of the layer and makes `l2`
-            comparable between layers; 1 for constant features. Numbers of their own give every
-            column that varies the same variance; 0 for columns that don't.
+            ``||x||^2``, weighted as in P, becomes 1. One number keeps the geometry of the layer and
+            makes `l2` comparable between layers; 1 for constant features. Numbers of their own give
+            every column that varies the same variance; 0 for columns that don't.
         deviation: (n_features,) float64, standard deviation of the raw columns; None: not known.
     """
 
@@ -51,7 +51,9 @@ class Standardisation:
         return 0 <= largest <= _LARGEST_SCALE and bool(self.mean.isfinite().all())
 
     @classmethod
-    def fit_(cls, features: Tensor, scale: Scale = "layer") -> "Standardisation":
+    def fit_(
+        cls, features: Tensor, scale: Scale = "layer", sample_weight: Tensor | None = None
+    ) -> "Standardisation":
         """Measure `features` (n_samples, n_features), finite, and standardise them in place.
 
         Args:
@@ -59,9 +61,11 @@ class Standardisation:
             scale: "auto" is "feature" where at most a twentieth of the columns that vary, or one,
                 hold 99 % of the variance, and that is no rounding: for the rest no penalty of a
                 usual path is small enough.
+            sample_weight: (n_samples,), positive, of mean and deviation; default: equal.
         """
         blocks = features.split(_STANDARDISE_ROWS)
-        mean = _mean(blocks)
+        share = None if sample_weight is None else sample_weight.double() / sample_weight.sum()
+        mean = _mean(blocks, share)
         for block in blocks:
             block.sub_(mean)
         largest = torch.stack([block.abs().amax(0) for block in blocks]).amax(0)
@@ -71,7 +75,7 @@ class Standardisation:
         varies = largest > _ROUNDINGS * torch.finfo(features.dtype).eps * mean.abs()
         # Powers of two, exact, bring squares of columns of any scale into range.
         exponent = torch.where(varies, -largest.double().log2().round(), 0.0)
-        deviation = _deviation(blocks, exponent)
+        deviation = _deviation(blocks, exponent, share)
         if scale == "auto":
             scale = _suiting(mean, deviation, varies)
         if scale == "feature":
@@ -82,8 +86,11 @@ class Standardisation:
         exponent = -largest.max().double().log2().round()
         _multiply_(blocks, *_powers(exponent, features.dtype))
         lengths = [torch.linalg.vector_norm(block, dim=1).double() for block in blocks]
-        square = sum(float(length.square().sum()) for length in lengths)
-        unit = torch.tensor((square / len(features)) ** -0.5, dtype=features.dtype)
+        if share is None:
+            square = sum(float(length.square().sum()) for length in lengths) / len(features)
+        else:
+            square = float(share @ torch.cat(lengths).square())
+        unit = torch.tensor(square**-0.5, dtype=features.dtype)
         _multiply_(blocks, unit)
         return cls(mean.double(), float(exponent.exp2() * unit.double()), deviation)
 
@@ -197,13 +204,16 @@ class StandardisedFeatures:
         return self._features.transformed(matrix, dtype)
 
 
-def standardised(features: FeatureMatrix, scale: Scale = "layer") -> StandardisedFeatures:
+def standardised(
+    features: FeatureMatrix, scale: Scale = "layer", sample_weight: Tensor | None = None
+) -> StandardisedFeatures:
     """Centre the rows and scale them to a mean squared length of 1.
 
     Args:
         features: finite. A tensor that is owned is overwritten; others are copied, float16 and
             bfloat16 to float32. Features that are standardised are returned as they are.
         scale: as `Standardisation.fit_` takes it.
+        sample_weight: as `Standardisation.fit_` takes it.
     """
     if isinstance(features, StandardisedFeatures):
         return features
@@ -218,7 +228,7 @@ def standardised(features: FeatureMatrix, scale: Scale = "layer") -> Standardise
         blocks = features.blocks(_READ_ROWS)
         for block, out in zip(blocks, values.split(_READ_ROWS), strict=True):
             out.copy_(block)
-    standardisation = Standardisation.fit_(values, scale)
+    standardisation = Standardisation.fit_(values, scale, sample_weight)
     return StandardisedFeatures(DenseFeatures(values), standardisation, born)
 
 
@@ -243,7 +253,11 @@ def _holds(features: FeatureMatrix, narrow: torch.dtype) -> bool:
     return not whole
 
 
-def _mean(blocks: Sequence[Tensor]) -> Tensor:
+def _mean(blocks: Sequence[Tensor], share: Tensor | None) -> Tensor:
+    if share is not None:
+        parts = zip(share.split(_STANDARDISE_ROWS), blocks, strict=True)
+        weighted: Tensor = torch.stack([s @ block.double() for s, block in parts]).sum(0)
+        return weighted.to(blocks[0].dtype)
     num_rows = sum(map(len, blocks))
     mean = torch.stack([block.sum(0).double() for block in blocks]).sum(0) / num_rows
     if not bool(mean.isfinite().all()):  # sums beyond the largest number
@@ -276,13 +290,18 @@ def _suiting(mean: Tensor, deviation: Tensor, varies: Tensor) -> Scale:
     return "feature" if few_dominate and rounding <= _ROUNDED * float(known.norm()) else "layer"
 
 
-def _deviation(blocks: Sequence[Tensor], exponent: Tensor) -> Tensor:
+def _deviation(blocks: Sequence[Tensor], exponent: Tensor, share: Tensor | None) -> Tensor:
     powers, square = _powers(exponent, blocks[0].dtype), torch.zeros_like(exponent)
-    for block in blocks:
+    shares = [None] * len(blocks) if share is None else share.split(_STANDARDISE_ROWS)
+    for block, s in zip(blocks, shares, strict=True):
         for power in powers:
             block = block * power
-        square += torch.linalg.vector_norm(block, dim=0).double().square()
-    return (square / sum(map(len, blocks))).sqrt() * (-exponent).exp2()
+        if s is None:
+            square += torch.linalg.vector_norm(block, dim=0).double().square()
+        else:
+            square += s @ block.double().square()
+    mean = square if share is not None else square / sum(map(len, blocks))
+    return mean.sqrt() * (-exponent).exp2()
 
 
 def _powers(exponent: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
