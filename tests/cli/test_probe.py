@@ -325,3 +325,33 @@ def test_modules_of_the_current_folder_are_found_by_the_process(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("layer  type")
+
+
+def test_class_and_sample_weights_from_files(tmp_path, capsys):
+    (x, y), (xt, yt) = images()
+    weight = np.arange(100.0) % 3
+    arrays = {"x_train": x, "y_train": y, "x_test": xt, "y_test": yt}
+    np.savez(tmp_path / "data.npz", **arrays, sample_weight_train=weight)
+    call = ["probe", own("small"), "--data", f"npz:{tmp_path / 'data.npz'}", "--layers", "1"]
+    out = ["--out", str(tmp_path / "run")]
+    assert cli.main([*call, "--class-weight", "0=1,2=10", *out]) == 0
+    run = load_run(tmp_path / "run")
+    assert run.config.method.class_weight == {"0": 1.0, "2": 10.0}
+    assert run.config.extraction.sample_weight
+    assert run.dataset.num_train == (weight > 0).sum()
+    capsys.readouterr()
+    for given, said in (
+        ("0=1,1", "--class-weight: '0=1,1' given; expected balanced, or CLASS=WEIGHT"),
+        ("0=0", "--class-weight: '0=0' given"),
+        ("0=1,0=2", "--class-weight: '0=1,0=2' given"),
+        ("cow=2", "--class-weight has 'cow', which is no class; expected some of: 0, 1, 2"),
+    ):
+        assert cli.main([*call, "--class-weight", given, *out, "--overwrite"])
+        assert said in error_line(capsys)
+    for name, value, said in (
+        ("sample_weight_train", -weight, "are negative or not finite"),
+        ("sample_weight_test", np.ones(50), "test samples count once each"),
+    ):
+        np.savez(tmp_path / "data.npz", **arrays, **{name: value})
+        assert cli.main([*call, *out, "--overwrite"])
+        assert said in error_line(capsys)

@@ -96,3 +96,28 @@ def test_refuses_what_does_not_fit():
         online_codelength(x, y, 2, 1e-2, cut_points=(0.5, 0.2, 1))
     with pytest.raises(LinprobeError, match="there is 1 class; expected 2 or more"):
         online_codelength(x, torch.zeros_like(y), 1, 1e-2)
+
+
+def test_weights_are_a_mean_of_one_and_count_like_copies():
+    x, y, weight, bits = *_weighted(), {}
+    for name, s in (("own", weight), ("three times", 3 * weight)):
+        bits[name] = online_codelength(
+            x, y, 2, 1e-2, EXACT, cut_points=(0.5, 1.0), sample_weight=s
+        ).bits
+    s = weight / weight.mean()
+    seen = float(s[:20].sum())
+    _, w, b = reference_optimum(x[:20], y[:20], 2, 1e-2 * 40 / seen, s[:20])
+    logits = x[20:] @ torch.from_numpy(w).T + torch.from_numpy(b)
+    own = logits.softmax(1).gather(1, y[20:, None])[:, 0]
+    block = float(s[20:] @ -((seen * own + 1) / (seen + 2)).log2())
+    assert bits["own"] == pytest.approx(seen + block, rel=1e-5)
+    assert bits["three times"] == pytest.approx(bits["own"])
+    code = online_codelength(x, y, 2, 1e-2, EXACT, sample_weight=torch.full((40,), 7.0))
+    assert code.bits == pytest.approx(online_codelength(x, y, 2, 1e-2, EXACT).bits, rel=1e-6)
+
+
+def _weighted():
+    draw = torch.Generator().manual_seed(0)
+    y = torch.arange(40) % 2
+    x = torch.randn(40, 3, generator=draw, dtype=torch.float64) + y[:, None]
+    return x, y, torch.randint(1, 5, (40,), generator=draw).double()

@@ -1,11 +1,10 @@
 """Weights of classes and of training rows; the module imports no torch before it is used."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import positive_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,14 +30,11 @@ def check_class_weight(class_weight: object) -> ClassWeight:
             f"class_weight is {class_weight!r}; expected None, 'balanced', or weights by class "
             "such as {0: 1, 1: 10}"
         )
-    for name, value in class_weight.items():
-        real = isinstance(value, Real) and not isinstance(value, bool)
-        if not real or not isfinite(value) or not value > 0:
-            raise LinprobeError(
-                f"the class_weight of {name!r} is {value!r}; expected a positive number: to do "
-                "without a class, leave its samples out"
-            )
-    return {name: float(value) for name, value in class_weight.items()}
+    expected = "a positive number: to do without a class, leave its samples out"
+    return {
+        name: float(positive_number(f"the class_weight of {name!r}", value, expected))
+        for name, value in class_weight.items()
+    }
 
 
 def numbered_class_weight(class_weight: ClassWeight, classes: Sequence[object]) -> ClassWeight:

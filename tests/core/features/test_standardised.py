@@ -121,3 +121,21 @@ def test_whole_numbers_are_not_taken_for_rounded_ones():
     x = 100 + (columns(1.0, 1.0) > 0).float()
     assert not standardised(DenseFeatures(x)).rounded
     assert not standardised(DenseFeatures(x.double(), born=torch.int64)).rounded
+
+
+@pytest.mark.parametrize("scale", ["layer", "feature", "auto"])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_weighted_statistics_are_those_of_copies(scale, size):
+    draw = torch.Generator().manual_seed(0)
+    x = size * (torch.randn(700, 4, generator=draw) + 5)
+    times = torch.randint(1, 4, (700,), generator=draw)
+    copies = x.repeat_interleave(times, 0)
+    weighted = Standardisation.fit_(x, scale, times)
+    plain = Standardisation.fit_(copies, scale)
+    torch.testing.assert_close(weighted.mean, plain.mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(weighted.deviation, plain.deviation, rtol=1e-5, atol=0)
+    one, other = (torch.as_tensor(s.scale) for s in (weighted, plain))
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=0)
+    share = times.double() / times.sum()
+    assert float((share @ x.double()).abs().max()) < 1e-5
+    assert float(share @ x.double().square().sum(1)) == pytest.approx(1, abs=1e-5)
