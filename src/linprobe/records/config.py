@@ -58,11 +58,11 @@ class ExtractionRecord:
     reduce: str | None = None
     tokens: str | int | None = None
     groups: bool = False
-    sample_weight: bool = False
     batch_size: int | None = None
     memory_bytes: float | None = None
     float64: bool = False
     layout: str | None = None
+    sample_weight: bool = False
 
 
 @dataclass(frozen=True)
