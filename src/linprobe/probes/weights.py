@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import positive_number
+from linprobe.runtime.text import some
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,10 +55,9 @@ def numbered_class_weight(class_weight: ClassWeight, classes: Sequence[object]) 
     for name, value in class_weight.items():
         number = numbers.get(str(name))
         if number is None or number in numbered:
-            shown = ", ".join(map(repr, classes[:10])) + (" ..." if len(classes) > 10 else "")
             wrong = "no class" if number is None else "named twice"
             raise LinprobeError(
-                f"class_weight has {name!r}, which is {wrong}; expected some of: {shown}"
+                f"class_weight has {name!r}, which is {wrong}; expected some of: {some(classes)}"
             )
         numbered[number] = value
     return numbered
