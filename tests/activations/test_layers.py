@@ -142,6 +142,19 @@ def test_a_network_that_runs_in_inference_mode():
     assert table.names == ("fc", "relu") and not table["relu"].passes_through
 
 
+def test_a_module_that_is_mapped_over_samples():
+    class Mapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.relu = nn.Linear(3, 4), nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(torch.func.vmap(self.fc)(x))
+
+    table = linprobe.layers(Mapped(), torch.randn(2, 5, 3))
+    assert table["relu"].shape == (2, 5, 4) and table["fc"].shape == (5, 4)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_is_torchscript_is_no_point():
     traced = torch.jit.trace(nn.Linear(3, 3), torch.randn(2, 3))

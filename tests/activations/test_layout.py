@@ -123,11 +123,21 @@ def test_modules_of_opaque_operations():
     conv = nn.Sequential(nn.Conv1d(3, 4, 3), Makes(Opaque.apply))
     assert followed(conv, torch.randn(2, 3, 8)) == {"": ([1], "0")}
 
-    class Quantised(nn.Linear):
+    class QuantisedLinear(nn.Module):
         def forward(self, x):
-            return Opaque.apply(x)[..., :3]
+            return Opaque.apply(x)
 
-    assert followed(Quantised(6, 3), torch.randn(2, 5, 6))[""][0] == [2]
+    class QuantisedConv1d(QuantisedLinear):
+        pass
+
+    assert followed(QuantisedLinear(), torch.randn(2, 5, 6))[""][0] == [2]
+    assert followed(QuantisedConv1d(), torch.randn(2, 5, 6))[""][0] == [1]
+
+
+def test_an_operation_tells_of_the_inputs_that_lead_to_it():
+    network = Makes(lambda x, gru: gru(x.relu().transpose(1, 2))[0], nn.GRU(5, 4, batch_first=True))
+    found = followed(network, torch.randn(2, 5, 6), [":in", "inner.0:in", ""])
+    assert [found[tap][0] for tap in (":in", "inner.0:in", "")] == [[1], [2], [2]]
 
 
 def test_tokens_come_from_an_input():

@@ -301,7 +301,7 @@ def test_a_layout_that_can_not_be_told_is_said_and_may_be_stated():
     [
         ("nchw", "layout is 'nchw'; expected 'channels_first'"),
         ({"0": "tokens"}, "layout is 'tokens'; expected"),
-        ({"9*": "channels_first"}, r"layout: there is no layer '9\*'"),
+        ({"9*": "channels_first"}, r"layout='9\*': there is no layer '9\*'"),
         ({"*": "heads_first"}, r"gives shape \(2, 4, 6\), which the layout 'heads_first' doesn't"),
     ],
 )

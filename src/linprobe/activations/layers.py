@@ -313,8 +313,10 @@ class _Call:
 def _identity(tensor: Tensor) -> tuple[int, int, int] | None:
     """Equal for a view of the same values, unless something was written in between.
 
-    None: tensors of inference mode, nested and sparse ones don't tell.
+    None: tensors of inference mode, nested and sparse ones, and those of vmap don't tell.
     """
     if tensor.is_inference() or tensor.is_nested or tensor.layout != torch.strided:
+        return None
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # inside vmap: without memory
         return None
     return tensor.data_ptr(), tensor.numel(), tensor._version

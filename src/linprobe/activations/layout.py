@@ -6,6 +6,7 @@ operations carry on what is known of their argument. One forward pass is followe
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ _REGROUPED = {
     "ravel",
 }
 _PLACED = ("conv", "max_pool", "avg_pool", "adaptive_", "lp_pool")  # and 1d, 2d, 3d
-_LAST_MODULES = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RNNBase, nn.MultiheadAttention)
+# Modules by their names: quantised ones, and other libraries', aren't of PyTorch's classes.
+_KINDS = re.compile(r"(?P<second>Conv[123]d|BatchNorm|GroupNorm)|Linear|Embedding|(Layer|RMS)Norm")
 
 
 @dataclass
@@ -47,10 +49,12 @@ class Facts:
     Attributes:
         features: dimensions that hold features; None: not known.
         origin: the network's input that the tokens come from; None: not known.
+        before: of the tensor that it was before its dimensions changed places, and these places.
     """
 
     features: Axes | None = None
     origin: str | None = None
+    before: "tuple[Facts, list[int]] | None" = None
 
 
 class Layouts(TorchFunctionMode):
@@ -81,13 +85,14 @@ class Layouts(TorchFunctionMode):
     def _after(self, module: nn.Module, args: object, output: object) -> None:
         """Fill in where a module's operations couldn't be followed."""
         made = next(tensors(output), None)
-        if made is None or self.of(made).features is not None:
+        if made is None or made.is_nested or self.of(made).features is not None:
             return
-        given = [x for x in tensors(args) if x.shape == made.shape]
+        given = [x for x in tensors(args) if not x.is_nested and x.shape == made.shape]
         if given and given[0] is not made:
             self._known[made] = self.of(given[0])
-        if isinstance(module, _LAST_MODULES):
-            _tell(self.of(made), {made.ndim - 1})
+        kind = _KINDS.search(type(module).__name__)
+        if kind is not None:
+            _tell(self.of(made), {1 if kind["second"] else made.ndim - 1})
 
     def __torch_function__(
         self,
@@ -129,7 +134,8 @@ class Layouts(TorchFunctionMode):
                 return Facts(told, facts.origin)
             return facts if main.shape == made.shape else Facts(facts.features, facts.origin)
         if facts.features is None:
-            return Facts(None, facts.origin)
+            moved = call.name in _PERMUTED
+            return Facts(None, facts.origin, (facts, _places(call, main)) if moved else None)
         return Facts(_carried(call, main, made, facts.features), facts.origin)
 
     def _main(self, operands: Sequence[Tensor], made: Tensor) -> Tensor | None:
@@ -208,6 +214,9 @@ def _name(func: Any) -> str:
 def _tell(facts: Facts, features: Iterable[int]) -> None:
     if not facts.features:
         facts.features = frozenset(features)
+        if facts.before is not None:
+            source, places = facts.before
+            _tell(source, (places[axis] for axis in facts.features))
 
 
 def _told(call: _Call, main: Tensor, known: Axes | None) -> Axes | None:
@@ -248,14 +257,17 @@ def _carried(call: _Call, main: Tensor, made: Tensor, features: Axes) -> Axes | 
     return _followed(call, main, features) if made.ndim < main.ndim else None
 
 
-def _followed(call: _Call, main: Tensor, features: Axes) -> Axes | None:
+def _followed(call: _Call, main: Tensor, features: Axes) -> Axes:
+    return frozenset(i for i, axis in enumerate(_places(call, main)) if axis in features)
+
+
+def _places(call: _Call, main: Tensor) -> list[int]:
     """Run the operation on a tensor whose sizes tell the dimensions apart, without values."""
     sizes = [1_003 + i for i in range(main.ndim)]
     standing = torch.empty(sizes, device="meta")
     made = call.func(*(standing if x is main else x for x in call.args), **call.kwargs)
     made = next(tensors(made))
-    found = [sizes.index(size) for size in made.shape]
-    return frozenset(i for i, axis in enumerate(found) if axis in features)
+    return [sizes.index(size) for size in made.shape]
 
 
 def _regrouped(before: Sequence[int], after: Sequence[int], features: Axes) -> Axes | None:

@@ -113,8 +113,8 @@ class Activation:
         if not self.is_scaled or is_signal(self.batch, self.facts.origin):
             return None
         return (
-            f"gives {self.num_tokens} tokens, the attention mask has {shape[1]}; expected as many, "
-            "with ones for what the network puts before them: choose other layers, or select"
+            f"gives {self.num_tokens} tokens, the attention mask has {shape[1]}; expected as many "
+            "(a prompt or pooling changes their number): choose other layers, or select"
         )
 
 
@@ -167,7 +167,7 @@ def stated_layouts(layout: Layout, shapes: Mapping[str, Sequence[int]]) -> dict[
     for pattern, name in (layout or {}).items():
         meant = [pattern] if pattern in shapes else matching(pattern, shapes)
         if not meant:
-            raise LinprobeError(f"layout: {unknown_layer(pattern, list(shapes))}")
+            raise LinprobeError(f"layout={pattern!r}: {unknown_layer(pattern, list(shapes))}")
         for layer in meant:
             if not fits(name, len(shapes[layer])):
                 raise LinprobeError(
