@@ -98,9 +98,11 @@ def test_large_confusion_matrices_leave_their_worst_mistakes():
 def test_steps_belong_to_the_later_layer():
     checkpoint = checkpoint_record([0.1, 0.2, 0.3], steps=(step_record(),))
     found = payload(run_record(checkpoint))["checkpoints"][0]
-    assert [probe["cells"][3][0] for probe in found["probes"]] == [None, "falls", None]
-    assert found["probes"][1]["step"].startswith("Against input, the layer before: falls (30 ")
-    assert "1 significant drop, 0 significant rises" in found["steps"]
+    assert [sorted(probe["steps"]) for probe in found["probes"]] == [[], ["0"], []]
+    verdict, sentence = found["probes"][1]["steps"]["0"]
+    assert verdict == "falls"
+    assert sentence.startswith("Against input, the layer before: falls (30 ")
+    assert "1 significant drop, 0 significant rises" in found["steps"][0]
 
 
 def test_a_layer_is_told_what_stands_beside_it():

@@ -14,6 +14,7 @@ from linprobe.probes.weights import BALANCED
 from linprobe.records.evidence import CONTROLS
 
 OUT = flag(Path, "DIR")
+METRIC = flag(str, "NAME")
 
 
 def _penalties(text: str) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, get_args
 
 from linprobe.cli.flags import flag
+from linprobe.cli.options import METRIC
 from linprobe.runtime.errors import LinprobeError
 
 # Those of `linprobe.report`, which takes matplotlib to import.
@@ -18,6 +19,7 @@ def plot(
     format: Format | None = None,
     style: Style = "paper",
     checkpoint: Annotated[str | None, flag(str, "NAME")] = None,
+    metric: Annotated[str | None, METRIC] = None,
     out: Annotated[Path | None, flag(Path, "FILE")] = None,
 ) -> None:
     """Draw a run for a paper or for slides.
@@ -30,6 +32,7 @@ def plot(
         format: of the file; None: that of --out, else pdf.
         style: size of figure and text.
         checkpoint: draw the curve of this one; None: all.
+        metric: draw curves of this one, such as auroc; None: the test error.
         out: file to write; None: RUN/plot-STYLE.FORMAT.
 
     Examples:
@@ -43,7 +46,7 @@ def plot(
     record = load_run(run)
     folder = run if run.is_dir() else run.parent
     path = out or folder / f"plot-{style}.{kind}"
-    write_figure(draw_run(record, checkpoint, style), path, kind, style)
+    write_figure(draw_run(record, checkpoint, style, metric), path, kind, style)
     print(f"Written to {path}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from linprobe.activations.options import ExtractionOptions
 from linprobe.cli.flags import cpu_threads, flag, names
 from linprobe.cli.network import DATA, Images, Network, open_data, open_network
-from linprobe.cli.options import OUT, Evaluation, Extraction, Method
+from linprobe.cli.options import METRIC, OUT, Evaluation, Extraction, Method
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.probes.config import ProbeConfig
 
@@ -26,6 +26,7 @@ def probe(
     layers: Annotated[tuple[str, ...] | None, flag(names, "NAME,NAME,...")] = None,
     out: Annotated[Path, OUT] = Path("runs", "probe"),
     overwrite: bool = False,
+    metric: Annotated[str | None, METRIC] = None,
     untrained: Annotated[str | None, flag(str, "FACTORY")] = None,
     network: Network = Network(),
     images: Images = Images(),
@@ -45,6 +46,8 @@ def probe(
             a star ends at a dot, ** doesn't. None: every leaf that computes something.
         out: folder to write the run to.
         overwrite: replace a run that --out holds.
+        metric: what table and page show first, such as auroc or average_precision; None: the test
+            error, and more where classes are imbalanced.
         untrained: what gives the network of the control 'untrained', named as FACTORY and called
             with the same --kwargs; None: FACTORY where --checkpoint loads what was trained, else
             a copy of the network drawn anew by its own initialisation.
@@ -54,10 +57,12 @@ def probe(
         linprobe probe torchvision.models:resnet18 --data imagefolder:photos --image-size 224
     """
     import linprobe
+    from linprobe.evaluation.metrics import check_metric
     from linprobe.records.store import check_folder
     from linprobe.report.terminal import make_console, show_progress
     from linprobe.runtime.memory import tune_allocator
 
+    check_metric(metric)
     check_folder(out, overwrite=overwrite)
     tune_allocator()
     with cpu_threads(network.threads):
@@ -79,8 +84,8 @@ def probe(
                 progress=on_event,
             )
     _describe(report, factory, network, images, found, loaded, untrained)
-    report.save(out, overwrite=overwrite)
-    print(f"{report}\nWritten to {out}")
+    report.save(out, overwrite=overwrite, metric=metric)
+    print(f"{report.table(metric)}\nWritten to {out}")
 
 
 def _with_untrained(

@@ -1,9 +1,12 @@
 """The command ``linprobe report``."""
 
 from pathlib import Path
+from typing import Annotated
+
+from linprobe.cli.options import METRIC
 
 
-def report(run: Path, /) -> None:
+def report(run: Path, /, *, metric: Annotated[str | None, METRIC] = None) -> None:
     """Write a run as one interactive page.
 
     Writes RUN/report.html: one file that opens in any browser, offline, made from RUN/results.json
@@ -11,6 +14,7 @@ def report(run: Path, /) -> None:
 
     Args:
         run: folder of a run.
+        metric: what to show first, such as auroc; None: the test error.
 
     Examples:
         linprobe report runs/fig8
@@ -20,4 +24,4 @@ def report(run: Path, /) -> None:
     from linprobe.report.page import write_report
 
     folder = run if run.is_dir() else run.parent
-    print(f"Written to {write_report(load_run(run), folder)}")
+    print(f"Written to {write_report(load_run(run), folder, metric)}")

@@ -16,7 +16,7 @@ from linprobe.evaluation.ranking import auroc_components, resampled_precision
 from linprobe.evaluation.resampling import Array, Resamples, of_components, of_draws
 from linprobe.evaluation.scored import Scored
 from linprobe.evaluation.statistics import metric_interval
-from linprobe.records.evidence import Evaluation, MetricRecord
+from linprobe.records.evidence import ERROR_RATE, Evaluation, MetricRecord
 from linprobe.runtime.errors import LinprobeError
 
 ECE_BINS = 15
@@ -60,6 +60,8 @@ def _error_deviations(scored: Scored) -> Array:
 def _matthews(scored: Scored) -> float:
     from sklearn.metrics import matthews_corrcoef
 
+    if len(scored.classes) < 2:  # scikit-learn would warn
+        return 0.0
     return float(matthews_corrcoef(scored.labels, scored.predicted))
 
 
@@ -178,6 +180,13 @@ def constant_metrics(
     logits = frequencies.log()[:, None].expand(-1, len(test_labels))
     scored = Scored(logits, test_labels, Resamples(test_labels, 0))
     return {metric.name: metric.compute(scored) for metric in METRICS}
+
+
+def check_metric(name: str | None) -> None:
+    """Refuse a name that no run will have, with a `LinprobeError`; None: nothing was chosen."""
+    known = (ERROR_RATE, *(metric.name for metric in METRICS))
+    if name is not None and name not in known:
+        raise LinprobeError(f"there is no metric {name!r}; expected one of: {', '.join(known)}")
 
 
 def evaluate(

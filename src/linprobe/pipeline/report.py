@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from linprobe.records.schema import PROBE, DatasetRecord, ProbeRecord, RunRecord
 from linprobe.records.store import load_run, prepare_folder
 from linprobe.records.store import save as save_run
 from linprobe.report import wording
+from linprobe.report.measures import TableColumn, chosen, table_columns
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.terminals import printable
 
@@ -91,13 +92,26 @@ class ProbeReport(Mapping[str, Probe]):
         return self.run.config.notes
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
-        with console.capture() as capture:
-            console.print(_table(self.run, self.records))
-        lines = [line.rstrip() for line in capture.get().splitlines()]
-        return printable("\n".join([*(line for line in lines if line), *self._sentences()]))
+        return self.table()
 
     __repr__ = __str__
+
+    def table(self, metric: str | None = None) -> str:
+        """Print a row a layer, and what is to be said of them.
+
+        Args:
+            metric: name of a metric, such as "auroc", which has a column beside the errors with
+                its interval; None: where classes are imbalanced, those that show it have one.
+
+        Raises:
+            LinprobeError: There is no such metric.
+        """
+        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
+        with console.capture() as capture:
+            console.print(_table(self.run, self.records, table_columns(self.run, metric)))
+        lines = [line.rstrip() for line in capture.get().splitlines()]
+        said = [*(line for line in lines if line), *self._sentences(metric)]
+        return printable("\n".join(said))
 
     def _repr_html_(self) -> str:
         """Table and curve for notebooks."""
@@ -105,11 +119,16 @@ class ProbeReport(Mapping[str, Probe]):
 
         return run_html(self.run)
 
-    def to_pandas(self) -> "pandas.DataFrame":
+    def to_pandas(self, metric: str | None = None) -> "pandas.DataFrame":
         """Make a frame of a row a layer, a column a field of `ProbeRecord` or a metric.
 
+        Args:
+            metric: name of a metric, or "error_rate": the frame has this one alone, as "value",
+                with the ends of its interval and its change from the layer before, as
+                `metric_steps` and `steps` of a checkpoint hold it.
+
         Raises:
-            LinprobeError: pandas isn't installed.
+            LinprobeError: pandas isn't installed, or there is no such metric.
         """
         try:
             import pandas
@@ -117,6 +136,19 @@ class ProbeReport(Mapping[str, Probe]):
             raise LinprobeError(
                 "to_pandas needs pandas, which isn't installed: pip install pandas"
             ) from error
+        if metric is not None:
+            measure = chosen(self.run, metric)
+            steps = {s.to_layer: s for c in self.run.checkpoints for s in measure.steps(c)}
+            return pandas.DataFrame(
+                {
+                    "layer": record.layer,
+                    "value": measure.value(record),
+                    **dict(zip(("low", "high"), measure.interval(record), strict=True)),
+                    "p_holm": steps[record.layer].p_holm if record.layer in steps else None,
+                    "verdict": steps[record.layer].verdict if record.layer in steps else None,
+                }
+                for record in self.records
+            )
         names = [field.name for field in fields(ProbeRecord) if field.name != "evaluation"]
         metrics = [metric.name for metric in self.run.metrics]
         rows = [
@@ -127,39 +159,48 @@ class ProbeReport(Mapping[str, Probe]):
         ]
         return pandas.DataFrame(rows)
 
-    def plot(self) -> "Figure":
-        """Test error at each layer with its interval, as `linprobe plot` draws it."""
+    def plot(self, metric: str | None = None) -> "Figure":
+        """Test error, or another metric, at each layer with its interval, as `linprobe plot`."""
         from linprobe.report.plots import draw_run
 
-        figure = draw_run(self.run)
+        figure = draw_run(self.run, metric=metric)
         figure.axes[0].set_title(
             f"linear probes of {self.run.config.extraction.network or 'features'}"
         )
         return figure
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save(
+        self, folder: str | Path, *, overwrite: bool = False, metric: str | None = None
+    ) -> Path:
         """Write the report as a run: results, probes, predictions, and report.html to look at.
 
         Args:
             folder: made if it is missing.
             overwrite: replace a run that is there.
+            metric: name of the metric that the page shows first; None: the test error.
 
         Returns:
             The folder.
 
         Raises:
-            LinprobeError: The folder holds a run already, or can't be written.
+            LinprobeError: The folder holds a run already, or can't be written; or there is no
+                such metric.
         """
         from linprobe.report.page import write_report
 
         folder = Path(folder)
+        chosen(self.run, metric)
         prepare_folder(folder, overwrite=overwrite)
         save_probes(folder, self.run.checkpoints[0].name, self.probes, self.test_labels)
         save_run(self.run, folder)
-        write_report(self.run, folder)
+        write_report(self.run, folder, metric)
         return folder
 
-    def _sentences(self) -> Iterator[str]:
+    def _sentences(self, metric: str | None) -> Iterator[str]:
+        measure = chosen(self.run, metric)
+        for checkpoint in self.run.checkpoints if measure.metric else ():
+            if steps := measure.steps(checkpoint):
+                yield wording.steps_summary(steps, measure.label)
         unsolved = sum(not record.converged for record in self.records)
         tol = self.run.config.method.tol
         yield (
@@ -278,14 +319,15 @@ def _num_classes(tensors: Mapping[str, Tensor], layer: str) -> int:
     return 0 if bias is None else len(bias)
 
 
-def _table(run: RunRecord, records: tuple[ProbeRecord, ...]) -> Table:
+def _table(
+    run: RunRecord, records: tuple[ProbeRecord, ...], columns: Sequence[TableColumn]
+) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("layer", no_wrap=True)
     for name in ("features", "l2", "train", "test", "95 % interval", "gap"):
         table.add_column(name, justify="right", no_wrap=True)
-    metrics = [metric for metric in run.metrics if metric.in_table]
-    for metric in metrics:
-        table.add_column(metric.label, justify="right", no_wrap=True)
+    for name, _ in columns:
+        table.add_column(name, justify="right", no_wrap=True)
     for name in ("reduced by", "status"):
         table.add_column(name, no_wrap=True)
     for record in records:
@@ -298,7 +340,7 @@ def _table(run: RunRecord, records: tuple[ProbeRecord, ...]) -> Table:
             f"{record.test_error_rate:.4f}" + (" " if record.converged else "*"),
             f"{low:.4f}-{high:.4f}",
             f"{record.duality_gap:.1e}",
-            *(wording.plain(record.metric(metric.name)) for metric in metrics),
+            *(cell(record) for _, cell in columns),
             record.reducer or "",
             record.status + ", one class" * wording.answers_one(record),
         ]

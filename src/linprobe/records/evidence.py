@@ -14,6 +14,8 @@ CONTROLS = (
     *("random_features", "input", "majority"),
 )
 """Names of `ControlRecord`."""
+ERROR_RATE = "error_rate"
+"""Name of the test error where a metric is chosen."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,10 @@ class Evaluation:
     answers_only: int | None = None
 
     @property
-    def imbalance(self) -> float:
-        """Test samples of the most frequent class per sample of the rarest that occurs."""
-        counts = [sum(row) for row in self.confusion if any(row)]
-        return max(counts) / min(counts) if counts else 1.0
+    def is_imbalanced(self) -> bool:
+        """True if a class has 3 times the test samples of another that occurs, and 10 more."""
+        counts = [sum(row) for row in self.confusion if any(row)] or [1]
+        return max(counts) >= max(3 * min(counts), min(counts) + 10)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def build_chart(
         series=tuple(series),
         floor=measure.floor(run),
         skip=places.get(run.config.experiment.skip_layer or ""),
+        rising=measure.metric is not None and measure.metric.higher_is_better,
         optimum_is_close=optimum_is_close(run.checkpoints),
     )
 
@@ -90,6 +91,10 @@ def references(
     """Yield what a measure has to be compared with, in the order of drawing."""
     if measure is TRAIN_ERROR:
         yield from majority(run, "train")
+    if measure.metric is not None:
+        known_value = run.dataset.majority_metrics.get(measure.metric.name, math.nan)
+        if math.isfinite(known_value):
+            yield Series("reference", CONTROL_LOOKS["majority"], value=known_value)
     if measure is V_INFORMATION:
         known = [probe.evaluation for probe in checkpoint.probes if probe.evaluation]
         if known:
@@ -147,18 +152,13 @@ def _optimum(probes: Sequence[ProbeRecord], places: Places) -> list[Series]:
 
 def _curve(checkpoint: CheckpointRecord, measure: Measure, places: Places) -> list[Series]:
     """Join layers by a solid line where the paired test finds a change, else by a dotted one."""
-    tested = checkpoint.steps if measure is TEST_ERROR else ()
+    tested = measure.steps(checkpoint)
     same = {step.to_layer for step in tested if step.verdict == UNDECIDED}
-    points = [Point(places[p.layer], _value(measure, p)) for p in checkpoint.probes]
+    points = [Point(places[p.layer], measure.value(p)) for p in checkpoint.probes]
     parts: dict[Look, list[Point]] = {CHANGE: [], NO_CHANGE: []}
     for before, after, probe in zip(points, points[1:], checkpoint.probes[1:], strict=False):
         parts[NO_CHANGE if probe.layer in same else CHANGE] += (before, after, GAP)
     return [Series("curve", look, tuple(found)) for look, found in parts.items() if found]
-
-
-def _value(measure: Measure, probe: ProbeRecord) -> float:
-    value = measure.read(probe)
-    return math.nan if value is None else value
 
 
 def _probes(probes: Sequence[ProbeRecord], measure: Measure, places: Places) -> Iterator[Series]:
@@ -166,8 +166,7 @@ def _probes(probes: Sequence[ProbeRecord], measure: Measure, places: Places) -> 
     groups: dict[Look, list[Point]] = {look: [] for look in PROBE_LOOKS.values()}
     groups[LOST] = []
     for probe in probes:
-        value = _value(measure, probe)
-        ends = probe.test_error_ci95 if measure is TEST_ERROR else (math.nan, math.nan)
+        value, ends = measure.value(probe), measure.interval(probe)
         look = PROBE_LOOKS[probe.standing] if math.isfinite(value) else LOST
         note = _value_note(probe, measure, value)
         groups[look].append(Point(places[probe.layer], value, *ends, note))
@@ -178,10 +177,10 @@ def _probes(probes: Sequence[ProbeRecord], measure: Measure, places: Places) -> 
 
 def _value_note(probe: ProbeRecord, measure: Measure, value: float) -> tuple[str, ...]:
     found = [f"{measure.label} {plain(value)}" if math.isfinite(value) else "no value"]
-    if measure is TEST_ERROR:
-        found.append(f"95 % interval {span(probe.test_error_ci95)}")
-        if probe.evaluation and probe.evaluation.optimum_error_interval:
-            found.append(f"exact optimum {span(probe.evaluation.optimum_error_interval)}")
+    if math.isfinite(measure.interval(probe)[0]):
+        found.append(f"95 % interval {span(measure.interval(probe))}")
+    if measure is TEST_ERROR and probe.evaluation and probe.evaluation.optimum_error_interval:
+        found.append(f"exact optimum {span(probe.evaluation.optimum_error_interval)}")
     return tuple(found)
 
 

@@ -90,6 +90,7 @@ class Chart:
         skip: place of the layer that receives a skip connection; None: there is none.
         optimum_is_close: the ranges of the exact optimum are narrow enough to be worth drawing.
         scale: of the measure.
+        rising: the higher, the better: zero is nothing to look at closely.
     """
 
     layers: tuple[str, ...]
@@ -99,6 +100,7 @@ class Chart:
     skip: int | None = None
     optimum_is_close: bool = False
     scale: Scale = "linear"
+    rising: bool = False
 
     @property
     def crowded(self) -> bool:
@@ -128,8 +130,8 @@ class Chart:
         """Put it on a scale that holds what it should.
 
         Args:
-            scale: a linear one starts at 0 and holds the probes, and of the references those that
-                fit beside them; a logarithmic one holds everything.
+            scale: a linear one starts at 0, or below the least value, and holds the probes, and of
+                the references those that fit beside them; a logarithmic one holds everything.
             controls: a linear scale holds the recorded controls, too.
 
         Returns:
@@ -149,7 +151,9 @@ class Chart:
             highest += [value for item in recorded for value in item.values]
         top = min(1.0, 1.15 * (max(filter(math.isfinite, highest), default=0.0) or 1.0))
         fits = [i for i in kept if i.role != "reference" or max(i.values) <= top]
-        return replace(self, scale="linear", series=tuple(fits)), 0.0, top
+        ends = (end for point in probes for end in (point.value, point.low))
+        least = min(filter(math.isfinite, ends), default=0.0)
+        return replace(self, scale="linear", series=tuple(fits)), min(0.0, 1.15 * least), top
 
 
 def log_limits(values: Iterable[float], floor: float) -> tuple[float, float]:
@@ -166,6 +170,8 @@ def needed_scale(values: Iterable[float]) -> Scale:
 
 def fitting_scale(charts: Sequence[Chart], *, alone: bool = False) -> Scale:
     """Choose the scale that suits several charts; `alone`: without their references."""
+    if any(chart.rising for chart in charts):
+        return "linear"
     roles: tuple[Role, ...] = ("probes",) if alone else ("probes", "reference")
     return needed_scale(v for chart in charts for item in chart.of(*roles) for v in item.values)
 

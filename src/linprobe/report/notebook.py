@@ -7,6 +7,7 @@ from html import escape
 
 from linprobe.records.schema import RunRecord
 from linprobe.report import wording
+from linprobe.report.measures import table_columns
 from linprobe.report.plots import draw_run
 from linprobe.report.wording import plain, scientific, span, whole
 from linprobe.runtime.text import counted
@@ -26,9 +27,10 @@ def run_html(run: RunRecord) -> str:
     if not rows:
         return f"<div>{heading}</div>"
     count = counted(len(rows), "probe")
+    head = _cells("th", (*_HEAD, *(name for name, _ in table_columns(run, None))))
     table = (
         f"<details{' open' * (len(rows) <= _MAX_OPEN)}><summary>{count}</summary><table><thead>"
-        f"<tr>{_cells('th', _HEAD)}</tr></thead><tbody>{''.join(rows)}</tbody></table></details>"
+        f"<tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></details>"
     )
     return f"<div>{heading}{_picture(run)}{table}</div>"
 
@@ -37,7 +39,7 @@ _HEAD = ("layer", "test error", "95 % interval", "l2", "gap, nats", "width", "ce
 
 
 def _rows(run: RunRecord) -> Iterator[str]:
-    several = len(run.checkpoints) > 1
+    several, columns = len(run.checkpoints) > 1, table_columns(run, None)
     for checkpoint in run.checkpoints:
         for probe in checkpoint.probes:
             cells = (
@@ -48,6 +50,7 @@ def _rows(run: RunRecord) -> Iterator[str]:
                 scientific(probe.duality_gap),
                 whole(probe.num_features),
                 wording.short_certificate(probe),
+                *(cell(probe) for _, cell in columns),
             )
             yield f"<tr>{_cells('td', cells)}</tr>"
 

@@ -23,8 +23,10 @@ from linprobe.records.codec import to_json
 from linprobe.records.schema import RunRecord
 from linprobe.report import wording
 from linprobe.report.interactive import asset
+from linprobe.report.measures import chosen
 from linprobe.report.payload import payload
 from linprobe.report.style import DARK, LIGHT
+from linprobe.report.wording import plain
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
 
@@ -33,21 +35,22 @@ HTML_NAME = "report.html"
 _SCRIPTS = ("base.js", "chart.js", "detail.js", "table.js", "page.js")
 
 
-def write_report(run: RunRecord, folder: Path) -> Path:
+def write_report(run: RunRecord, folder: Path, metric: str | None = None) -> Path:
     """Write `report.html` into the run's folder, whole or not at all.
 
     Args:
         run: its record, the only source.
         folder: where to; made if it is missing.
+        metric: name of the metric that it shows first; None: the test error.
 
     Returns:
         The file.
 
     Raises:
-        LinprobeError: The folder can't be written.
+        LinprobeError: The folder can't be written, or the run has no such metric.
     """
     path = Path(folder) / HTML_NAME
-    text = report_html(run)
+    text = report_html(run, metric)
     try:
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -58,14 +61,14 @@ def write_report(run: RunRecord, folder: Path) -> Path:
     return path
 
 
-def report_html(run: RunRecord) -> str:
-    """Render the page; the same record gives the same page."""
+def report_html(run: RunRecord, metric: str | None = None) -> str:
+    """Render the page; the same record gives the same page. `metric` is shown first."""
     from plotly.offline import get_plotlyjs
 
     code = "\n".join(asset(name) for name in _SCRIPTS)
     own = f'(() => {{\n"use strict";\n{code}}})();\n'
     library = get_plotlyjs()
-    content = payload(run)
+    content = payload(run, metric)
     key = content.pop("key")
     data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Template(asset("report.html")).substitute(
@@ -75,7 +78,7 @@ def report_html(run: RunRecord) -> str:
         heading=escape(wording.title(run)),
         subtitle=escape(f"{wording.samples_note(run)}, seed {run.seed}, {run.protocol} protocol"),
         banners="".join(f'<p class="banner">{escape(text)}</p>' for text in _banners(run)),
-        summary=escape(wording.summary(run)),
+        summary=escape(_summary(run, metric)),
         notes="".join(
             f'<li class="note">{escape(text)}</li>'
             for text in (*run.config.notes, *wording.doubts(run))
@@ -91,6 +94,14 @@ def report_html(run: RunRecord) -> str:
         library=library,
         script=own,
     )
+
+
+def _summary(run: RunRecord, metric: str | None) -> str:
+    measure, text = chosen(run, metric), wording.summary(run)
+    if measure.metric is None or (best := measure.best(run)) is None:
+        return text
+    which = "Highest" if measure.metric.higher_is_better else "Lowest"
+    return f"{text} {which} {measure.label}: {plain(measure.value(best))} at {best.layer}."
 
 
 def _policy(*scripts: str) -> str:

@@ -4,17 +4,18 @@ Text stays as it is here, but in the traces of `linprobe.report.interactive`. Th
 text, never as markup.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from linprobe.records.codec import to_json
-from linprobe.records.evidence import DepthStep, Evaluation
+from linprobe.records.evidence import Evaluation
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.report import interactive, wording
 from linprobe.report.building import build_chart, probe_note
 from linprobe.report.chart import Chart, Role, fitting_scale
-from linprobe.report.measures import Measure, evaluated, measures, metric
+from linprobe.report.measures import Measure, chosen, evaluated, measures, of_metric
 from linprobe.report.style import OPTIMUM, OTHERS, SOLID, Look
 from linprobe.report.wording import plain, scientific, span, whole
 
@@ -27,17 +28,20 @@ _TOGGLES = {OPTIMUM: "optimum", OTHERS: "others"}  # of the page, which hide ent
 Json = dict[str, Any]
 
 
-def payload(run: RunRecord) -> Json:
+def payload(run: RunRecord, metric: str | None = None) -> Json:
     """Collect what the page shows of checkpoints and probes; "key" is for the page's HTML.
 
-    Probe points are numbered over all checkpoints, so a layer keeps its place on the axis.
+    Probe points are numbered over all checkpoints, so a layer keeps its place on the axis. The
+    page begins with `metric`, by name; None: with the test error.
     """
+    first, shown = chosen(run, metric), measures(run)
+    labels = [measure.label for measure in shown]
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
     layers = list(dict.fromkeys(probe.layer for probe in probes))
     cells = sum(len(p.evaluation.confusion) ** 2 for p in probes if p.evaluation)
     drawn = [
         [build_chart(run, checkpoint, measure, layers) for checkpoint in run.checkpoints]
-        for measure in measures(run)
+        for measure in shown
     ]
     key = _key([chart for charts in drawn for chart in charts], several=len(run.checkpoints) > 1)
     content = {
@@ -45,10 +49,10 @@ def payload(run: RunRecord) -> Json:
         "classes": run.dataset.classes,
         "frame": _frame(run, drawn[0]) if layers else None,
         "optimum": any(chart.optimum_is_close for chart in drawn[0]),
-        "best": layers.index(best.layer) if (best := wording.best_probe(run)) else None,
+        "best": layers.index(best.layer) if (best := first.best(run)) else None,
+        "first": labels.index(first.label) if first.label in labels else 0,  # else none is known
         "measures": [
-            _measure(run, measure, charts)
-            for measure, charts in zip(measures(run), drawn, strict=True)
+            _measure(run, measure, charts) for measure, charts in zip(shown, drawn, strict=True)
         ],
         "columns": _columns(run),
         "facts": [
@@ -117,14 +121,14 @@ def _checkpoint(
     *,
     matrices: bool,
 ) -> Json:
-    steps = {step.to_layer: step for step in checkpoint.steps}
+    shown = measures(run)
     return {
         "label": wording.state(checkpoint),
-        "steps": wording.steps_summary(checkpoint.steps),
+        "steps": [wording.steps_summary(m.steps(checkpoint), m.label) for m in shown],
         "beside": [series.look.label for series in charts[0].of("reference")],
         "figures": [_figure(chart, key) for chart in charts],
         "probes": [
-            _probe(run, probe, steps.get(probe.layer), charts[0], matrices=matrices)
+            _probe(run, checkpoint, probe, charts[0], matrices=matrices)
             for probe in checkpoint.probes
         ],
     }
@@ -180,27 +184,33 @@ def _columns(run: RunRecord) -> list[Json]:
 
 
 def _probe(
-    run: RunRecord, probe: ProbeRecord, step: DepthStep | None, chart: Chart, *, matrices: bool
+    run: RunRecord,
+    checkpoint: CheckpointRecord,
+    probe: ProbeRecord,
+    chart: Chart,
+    *,
+    matrices: bool,
 ) -> Json:
-    place, found = chart.layers.index(probe.layer), probe.evaluation
-    values = [measure.read(probe) for measure in measures(run)]
+    place, found, shown = chart.layers.index(probe.layer), probe.evaluation, measures(run)
     cells = {key: cell(probe) for key, (_, cell) in _COLUMNS.items()}
     content = {
         "place": place,
         "failed": probe.standing == "failed",
         "certificate": wording.certificate(probe, wording.tolerance(run)),
-        "values": [[value, plain(value)] for value in values],
+        "values": [[measure.read(probe), _with_interval(measure, probe)] for measure in shown],
         "facts": [
             *(read(probe) for read in _FACTS.values()),
-            *(_value(probe, item.name) for item in run.metrics),
+            *(_with_interval(of_metric(item), probe) if found else None for item in run.metrics),
         ],
+        "steps": {
+            str(i): [step.verdict, f"Against {step.from_layer}, the layer before: {words}."]
+            for i, measure in enumerate(shown)
+            for step in measure.steps(checkpoint)
+            if step.to_layer == probe.layer and (words := wording.step(step))
+        },
         "note": interactive.broken(probe_note(run, probe)),
         "beside": list(_beside(chart, place)),
     }
-    if step:
-        cells["verdict"] = (step.verdict, step.verdict)
-        words = f"Against {step.from_layer}, the layer before: {wording.step(step)}."
-        content["step"] = words
     if found:
         content |= _confusion(run, found, matrices=matrices)
     return content | {"cells": list(cells.values())}
@@ -213,9 +223,10 @@ def _written(
     return lambda probe: None if (value := number(probe)) is None else write(value)
 
 
-def _value(probe: ProbeRecord, name: str) -> str | None:
-    number = metric(name)(probe)
-    return None if number is None else plain(number)
+def _with_interval(measure: Measure, probe: ProbeRecord) -> str:
+    """Write a number, and of a metric its interval too."""
+    text, ends = plain(measure.value(probe)), measure.interval(probe)
+    return f"{text} ({span(ends)})" if measure.metric and math.isfinite(ends[0]) else text
 
 
 def _optimum(probe: ProbeRecord) -> str | None:

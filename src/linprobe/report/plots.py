@@ -21,7 +21,7 @@ from linprobe.report.bars import draw_bars
 from linprobe.report.building import build_chart
 from linprobe.report.chart import Scale, fitting_scale
 from linprobe.report.curve import draw_curve
-from linprobe.report.measures import ERRORS
+from linprobe.report.measures import ERRORS, TEST_ERROR, Measure, chosen
 from linprobe.report.style import (
     COLUMN,
     MUTED,
@@ -48,7 +48,10 @@ __all__ += ["finish", "save_figure", "write_figure"]
 
 
 def draw_run(
-    run: RunRecord, checkpoint: str | None = None, style: StyleName | None = None
+    run: RunRecord,
+    checkpoint: str | None = None,
+    style: StyleName | None = None,
+    metric: str | None = None,
 ) -> Figure:
     """Draw the figure that suits a run: bars for the paper's Figure 8, else curves.
 
@@ -56,18 +59,20 @@ def draw_run(
         run: the record.
         checkpoint: draw the curve of this one; None: all, a panel each.
         style: of a paper, or of slides; None: of a page that is read on a screen.
+        metric: name of the metric to draw, as curves; None: the test error.
 
     Raises:
-        LinprobeError: The run has no such checkpoint, or nothing to draw.
+        LinprobeError: The run has no such checkpoint or metric, or nothing to draw.
     """
-    if run.config.experiment.chart == "bars" and checkpoint is None:
+    measure = chosen(run, metric)
+    if run.config.experiment.chart == "bars" and checkpoint is None and measure is TEST_ERROR:
         return figure8(run, style=style)
     names = [item.name for item in run.checkpoints] if checkpoint is None else [checkpoint]
     if not names:
         raise LinprobeError("the run has no checkpoints; expected at least one to draw")
     shown = [_with_probes(run, name) for name in names]
-    scale = fitting_scale([build_chart(run, item) for item in shown])
-    return _curves(run, shown, scale, style, controls=True)
+    scale = fitting_scale([build_chart(run, item, measure) for item in shown])
+    return _curves(run, shown, scale, style, measure=measure)
 
 
 def figure5(run: RunRecord, checkpoint_name: str, style: StyleName | None = None) -> Figure:
@@ -166,7 +171,8 @@ def _curves(
     scale: Scale,
     style: StyleName | None,
     *,
-    controls: bool,
+    controls: bool = True,
+    measure: Measure = TEST_ERROR,
 ) -> Figure:
     """Draw a panel a checkpoint; a logarithmic scale is shared, a linear one each has its own."""
     columns = min(len(shown), _MOST_COLUMNS)
@@ -178,7 +184,7 @@ def _curves(
         every = list(figure.subplots(rows, columns, squeeze=False).flat)
         grid = every[: len(shown)]
         for axes, checkpoint in zip(grid, shown, strict=True):
-            chart, inches = build_chart(run, checkpoint), 0.85 * size[0] / columns
+            chart, inches = build_chart(run, checkpoint, measure), 0.85 * size[0] / columns
             draw_curve(axes, chart, scale, inches=inches, alone=alone, controls=controls)
             axes.set_title(wording.curve_title(run, checkpoint))
         for axes in every[len(shown) :]:
@@ -188,7 +194,7 @@ def _curves(
             for axes in grid:
                 axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
         for axes in grid[::columns]:
-            axes.set_ylabel("test prediction error")
+            axes.set_ylabel(measure.axis)
         _finish(figure, run, grid, grows=style != "slides")
     return figure
 

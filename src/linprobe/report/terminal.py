@@ -16,6 +16,7 @@ from linprobe.records.comparison.curves import Curve, Point
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.records.seeds import seed_words
 from linprobe.report import wording
+from linprobe.report.measures import TableColumn, table_columns
 from linprobe.runtime.progress import Event, OnEvent, ignore
 from linprobe.runtime.terminals import printable
 from linprobe.runtime.text import duration, time_left
@@ -106,17 +107,20 @@ def show_progress(
         yield on_event
 
 
-def print_summary(console: Console, run: RunRecord, folder: object = None) -> None:
+def print_summary(
+    console: Console, run: RunRecord, folder: object = None, metric: str | None = None
+) -> None:
     """Print what a run found, how sure it is of it, how long it took and where it was written.
 
     A network of many layers gets one table of error rates; a smaller one a table a checkpoint
-    with everything.
+    with everything. `metric` names what is shown beside the errors, see `table_columns`.
     """
+    columns = table_columns(run, metric)
     if max((len(item.probes) for item in run.checkpoints), default=0) <= _MAX_DETAILED:
         for checkpoint in run.checkpoints:
-            console.print(_detailed(checkpoint, wording.passes(run)))
+            console.print(_detailed(checkpoint, wording.passes(run), columns))
     else:
-        console.print(_overview(run))
+        console.print(_overview(run, columns))
     for line in summary_lines(run, folder):
         print_sentence(console, line)
 
@@ -195,13 +199,14 @@ def _headline(event: Event) -> str:
     return f"{event.checkpoint}: {event.text}"
 
 
-def _detailed(checkpoint: CheckpointRecord, passes: str) -> Table:
+def _detailed(checkpoint: CheckpointRecord, passes: str, columns: Sequence[TableColumn]) -> Table:
     error = checkpoint.network_test_error_rate
     title = checkpoint.name
     if math.isfinite(error):
         title += f": {checkpoint.step:,} minibatches, network test error {error:.4f}"
     table = plain_table(title)
-    for name in ("width", "l2", "train", "test", "95 % interval", "gap", passes, "seconds"):
+    more = [name for name, _ in columns]
+    for name in ("width", "l2", "train", "test", "95 % interval", *more, "gap", passes, "seconds"):
         table.add_column(name, justify="right")
     for probe in checkpoint.probes:
         low, high = probe.test_error_ci95
@@ -212,6 +217,7 @@ def _detailed(checkpoint: CheckpointRecord, passes: str) -> Table:
             f"{probe.train_error_rate:.4f}",
             _test_error(probe),
             f"{low:.4f}-{high:.4f}",
+            *(cell(probe) for _, cell in columns),
             f"{probe.duality_gap:.1e}",
             f"{probe.num_passes:.0f}",
             f"{probe.seconds:.1f}",
@@ -219,18 +225,23 @@ def _detailed(checkpoint: CheckpointRecord, passes: str) -> Table:
     return table
 
 
-def _overview(run: RunRecord) -> Table:
+def _overview(run: RunRecord, columns: Sequence[TableColumn]) -> Table:
     table = plain_table("error rates of the probes" + wording.protocol(run))
     for checkpoint in run.checkpoints:
         table.add_column(f"{checkpoint.name}\ntest", justify="right")
-        table.add_column("\ntrain", justify="right")
+        for name in ("train", *(name for name, _ in columns)):
+            table.add_column(f"\n{name}", justify="right")
     places = {p.layer: None for checkpoint in run.checkpoints for p in checkpoint.probes}
     found = [{p.layer: p for p in checkpoint.probes} for checkpoint in run.checkpoints]
     for layer in places:
         cells: list[str] = []
         for probes in found:
             probe = probes.get(layer)
-            cells += (_test_error(probe), f"{probe.train_error_rate:.4f}") if probe else ("", "")
+            if probe is None:
+                cells += [""] * (2 + len(columns))
+                continue
+            cells += (_test_error(probe), f"{probe.train_error_rate:.4f}")
+            cells += (cell(probe) for _, cell in columns)
         table.add_row(escape(printable(layer)), *cells)
     return table
 

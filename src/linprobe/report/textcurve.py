@@ -14,6 +14,7 @@ from dataclasses import replace
 from linprobe.records.schema import RunRecord
 from linprobe.report.building import build_chart
 from linprobe.report.chart import Chart, Scale, fitting_scale
+from linprobe.report.measures import chosen
 from linprobe.report.names import shorten
 from linprobe.report.wording import state
 
@@ -24,19 +25,23 @@ _BRAILLE = 0x2800
 _TOPS = (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 7, 8, 10)  # of a linear scale, times a power of ten
 
 
-def text_curves(run: RunRecord, *, width: int, braille: bool = True) -> list[str]:
+def text_curves(
+    run: RunRecord, *, width: int, braille: bool = True, metric: str | None = None
+) -> list[str]:
     """Draw each checkpoint; all have the same scale.
 
     Args:
         run: the record.
         width: of the lines, in letters.
         braille: whether such letters can be shown.
+        metric: name of the metric to draw; None: the test error.
 
     Returns:
-        The lines; none if no probe has a test error. "x" marks a probe that isn't what its
+        The lines; none if no probe has a value. "x" marks a probe that isn't what its
         protocol asks for.
     """
-    charts = [build_chart(run, checkpoint) for checkpoint in run.checkpoints]
+    measure = chosen(run, metric)
+    charts = [build_chart(run, checkpoint, measure) for checkpoint in run.checkpoints]
     rates = [rate for chart in charts for rate in chart.values() if math.isfinite(rate)]
     if not rates:
         return []
@@ -47,7 +52,7 @@ def text_curves(run: RunRecord, *, width: int, braille: bool = True) -> list[str
     across = max(width - _LABEL - 2, 10)
     lines = []
     for chart, checkpoint in zip(charts, run.checkpoints, strict=True):
-        lines.append(f"test error, {state(checkpoint)}{words}")
+        lines.append(f"{measure.label}, {state(checkpoint)}{words}")
         lines += _curve(chart, ends, across, braille=braille)
         lines += [" " * (_LABEL + 2) + _names(chart.layers, across), ""]
     return lines
@@ -59,7 +64,7 @@ def _ends(rates: Sequence[float], chart: Chart, scale: Scale) -> tuple[float, fl
     if scale == "log":
         return min(map(chart.placed, rates)), high
     power = 10.0 ** math.floor(math.log10(high))
-    return 0.0, next(top * power for top in _TOPS if top * power >= high * (1 - 1e-9))
+    return min(0.0, *rates), next(top * power for top in _TOPS if top * power >= high * (1 - 1e-9))
 
 
 def _height(chart: Chart, rate: float, ends: tuple[float, float]) -> float:

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
-from linprobe.records.evidence import FALLS, RISES, DepthStep
+from linprobe.records.evidence import FALLS, RISES, DepthStep, MetricStep
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord, Split
 from linprobe.report.names import shorten
 from linprobe.runtime.text import counted
@@ -65,6 +65,7 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
         return (
             text
             + _flips(probe)
+            + answers_one(probe) * " It answers one class for every test sample."
             + probe.rounded * " Its activations vary little beyond their own rounding."
         )
     if probe.standing == "trained":
@@ -82,7 +83,7 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
 def short_certificate(probe: ProbeRecord) -> str:
     """Say it in few words where all is as it was asked for; else what is wrong."""
     if probe.converged and math.isfinite(probe.duality_gap) and not probe.rounded:
-        return "certified"
+        return "certified" + ", answers one class" * answers_one(probe)
     return "trained by SGD" if probe.standing == "trained" else certificate(probe, None)
 
 
@@ -134,26 +135,32 @@ def exactness(probes: Sequence[ProbeRecord]) -> str:
     return f"{said}; of the others, it may differ on {max(known):,} test samples at most."
 
 
-def step(found: DepthStep) -> str:
+def step(found: DepthStep | MetricStep) -> str:
     """Say how a layer compares with the one before it, by the paired test."""
+    if isinstance(found, MetricStep):
+        return f"{found.verdict} (by {found.change:+.4f}, p = {found.p_holm:.2g})"
     numbers = f"{found.num_fixed:,} corrected, {found.num_broken:,} broken"
     return f"{found.verdict} ({numbers}, p = {found.p_holm:.2g})"
 
 
-def steps_summary(steps: Sequence[DepthStep]) -> str:
-    """Count the significant changes along the depth; "" without steps."""
+def steps_summary(steps: Sequence[DepthStep | MetricStep], what: str = "test error") -> str:
+    """Count the significant changes of `what` along the depth; "" without steps."""
     if not steps:
         return ""
     falls = sum(item.verdict == FALLS for item in steps)
     rises = sum(item.verdict == RISES for item in steps)
     rising = [shorten(item.to_layer, 40) for item in steps if item.verdict == RISES]
     where = f" (at {', '.join(rising)})" if 1 <= rises <= _MAX_NAMED else ""
+    test = "exact McNemar test on the same samples"
+    if isinstance(steps[0], MetricStep):
+        delong = "DeLong's paired test" if steps[0].metric == "auroc" else "paired bootstrap"
+        test = f"{delong} on the same samples"
     return (
-        f"Between consecutive layers, the test error has {counted(falls, 'significant drop')}, "
+        f"Between consecutive layers, the {what} has {counted(falls, 'significant drop')}, "
         f"{counted(rises, 'significant rise')}{where} and "
         f"{counted(len(steps) - falls - rises, 'change')} that "
         f"{'is' if len(steps) - falls - rises == 1 else 'are'} not significant "
-        "(exact McNemar test on the same samples, Holm-adjusted, 5 %)."
+        f"({test}, Holm-adjusted, 5 %)."
     )
 
 
@@ -283,10 +290,14 @@ def as_trained_summary(probes: Sequence[ProbeRecord]) -> str:
 def how_to_read(run: RunRecord) -> tuple[str, str, str, str, str]:
     """Explain a probe curve in five sentences to a reader who has never seen one."""
     tested = any(checkpoint.steps for checkpoint in run.checkpoints)
-    interval = "A bar is the 95 % Wilson interval of an error, from the size of the test set"
+    interval = (
+        "A bar is a 95 % interval from the test samples alone: Wilson's of an error, DeLong's of "
+        "AUROC, by the bootstrap of other metrics"
+    )
     return (
         "Each point is a linear classifier trained on nothing but the frozen features of one "
-        "layer: the lower its error, the better planes separate the classes at that depth.",
+        "layer: the lower its error, or the higher its AUROC, the better planes separate the "
+        "classes at that depth.",
         f"{interval}; between neighbouring layers, a solid line marks a significant change "
         "(paired test on the same samples), a dotted one no significant change."
         if tested

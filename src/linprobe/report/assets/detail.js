@@ -68,7 +68,7 @@ function drawDetail(view) {
     make("h3", {}, data.layers[probe.place] + (data.checkpoints.length > 1 ? ` (${label})` : "")),
     make("p", probe.failed ? { class: "warn" } : {}, probe.certificate),
     facts(data.facts, probe.facts),
-    ...(probe.step ? [make("p", {}, probe.step)] : []),
+    ...(probe.steps[view.measure] ? [make("p", {}, probe.steps[view.measure][1])] : []),
     ...(beside.length ? [make("h3", {}, "What to compare its test error with"), facts(beside, probe.beside)] : []),
     ...confusionPart(probe),
   ] : []));

@@ -5,7 +5,7 @@ const PAPER_WIDTH = "680px"; // of A4 and of Letter, less margins
 
 const last = data.checkpoints.length - 1;
 const view = {
-  checkpoint: Math.max(0, last), measure: 0, layer: null, search: "", others: true, log: false, optimum: data.optimum,
+  checkpoint: Math.max(0, last), measure: data.first, layer: null, search: "", others: true, log: false, optimum: data.optimum,
 };
 let playing = null;
 
@@ -16,7 +16,7 @@ function draw() {
   byId("slider").setAttribute("aria-valuetext", `${label}; ${place}`);
   byId("checkpoint-name").textContent = label;
   byId("print-checkpoint").textContent = `Checkpoint ${label}; ${place}`;
-  byId("steps").textContent = view.measure === 0 ? steps : "";
+  byId("steps").textContent = steps[view.measure];
   const measure = data.measures[view.measure].label;
   byId("curve-title").textContent = `${measure[0].toUpperCase()}${measure.slice(1)} along the depth`;
   const { traces: drawn, key } = figures[view.measure];
@@ -89,6 +89,7 @@ function start() {
   byId("slider").max = last;
   for (const id of ["player", "others-label"]) byId(id).style.display = last ? "" : "none";
   byId("measure").append(...data.measures.map(({ label }, i) => make("option", { value: i }, label)));
+  byId("measure").value = view.measure;
   byId("optimum").checked = view.optimum;
   on("measure", "change", ({ value }) => ({ measure: Number(value), log: data.measures[value].log }));
   for (const id of ["log", "optimum", "others"]) on(id, "change", ({ checked }) => ({ [id]: checked }));
@@ -97,7 +98,7 @@ function start() {
   byId("search").addEventListener("input", ({ target }) => { view.search = target.value; drawBody(view, select); });
   byId("play").addEventListener("click", play);
   drawHead(() => drawBody(view, select));
-  update({ log: data.measures[0].log, layer: data.best });
+  update({ log: data.measures[view.measure].log, layer: data.best });
   byId("chart").addEventListener("keydown", onKey);
   byId("chart").on("plotly_click", ({ points: [point] }) => select(point.x, false));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);

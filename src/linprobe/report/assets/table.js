@@ -6,6 +6,7 @@ const order = { column: 0, down: false };
 function cellOf(probe, i, view) {
   const { key } = data.columns[i];
   if (key === "layer") return [probe.place, data.layers[probe.place]];
+  if (key === "verdict") return Array(2).fill((probe.steps[view.measure] || [null])[0]);
   return key === "measure" ? probe.values[view.measure] : probe.cells[i];
 }
 
