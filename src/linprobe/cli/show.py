@@ -19,7 +19,6 @@ def show(run: Path, /, *, metric: Annotated[str | None, METRIC] = None) -> None:
     Examples:
         linprobe show runs/fig8
         linprobe show runs/probe --metric auroc
-        linprobe show runs/fig8-seeds/seed0
     """
     from linprobe.records.store import load_run
     from linprobe.report.measures import chosen
