@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ from linprobe.data.inputs import example_batch
 from linprobe.runtime.defaults import callers_defaults
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
+from linprobe.runtime.numbers import as_whole
 from linprobe.runtime.terminals import printable
-from linprobe.runtime.text import cause
+from linprobe.runtime.text import cause, layer_name
 
 Forward = Callable[[nn.Module, object], object]
 """Called as ``forward(network, batch)`` where the network isn't called with the batch's inputs."""
@@ -148,6 +150,15 @@ def run_network(
         raise LinprobeError(
             f"the network fails on a batch of {len(batch)} samples: {cause(error)}{advice}"
         ) from error
+
+
+def numbers_as_names(chosen: Any) -> Layers:
+    """Replace numbers among `Layers` by the names that modules have for them."""
+    if as_whole(chosen) is not None:
+        return layer_name(chosen)
+    if not isinstance(chosen, Iterable) or isinstance(chosen, str) or callable(chosen):
+        return chosen
+    return [item if as_whole(item) is None else layer_name(item) for item in chosen]
 
 
 def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tuple[str, ...]:

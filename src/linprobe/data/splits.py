@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from linprobe.data.batches import Batch
+from linprobe.data.copies import input_hashes
 from linprobe.data.inputs import Source
 from linprobe.data.labels import Names
 from linprobe.data.tokens import Tokens, kept_tokens
@@ -26,6 +27,7 @@ class Split:
         sequence: (n_rows,) int64, the sample that each row belongs to.
         num_samples: sequences, under "all"; else rows.
         names: of labels that aren't numbers, by what stands for them in `labels`.
+        hashes: receives `input_hashes` of the batches when they are first read; None: not made.
     """
 
     source: Source
@@ -34,6 +36,7 @@ class Split:
     sequence: Tensor
     num_samples: int
     names: Names = field(default_factory=dict)
+    hashes: list[np.ndarray] | None = None
 
     @classmethod
     def read(cls, source: Source, tokens: Tokens) -> "Split":
@@ -65,17 +68,21 @@ class Split:
         Raises:
             LinprobeError: It gives something else than at first.
         """
-        start = 0
+        start, made = 0, []
         for batch in self.source:
             own, _ = batch_rows(batch, self.tokens, self.source.split)
             rows = slice(start, start + len(own))
             if not torch.equal(own, self.labels[rows]):
                 raise LinprobeError(_changed(self.source.split, "other labels than"))
             start = rows.stop
+            if self.hashes == []:
+                made.append(input_hashes(batch))
             yield batch, rows
         if start != len(self.labels):
             what = f"{start:,} samples after {len(self.labels):,}"
             raise LinprobeError(_changed(self.source.split, what))
+        if self.hashes is not None:
+            self.hashes.extend(made)
 
 
 def batch_rows(batch: Batch, tokens: Tokens, split: str) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.data.copies import RARE, copies_note, feature_hashes, repeats
 from linprobe.data.labels import Names, read_labels
 from linprobe.data.splits import read_groups, read_weights
 from linprobe.evaluation.options import EvaluationOptions
@@ -26,16 +28,18 @@ from linprobe.records.config import ExtractionRecord
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import find_device, free_bytes, solving_device
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.text import size_text
+from linprobe.runtime.text import layer_name, size_text
+
+_COMPARED = 4  # layers to look at for one whose rows tell samples apart
 
 Labels = Array | Sequence[int] | Sequence[str] | Sequence[bool]
 
 
 @own_defaults()
 def fit_probes(
-    train: Mapping[str, Array | str | Path],
+    train: Mapping[Any, Array | str | Path],
     labels: Labels,
-    test: tuple[Mapping[str, Array | str | Path], Labels],
+    test: tuple[Mapping[Any, Array | str | Path], Labels],
     *,
     groups: object = None,
     sample_weight: object = None,
@@ -51,9 +55,9 @@ def fit_probes(
     """Fit a certified linear probe to features that are at hand, layer by layer.
 
     Args:
-        train: layer to (n_train, n_features): tensors, arrays, memory-mapped arrays, or paths of
-            ``.npy`` files, which are mapped. One layer is copied to memory at a
-            time; of narrow layers, as many as there are threads.
+        train: layer, by name or number, to (n_train, n_features): tensors, arrays, memory-mapped
+            arrays, or paths of ``.npy`` files, which are mapped. One layer is copied to memory at
+            a time; of narrow layers, as many as there are threads.
         labels: (n_train,) classes: whole numbers, text or truth values, in a tensor, an array, a
             pandas Series or a list. They are numbered in sorted order, as `Probe.classes` says.
         test: the same layers of the test samples, and their labels.
@@ -77,7 +81,7 @@ def fit_probes(
         deprecated,
         {"method": (method, ProbeConfig), "evaluation": (evaluation, EvaluationOptions)},
     )
-    test_features, test_labels = _check_features(train, test)
+    named, test_features, test_labels = _check_features(train, test)
     (y, names), (yt, test_names) = _labels(labels, "train"), _labels(test_labels, "test")
     numbered = read_groups(groups, len(y), len(yt))
     task = make_task(
@@ -93,8 +97,9 @@ def fit_probes(
     _check_controls(task.evaluation)
     solved_on, notes = solving_device(find_device(device))
     task = with_plan(replace(task, notes=(*task.notes, *notes), strict=strict))
-    opened = {name: (_open(train[name]), _open(test_features[name])) for name in train}
+    opened = {name: (_open(named[name]), _open(test_features[name])) for name in named}
     _check_arrays(opened, (len(y), len(yt)), solved_on)
+    task = replace(task, notes=(*task.notes, *_copies(opened)))
     source = ArrayLayers(opened, task.permutation, solved_on)
     with progress_shown(progress) as show:
         probed = probe_layers(source, task, single_meter(show, source.num_features, task))
@@ -102,6 +107,18 @@ def fit_probes(
     origin = ("arrays", asked, str(solved_on), started)
     controls, _ = controls_of_task(task)
     return make_report(task, probed, *origin, controls)
+
+
+def _copies(opened: Mapping[str, tuple[Array, Array]]) -> Iterator[str]:
+    """Say whether test rows are training rows, by a layer whose rows tell samples apart."""
+    found: list[tuple[float, str, np.ndarray]] = []
+    for name, (train, _) in islice(opened.items(), _COMPARED):
+        hashes = feature_hashes(train)
+        found.append((repeats(hashes), name, hashes))
+        if found[-1][0] <= RARE:
+            break
+    _, name, hashes = min(found, key=lambda layer: layer[0])
+    yield from copies_note(hashes, feature_hashes(opened[name][1]), f"features of layer {name!r}")
 
 
 def _check_controls(evaluation: EvaluationOptions) -> None:
@@ -113,18 +130,34 @@ def _check_controls(evaluation: EvaluationOptions) -> None:
             )
 
 
-def _check_features(train: Mapping[str, object], test: object) -> tuple[Mapping[str, Any], Any]:
+def _check_features(
+    train: Mapping[Any, object], test: object
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
     if not isinstance(test, tuple | list) or len(test) != 2 or not isinstance(test[0], Mapping):
         raise LinprobeError("test is no pair; expected ({layer: features}, labels)")
     if not isinstance(train, Mapping) or not train:
         raise LinprobeError("there are no layers; expected a dict of layer to features")
     features, labels = test
+    train, features = _named(train, "train"), _named(features, "test")
     odd = sorted(set(train) ^ set(features))
     if odd:
         raise LinprobeError(
             f"layer {odd[0]!r} stands in one split only; expected the same layers in both"
         )
-    return features, labels
+    return train, features, labels
+
+
+def _named(features: Mapping[Any, Any], split: str) -> dict[str, Any]:
+    """The same layers by names that are text."""
+    named: dict[str, Any] = {}
+    for key, value in features.items():
+        if (name := layer_name(key)) in named:
+            raise LinprobeError(
+                f"two layers of the {split} features are called {name!r}, {key!r} for one; "
+                "expected names that differ as text"
+            )
+        named[name] = value
+    return named
 
 
 def _labels(labels: object, split: str) -> tuple[Tensor, Names]:

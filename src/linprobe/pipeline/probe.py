@@ -1,15 +1,24 @@
 """`linprobe.probe`: certified probes of any network."""
 
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from linprobe.activations.extract import Extractor
 from linprobe.activations.inference import ONE_AT_A_TIME, lacks_values, network_device
-from linprobe.activations.layers import Layers, choose_layers, glob_notes, survey, unreached
+from linprobe.activations.layers import (
+    Layers,
+    choose_layers,
+    glob_notes,
+    numbers_as_names,
+    survey,
+    unreached,
+)
 from linprobe.activations.notes import plan_notes
 from linprobe.activations.options import ExtractionOptions
 from linprobe.activations.pooling import AUTO, Reducer
@@ -17,6 +26,7 @@ from linprobe.activations.reading import check_layout, layout_text
 from linprobe.activations.rules import ProbePoint
 from linprobe.activations.taps import modules_by_path
 from linprobe.activations.tokens import check_tokens
+from linprobe.data.copies import copies_note
 from linprobe.data.inputs import Source
 from linprobe.data.splits import Split, read_groups, read_weights
 from linprobe.evaluation.controls import Pair
@@ -50,7 +60,7 @@ def probe(
     train: object,
     test: object,
     *,
-    layers: Layers = None,
+    layers: Layers | int | Sequence[str | int] = None,
     groups: object = None,
     sample_weight: object = None,
     seed: int = 0,
@@ -69,9 +79,9 @@ def probe(
             `linprobe.data.inputs`. It is read once for the labels, then once for each group of
             layers that the memory holds.
         test: test data of the same kind; looked at once by each probe.
-        layers: a name or pattern (``encoder.layer.*``, ``layer.{0..11}``; a star ends at a dot,
-            ``**`` doesn't), a list of these, a class of modules, a predicate ``f(name, module)``,
-            or None: every leaf that computes something. Names are those of `linprobe.layers`, and
+        layers: a name, number or pattern (``encoder.layer.*``, ``layer.{0..11}``; a star ends at a
+            dot, ``**`` doesn't), a list of these, a class of modules, a predicate
+            ``f(name, module)``, or None: every leaf that computes something. Names are those of `linprobe.layers`, and
             ``name:in`` for a module's input.
         groups: one group a training sample, or a tuple (of train, of test): no group is both
             fitted on and held out, or in train and test.
@@ -105,7 +115,7 @@ def probe(
         show = stack.enter_context(progress_shown(progress))
         stack.enter_context(seeded(seed))
         run = _Run(network, (train, test), groups, sample_weight, seed, **chosen)
-        return run.report(layers, show)
+        return run.report(numbers_as_names(layers), show)
 
 
 class _Run:
@@ -135,7 +145,7 @@ class _Run:
             Split.read(Source(part, name, extraction.batch_size), extraction.tokens)
             for name, part in zip(("train", "test"), data, strict=True)
         ]
-        self.splits = splits
+        self.splits = [replace(split, hashes=[]) for split in splits]
         task = _task_of(
             *(splits, groups, sample_weight, extraction, seed),
             config=method,
@@ -169,9 +179,14 @@ class _Run:
             return probe_layers(self._source(other, points), plain, silent).records
 
         controls, failed = controls_of_task(task, inputs, untrained)
-        task = replace(task, notes=(*task.notes, *failed))
+        task = replace(task, notes=(*task.notes, *failed, *self._copies()))
         origin = (self.splits[0].source.kind, self._record(), str(self.device), self.started)
         return make_report(task, probed, *origin, controls)
+
+    def _copies(self) -> Iterator[str]:
+        train, test = (split.hashes for split in self.splits)
+        if train and test:  # read in this call
+            yield from copies_note(np.concatenate(train), np.concatenate(test), "inputs")
 
     def _untrained(self, points: list[ProbePoint]) -> Extractor | None:
         """What runs the untrained network; None: it isn't wanted. Its layers are as `points`."""

@@ -32,6 +32,7 @@ from linprobe.report import wording
 from linprobe.report.measures import TableColumn, chosen, table_columns
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.terminals import printable
+from linprobe.runtime.text import layer_name
 
 if TYPE_CHECKING:
     import pandas
@@ -56,7 +57,7 @@ class ProbeReport(Mapping[str, Probe]):
 
     Args:
         run: the record, of one checkpoint.
-        probes: by layer.
+        probes: by layer; a layer that was given as a number is found by it, and by its text.
         test_labels: (n_test,) int64, in the order of the test data; None: not known.
     """
 
@@ -67,10 +68,11 @@ class ProbeReport(Mapping[str, Probe]):
         self.probes = dict(probes)
         self.test_labels = test_labels
 
-    def __getitem__(self, layer: str) -> Probe:
-        if layer not in self.probes:
-            raise _UnknownLayer(unknown_layer(layer, list(self.probes)))
-        return self.probes[layer]
+    def __getitem__(self, layer: object) -> Probe:
+        name = layer_name(layer)
+        if name not in self.probes:
+            raise _UnknownLayer(unknown_layer(name, list(self.probes)))
+        return self.probes[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.probes)
@@ -79,7 +81,7 @@ class ProbeReport(Mapping[str, Probe]):
         return len(self.probes)
 
     def __contains__(self, layer: object) -> bool:
-        return layer in self.probes
+        return layer_name(layer) in self.probes
 
     @property
     def records(self) -> tuple[ProbeRecord, ...]:

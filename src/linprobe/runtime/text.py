@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import as_whole
 
 
 def counted(number: int, noun: str) -> str:
@@ -13,6 +14,14 @@ def counted(number: int, noun: str) -> str:
 def some(values: Sequence[object], count: int = 5) -> str:
     """List the first of some values, with dots for the others."""
     return ", ".join(map(str, values[:count])) + (" ..." if len(values) > count else "")
+
+
+def layer_name(key: object) -> str:
+    """Name a layer as text: 3 as "3", NumPy's too, and (3, "attn") as "3.attn"."""
+    if isinstance(key, tuple):
+        return ".".join(map(layer_name, key))
+    number = as_whole(key)
+    return str(key if number is None else number)
 
 
 def first_line(error: BaseException) -> str:
