@@ -81,8 +81,8 @@ def probe(
         test: test data of the same kind; looked at once by each probe.
         layers: a name, number or pattern (``encoder.layer.*``, ``layer.{0..11}``; a star ends at a
             dot, ``**`` doesn't), a list of these, a class of modules, a predicate
-            ``f(name, module)``, or None: every leaf that computes something. Names are those of `linprobe.layers`, and
-            ``name:in`` for a module's input.
+            ``f(name, module)``, or None: every leaf that computes something. Names are those of
+            `linprobe.layers`, and ``name:in`` for a module's input.
         groups: one group a training sample, or a tuple (of train, of test): no group is both
             fitted on and held out, or in train and test.
         sample_weight: a number from 0 on for each training sample, in the order of the data; its
