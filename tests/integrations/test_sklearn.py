@@ -164,6 +164,21 @@ def test_each_column_may_be_divided_by_its_own_weighted_deviation(num_classes):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "l2"), [(1e-200, 1e-3), (1e300, 1e-3), (1e-310, 1e-3)])
+def test_sizes_that_float64_can_not_hold_are_refused_in_one_line(size, l2):
+    features, labels = digits(2)
+    with pytest.raises(ValueError, match="beyond what float64 holds; expected features nearer 1"):
+        CertifiedLogisticRegression(l2=l2).fit(size * features, labels)
+
+
+def test_features_of_any_other_size_have_finite_weights():
+    features, labels = digits(2)
+    for size in (1e-100, 1e100):
+        model = CertifiedLogisticRegression(standardize=True).fit(size * features, labels)
+        assert model.status_ == "converged" and np.isfinite(model.coef_).all()
+        assert model.score(size * features, labels) > 0.98
+
+
 def test_true_stands_for_the_scale_that_suits_the_columns():
     features, labels = digits(2)
     features = np.append(0.01 * features, 1e4 * features[:, 20:21], axis=1)

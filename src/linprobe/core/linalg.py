@@ -8,6 +8,9 @@ Libraries split such a product badly; the shapes below were the fastest of those
 import torch
 from torch import Tensor
 
+LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+"""A factorisation that has failed; PyTorch doesn't export the name to type checkers."""
+
 _LOGIT_ROWS = 1000
 _GRADIENT_ROWS = 500
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 # Below the rounding of a float64 sum of probabilities; keeps p, p^2 and s p^2 above the denormal
 # float32 numbers, which processors multiply a hundred times more slowly.
-_LOWEST_LOGIT = -35.0
+LOWEST_LOGIT = -35.0
 
 
 class Loss(Protocol):
@@ -131,7 +131,7 @@ class Softmax:
     def evaluate(self, margins: Tensor) -> tuple[Tensor, Tensor]:
         """See `Loss`; the values are log-sum-exps."""
         top = margins.amax(0)
-        probabilities = margins.sub_(top).clamp_min_(_LOWEST_LOGIT).exp_()
+        probabilities = margins.sub_(top).clamp_min_(LOWEST_LOGIT).exp_()
         total = probabilities.sum(0)
         probabilities.div_(total)
         return total.log_().add_(top), probabilities

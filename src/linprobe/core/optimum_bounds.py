@@ -57,6 +57,7 @@ from torch import Tensor
 
 from linprobe.core.certificate import Certificate
 from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation
+from linprobe.core.linalg import LinAlgError
 from linprobe.core.solvers.base import Point
 
 MAX_PAIRS = 5000  # of classes that are looked at closely, those of most open samples first
@@ -182,8 +183,9 @@ class OptimumBounds:
         certificate: Certificate,
         sample_weight: Tensor | None = None,
     ) -> "OptimumBounds | UnknownBounds":
-        """Bound the optimum from a solver's point; unknown without a finite certificate."""
-        if not math.isfinite(certificate.duality_gap):
+        """Bound the optimum from a solver's point; unknown where numbers are not finite."""
+        finite = math.isfinite(certificate.duality_gap) and bool(point.logits.isfinite().all())
+        if not finite:
             return UnknownBounds()
         return cls(features, point, l2, certificate, sample_weight)
 
@@ -208,7 +210,10 @@ class OptimumBounds:
             seen = self.see(features[opened], standardisation)
             for pair, where in _pairs(labels[sample], other, len(logits)):
                 rows = sample[where]
-                move, reach = self.moves(pair, seen[place[where]])
+                try:
+                    move, reach = self.moves(pair, seen[place[where]])
+                except LinAlgError:  # l2 is far below the curvature's rounding: all stay open
+                    continue
                 # As the first class sees it; the second one's members have the margin turned round.
                 sign = torch.where(labels[rows] == pair[0], 1.0, -1.0)
                 apart = logits[pair[0], rows] - logits[pair[1], rows]

@@ -129,6 +129,11 @@ class CertifiedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: igno
         scale: Scale = "auto" if self.standardize is True else self.standardize or "layer"
         data = _Data.of(X[used], compact, weight[used], len(present), scale)
         l2 = data.softmax_l2(penalty, standardize=bool(self.standardize))
+        if not data.standardisation.exists or not 0 < l2 < np.inf:
+            raise ValueError(
+                f"features of this size and l2 {self.l2!r} are beyond what float64 holds; "
+                "expected features nearer 1: multiply them by a number"
+            )
         fit = _solve(data, l2, tol, max_passes, seed)
         self._keep(data, present, fit)
         return self
@@ -268,7 +273,8 @@ class _Data(NamedTuple):
     def softmax_l2(self, l2: float, *, standardize: bool) -> float:
         """The penalty of the softmax problem on `features` that is the one asked for."""
         twice = 2 if self.num_classes == 2 else 1
-        return twice * l2 * (1.0 if standardize else float(self.standardisation.scale) ** 2)
+        scale = 1.0 if standardize else float(self.standardisation.scale)
+        return twice * l2 * scale * scale
 
     def in_float64(self) -> Tensor:
         """The standardised features, exactly."""

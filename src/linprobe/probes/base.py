@@ -176,7 +176,8 @@ class FittedProbe:
         logits = float64_logits(features, self.weight)
         if not bool(torch.isfinite(logits).all()):  # even a zero weight carries NaN on
             raise LinprobeError(
-                "the test features hold NaN or infinity; expected finite numbers: test the probe "
+                "the test features hold NaN or infinity, or numbers so much larger than the "
+                "training features that their logits do; expected finite numbers: test the probe "
                 "on features for which linprobe.probes.base.all_finite holds"
             )
         logits += self.bias[:, None]

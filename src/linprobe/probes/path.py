@@ -1,6 +1,7 @@
 """The path of penalties: solved on the fitted rows, judged on the held-out ones."""
 
 from dataclasses import dataclass, replace
+from math import inf, isfinite
 
 import torch
 
@@ -66,6 +67,8 @@ def solve_path(
         cross_entropy, error_rate = loss_and_error(
             logits.double() + point.bias[:, None], labels[num_fit:], held
         )
+        if not isfinite(cross_entropy):
+            cross_entropy = inf  # logits beyond the dtype
         passes = share * solution.num_passes + (1 - share) / 2
         path.append(
             PathPoint(l2, cross_entropy, error_rate, solution.duality_gap, passes, solution.status)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from linprobe.core.certificate import Certificate, certify
 from linprobe.core.features import (
+    LARGEST,
     DenseFeatures,
     FeatureMatrix,
     StandardisedFeatures,
@@ -52,6 +53,7 @@ from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import solving_device
 from linprobe.runtime.errors import LinprobeError
 
+_FLOAT32_L2 = 1e-10  # smaller penalties are below the rounding of float32 from the start
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
 # A refit that is to be exact aims at this share of l2: margins are then known to about a tenth.
 _EXACT_SHARE = 1e-2
@@ -114,6 +116,11 @@ class SoftmaxProbe:
         else:
             _check_held_out(present, self.config)
             fitted = _Fit(self, prepared, present, on_solve or _ignore).run()
+        if not float(fitted.weight.abs().max()) < LARGEST:
+            reason = "the weights are beyond what float64 holds; raise l2 or multiply the features"
+            shape = features.num_features, targets.num_classes
+            seconds = time.perf_counter() - started
+            return FailedProbe(Status.PRECISION_LIMIT, reason, *shape, seconds)
         if len(classes) < targets.num_classes:
             fitted = _with_absent_classes(fitted, classes, targets.num_classes)
         return replace(fitted, seconds=time.perf_counter() - started)
@@ -183,6 +190,11 @@ class _Fit:
         # A layer of low rank is solved in coordinates of its row space, and certified as it is.
         self.space = find_row_space(features, generator)
         self.solved: FeatureMatrix = self.space.coordinates if self.space else features
+        size = 8 * features.num_rows * features.num_features
+        self.widens = features.dtype != torch.float64 and size <= _FLOAT64_BYTES
+        self.wide = self.widens and self.config.l2_path[-1] < _FLOAT32_L2
+        if self.wide:
+            self.solved = in_float64(self.solved)
 
     def run(self) -> FittedProbe:
         """Fit the probe, but for its seconds."""
@@ -233,12 +245,10 @@ class _Fit:
     def _attempts(self, tol: float) -> list[Attempt]:
         """Give the ways to solve on all rows, each harder than the one before."""
         features = self.features
-        attempts = [
-            Attempt(lambda: self.solved, tol, self.space.lift if self.space else None),
-            Attempt(lambda: features, tol / 4),
-        ]
-        size = 8 * features.num_rows * features.num_features
-        if features.dtype != torch.float64 and size <= _FLOAT64_BYTES:
+        attempts = [Attempt(lambda: self.solved, tol, self.space.lift if self.space else None)]
+        if not self.wide:
+            attempts.append(Attempt(lambda: features, tol / 4))
+        if self.widens:
             attempts.append(Attempt(lambda: in_float64(features), tol / 2))
         return attempts
 

@@ -3,12 +3,14 @@
 from linprobe.core.features.base import FeatureMatrix
 from linprobe.core.features.dense import DenseFeatures, as_features
 from linprobe.core.features.standardised import (
+    LARGEST,
     Standardisation,
     StandardisedFeatures,
     standardised,
 )
 
 __all__ = [
+    "LARGEST",
     "DenseFeatures",
     "FeatureMatrix",
     "Standardisation",

@@ -16,7 +16,9 @@ _READ_ROWS = 8192
 _FEW, _NEARLY_ALL = 0.05, 0.99  # of the columns, of their variance
 # Differences below so many roundings of the mean are rounding of it; above the second, none.
 _ROUNDINGS, _CLEAR = 4, 256
-_LARGEST_SCALE = 1e280  # so that weights of standardised features have their raw ones in float64
+LARGEST = 1e280
+"""Of scales and raw weights, so that float64 holds their products."""
+
 # What of the variation may be rounding before it is said. Rounding in earlier layers comes on top
 # of the estimate; in 16 bits the estimate alone is large, and known to whoever chose them.
 _ROUNDED, _ROUNDED_SHORT = 1e-2, 1e-1
@@ -48,7 +50,7 @@ class Standardisation:
     def exists(self) -> bool:
         """Whether the map and the raw weights it gives can be written as float64 numbers."""
         largest = float(torch.as_tensor(self.scale, dtype=torch.float64).max())
-        return 0 <= largest <= _LARGEST_SCALE and bool(self.mean.isfinite().all())
+        return 0 <= largest <= LARGEST and bool(self.mean.isfinite().all())
 
     @classmethod
     def fit_(

@@ -12,6 +12,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from linprobe.core.linalg import LinAlgError
 from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.sampled_hessian import draw_rows
 
@@ -92,6 +93,8 @@ def _cholesky(matrix: Tensor) -> Tensor:
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if not int(failed):
             return factor
+        if not bool(matrix.isfinite().all()):
+            raise LinAlgError("the Hessian is not finite")
         more = max(10 * lift, 1e-14)
         matrix.diagonal().add_(more - lift)
         lift = more

@@ -14,10 +14,13 @@ for each pass over all.
 """
 
 from dataclasses import replace
-from math import isfinite
+from math import exp, inf, isfinite, log
 
 import torch
+from torch import Tensor
 
+from linprobe.core.linalg import LinAlgError
+from linprobe.core.losses import LOWEST_LOGIT
 from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import NewtonOptions, Point, Solution, Status
 from linprobe.core.solvers.model import NewtonModel
@@ -63,9 +66,11 @@ class SubsampledNewton:
         """Minimise P for this `l2`; see `linprobe.core.solvers.base.Solver`."""
         problem, first_read = self.problem, self.problem.num_reads
         minimum = self._start(l2, starts, _SPAN_ACCURACY * tol * min(1.0, l2))
-        model = self._model(l2)
-        model.begin(minimum.predictions, l2)
-        trace = _Trace(tol, torch.finfo(problem.dtype).eps)
+        model = self._begun(l2, minimum.predictions)
+        if model is None:
+            passes, limit = (problem.num_reads - first_read) / 2, Status.PRECISION_LIMIT
+            return Solution(minimum.point, l2, minimum.objective, inf, limit, passes, 0)
+        trace = _Trace(tol, l2, torch.finfo(problem.dtype).eps)
         goal = tol
         previous: tuple[Direction, ...] = ()
         while True:
@@ -75,16 +80,15 @@ class SubsampledNewton:
             passes = (problem.num_reads - first_read) / 2
             trace.add(gap, minimum.objective)
             status = trace.status(spent=passes >= max_passes)
-            if status is not None:
-                point = replace(minimum.point, bias=minimum.point.bias + balanced.bias_step)
-                steps = len(trace.gaps) - 1
+            direction = None
+            if status is None:
+                direction = self._direction(model, minimum, gradient, slow=trace.is_slow)
+            if direction is None:
+                status = status or Status.PRECISION_LIMIT
+                steps, point = len(trace.gaps) - 1, minimum.point
+                if bool(balanced.bias_step.isfinite().all()):
+                    point = replace(point, bias=point.bias + balanced.bias_step)
                 return Solution(point, l2, minimum.objective, gap, status, passes, steps)
-            # Where the exact curvature along the last direction asked for a full step, the model is
-            # good, and the way is long because P is far from quadratic.
-            if trace.is_slow and not _FULL_STEP < minimum.model_step < 1 / _FULL_STEP:
-                model.improve()
-            p = minimum.predictions
-            direction = model.direction(p, gradient).with_best_bias(problem, p)
             goal = max(tol, _LOOSE * gap)
             minimum = minimise_in_span(
                 *(problem, l2, minimum.point, (direction, *previous)),
@@ -108,6 +112,29 @@ class SubsampledNewton:
             balanced = Balanced(residuals, torch.zeros_like(balanced.bias_step), 0.0)
         return minimum, balanced
 
+    def _direction(
+        self, model: NewtonModel, minimum: Minimum, gradient: Tensor, *, slow: bool
+    ) -> Direction | None:
+        """The next direction; None: it can't be computed in this arithmetic."""
+        # Where the exact curvature along the last direction asked for a full step, the model is
+        # good, and the way is long because P is far from quadratic.
+        if slow and not _FULL_STEP < minimum.model_step < 1 / _FULL_STEP:
+            model.improve()
+        p = minimum.predictions
+        try:
+            return model.direction(p, gradient).with_best_bias(self.problem, p)
+        except LinAlgError:
+            return None
+
+    def _begun(self, l2: float, predictions: Tensor) -> NewtonModel | None:
+        """The model that suits this `l2`; None: it can't be computed in this arithmetic."""
+        model = self._model(l2)
+        try:
+            model.begin(predictions, l2)
+        except LinAlgError:
+            return None
+        return model
+
     def _model(self, l2: float) -> NewtonModel:
         num_features = self.problem.num_features
         most = _MAX_WHITENED if l2 <= _WHITENED_L2 else _ALWAYS_WHITENED
@@ -120,19 +147,27 @@ class SubsampledNewton:
     def _start(self, l2: float, starts: tuple[Point, ...], accuracy: float) -> Minimum:
         problem = self.problem
         if not starts:
-            return minimise_in_span(problem, l2, Point.zero(problem), accuracy=accuracy)
+            return self._from_zero(l2, accuracy)
         starts = tuple(replace(p, logits=problem.margins(p.logits.clone())) for p in starts)
         base = starts[0]
         span = [Direction(base.weight, base.logits)]
         span += [Direction(p.weight - base.weight, p.logits - base.logits) for p in starts[1:]]
-        return minimise_in_span(problem, l2, base, span, accuracy=accuracy, share=_START_SHARE)
+        found = minimise_in_span(problem, l2, base, span, accuracy=accuracy, share=_START_SHARE)
+        if found.objective <= log(problem.num_classes):
+            return found
+        # Rows that the start has not seen may cost more than knowing nothing.
+        return min(found, self._from_zero(l2, accuracy), key=lambda minimum: minimum.objective)
+
+    def _from_zero(self, l2: float, accuracy: float) -> Minimum:
+        return minimise_in_span(self.problem, l2, Point.zero(self.problem), accuracy=accuracy)
 
 
 class _Trace:
     """Gaps and values of P on the way, and what they say of it."""
 
-    def __init__(self, tol: float, eps: float) -> None:
+    def __init__(self, tol: float, l2: float, eps: float) -> None:
         self.gaps: list[float] = []
+        self._hopeless = 2 * l2 * tol < exp(2 * LOWEST_LOGIT)
         self._tol, self._least = tol, max(_SLOW * tol, _NOISE * eps)
         self._values: list[float] = []
 
@@ -155,8 +190,12 @@ class _Trace:
     def _is_stalled(self) -> bool:
         """Tell whether neither the gap nor P has fallen in the last steps.
 
-        The gap alone may rest for long where the features' variances span many decades.
+        The gap alone may rest for long where the features' variances span many decades. Where l2 is
+        so small that the least residuals make a gap above the tolerance, P near zero is all there
+        is to reach.
         """
+        if self._hopeless and self._values[-1] <= self._tol:
+            return True
         recent, before = self.gaps[-_STALLED_STEPS:], self.gaps[:-_STALLED_STEPS]
         if not all(map(isfinite, recent)):
             return True

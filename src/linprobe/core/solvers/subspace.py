@@ -6,10 +6,12 @@ solve for the bias alone (no direction).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
 
+from linprobe.core.linalg import LinAlgError
 from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import Point
 
@@ -169,6 +171,7 @@ def minimise_in_span(
     x = torch.cat([base.bias.new_zeros(len(directions)), base.bias])
     value, predictions = (known.objective, known.predictions) if known else span.evaluate(x)
     last_decrement, model_step = float("inf"), float("nan")
+    farthest = torch.finfo(base.logits.dtype).max ** 0.5  # beyond, products overflow
     for iteration in range(_MAX_NEWTON_STEPS):
         gradient, hessian = span.derivatives(x, predictions)
         step = -_solve_psd(hessian, gradient, _gauge_size(problem))
@@ -180,10 +183,12 @@ def minimise_in_span(
             accuracy = max(accuracy, share * decrement / 2)
         if not decrement > 2 * accuracy or (trusted and decrement >= last_decrement):
             break
+        if not float((x + step).abs().max()) < farthest:
+            break
         for halving in range(_MAX_HALVINGS):
             size = 0.5**halving
             new, candidate = span.evaluate(x + size * step)
-            if trusted or new <= value - 1e-4 * size * decrement:
+            if (trusted and isfinite(new)) or new <= value - 1e-4 * size * decrement:
                 break
         else:
             break  # no decrease can be computed: this is the minimum that the dtype can tell
@@ -237,7 +242,10 @@ def _gauge_size(problem: LinearProblem) -> int:
 
 
 def _solve_psd(matrix: Tensor, right: Tensor, num_biases: int) -> Tensor:
-    """Least-squares solution with a positive semidefinite matrix (singular along equal biases)."""
+    """Least-squares solution with a positive semidefinite matrix (singular along equal biases).
+
+    Zero where the matrix is not finite.
+    """
     scale = matrix.diagonal().clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt()
     scaled, target = scale[:, None] * matrix * scale, scale * right
     if num_biases > _FEW_CLASSES:
@@ -247,7 +255,10 @@ def _solve_psd(matrix: Tensor, right: Tensor, num_biases: int) -> Tensor:
         factor = torch.linalg.cholesky_ex(torch.addr(scaled, equal, equal))
         if not int(factor.info):
             return scale * torch.cholesky_solve(target[:, None], factor.L)[:, 0]
-    values, vectors = torch.linalg.eigh(scaled)
+    try:
+        values, vectors = torch.linalg.eigh(scaled)
+    except LinAlgError:
+        return torch.zeros_like(right)
     keep = values > values[-1] * 1e-13
     inverse = torch.where(keep, 1 / values.where(keep, values.new_ones(())), 0.0)
     solution: Tensor = vectors @ (inverse * (vectors.T @ target))

@@ -31,6 +31,7 @@ _FIRST_ROWS = _GRAM_ROWS = 8000
 _REWHITEN_RATIO = 0.05
 # Below, what float32 sums of raw features leave out of small variances shows in the gap.
 _FLOAT64_L2 = 3e-8
+_LEAST = 1e-18  # share of the largest eigenvalue; directions below it are rounding
 # Where conjugate gradients don't suffice, because classes are coupled: the largest Hessian to
 # factorise, rows drawn for each pair of classes and feature, and the decrement, as a share of the
 # one before, from which it is factorised anew.
@@ -86,7 +87,7 @@ class WhitenedModel:
         # In float64: eigenvalues below 1e-7 of the largest matter at small l2.
         scaled = problem.rows(sample.index).double().mul_(root.double()[:, None])
         values, vectors = torch.linalg.eigh(scaled.T @ scaled)
-        floored = values.clamp_min(0) + l2
+        floored = (values.clamp_min(0) + l2).clamp_min(_LEAST * float(values[-1]))
         self._transform, self._penalty = vectors * floored.rsqrt(), l2 / floored
         self._back = (vectors * floored.sqrt()).T
         self._seen = problem.transformed(
