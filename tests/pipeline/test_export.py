@@ -112,7 +112,7 @@ def test_numbers_that_a_dtype_does_not_hold_are_refused():
 
 def test_a_class_without_training_samples_is_never_predicted():
     (x, y), (xt, yt) = far(600, 0, 1.0, 1.0), far(300, 1, 1.0, 1.0)
-    report = linprobe.fit_probes({"h": x}, 2 * y, ({"h": xt}, 2 * yt))
+    report = linprobe.fit_probes({"h": x}, 2 * y, ({"h": xt}, 2 * yt), num_classes=3)
     module = report["h"].module()
     assert float(module.linear.bias.detach()[1]) == float("-inf")
     assert torch.equal(predicted(module, xt), report["h"].predictions.predicted)
