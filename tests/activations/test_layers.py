@@ -168,3 +168,11 @@ def test_a_layer_with_a_parametrized_weight_is_a_leaf():
     network = nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
     table = linprobe.layers(network, torch.randn(2, 3))
     assert table.names == ("0",) and table["0"].is_leaf
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.complex64])
+def test_inputs_of_a_wrong_dtype_say_what_to_give(dtype):
+    network, x = nn.Sequential(nn.Conv2d(1, 2, 3)), torch.ones(4, 1, 5, 5).to(dtype)
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(LinprobeError, match=f"it was given {name}: where.*x.float.. / 255 say"):
+        linprobe.layers(network, x)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import linprobe
-from linprobe import LinprobeError
+from linprobe import LinprobeError, ProbeConfig
 from tests.support.cases import make_case
+from tests.support.containers import OnDisk
 from tests.support.options import fit_options
 
 PATH = (1e-1, 1e-2, 1e-3)
@@ -139,11 +140,11 @@ def test_progress_is_shown(capsys):
         (None, {"a": X[:9]}, {}, "layer 'a': 9 rows of test features for 50 labels"),
         (None, {"a": X[TEST, :3]}, {}, "layer 'a': train features have 8 columns, test features 3"),
         ({"a": X[TRAIN][:, None]}, None, {}, r"layer 'a': .* Tensor of shape \(150, 1, 8\)"),
-        ({"a": X[TRAIN].tolist()}, None, {}, "layer 'a': train features are a list; expected"),
+        ({"a": X[TRAIN, 0].tolist()}, None, {}, r"layer 'a': .* ndarray of shape \(150,\)"),
         ({"a": X[TRAIN, :0]}, {"a": X[TEST, :0]}, {}, r"layer 'a': .*shape \(150, 0\)"),
         ({"a": X[TRAIN].to(torch.complex64)}, None, {}, "layer 'a': .*complex64.*; expected real"),
-        ({"a": X[TRAIN].numpy().astype(object)}, None, {}, "layer 'a': .* dtype object; expected"),
-        (None, {"a": X[TEST].to_sparse()}, {}, "layer 'a': test .*sparse_coo; expected real"),
+        ({"a": X[TRAIN].numpy().astype(object)}, None, {}, "layer 'a': .* dtype object, of any objects"),
+        (None, {"a": X[TEST].to_sparse()}, {}, "layer 'a': .*test features is a sparse tensor"),
         ({"a": "none.npy"}, None, {}, r"none.npy can't be read as .npy"),
         (None, None, {"l2": 0}, "l2 is 0; expected a positive number"),
         (None, None, {"l2": "x"}, "l2 is 'x'; expected a positive number"),
@@ -183,3 +184,36 @@ def test_features_that_no_memory_holds(monkeypatch):
 def test_a_device_that_is_not_there():
     with pytest.raises(LinprobeError, match="device is 'tpu', which can't be used here"):
         fitted(device="tpu")
+
+
+@pytest.mark.parametrize("container", ["frame", "lists", "list of tensors", "array on disk"])
+def test_features_in_other_containers_give_the_same_probe(container):
+    pandas = pytest.importorskip("pandas")
+    y = torch.arange(60) % 2
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) + y[:, None]
+    other = {
+        "frame": pandas.DataFrame(x.numpy(), index=range(60, 0, -1)),
+        "lists": x.tolist(),
+        "list of tensors": list(x),
+        "array on disk": OnDisk(x.numpy()),
+    }[container]
+    labels = pandas.Series(y.numpy(), index=range(60, 0, -1)) if container == "frame" else y
+    method = ProbeConfig((1e-3,))
+    plain = linprobe.fit_probes({"h": x}, y, ({"h": x}, y), method=method)["h"]
+    found = linprobe.fit_probes({"h": other}, labels, ({"h": other}, labels), method=method)["h"]
+    torch.testing.assert_close(found.weight, plain.weight, rtol=1e-4, atol=1e-6)
+    assert found.record.test_error_rate == plain.record.test_error_rate
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (["a"] * 4, "layer 'h': the array of train features holds text"),
+        ([[1], [1, 2], [1], [1]], r"items differ in shape: \(1,\) first, \(2,\) at place 1"),
+        (torch.zeros(4, 2).to_sparse(), r"is a sparse tensor; give x.to_dense\(\)"),
+        (torch.zeros(4, 2, device="meta"), "is on the device 'meta', without values"),
+    ],
+)
+def test_features_that_are_no_numbers_get_one_line(features, message):
+    with pytest.raises(LinprobeError, match=message):
+        linprobe.fit_probes({"h": features}, [0, 1, 0, 1], ({"h": features}, [0, 1, 0, 1]))

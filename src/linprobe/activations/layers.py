@@ -147,6 +147,11 @@ def run_network(
             advice = "; give smaller batches, by batch_size or as the data has them"
         elif isinstance(error, TypeError) and forward is None:
             advice = "; if it is called otherwise, give forward=lambda network, batch: ..."
+        elif "type" in str(error) and (kinds := _other_dtypes(moved)):
+            advice = (
+                f"; it was given {kinds}: where it takes real numbers give x.float(), and images "
+                "as in its training, x.float() / 255 say"
+            )
         raise LinprobeError(
             f"the network fails on a batch of {len(batch)} samples: {cause(error)}{advice}"
         ) from error
@@ -159,6 +164,13 @@ def numbers_as_names(chosen: Any) -> Layers:
     if not isinstance(chosen, Iterable) or isinstance(chosen, str) or callable(chosen):
         return chosen
     return [item if as_whole(item) is None else layer_name(item) for item in chosen]
+
+
+def _other_dtypes(batch: Batch) -> str:
+    """Name the dtypes of a batch's inputs that aren't floating."""
+    given = tensors([batch.args, batch.kwargs])
+    names = {str(x.dtype).removeprefix("torch.") for x in given if not x.is_floating_point()}
+    return ", ".join(sorted(names))
 
 
 def choose_layers(network: nn.Module, table: LayerTable, chosen: Layers) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -48,6 +48,11 @@ class Batch:
             LinprobeError: It is neither a tuple nor a dict with labels.
         """
         raw = _map(raw, lambda tensor: tensor)  # arrays become tensors
+        if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in leaves(raw)):
+            raise LinprobeError(
+                f"a {split} batch holds a tensor on the device 'meta', without values; expected "
+                "one with values"
+            )
         if isinstance(raw, Mapping):
             key = label_key(raw, f"a {split} batch")
             args: list[Any] = [{name: item for name, item in raw.items() if name != key}]
@@ -91,8 +96,7 @@ class Batch:
 
     def head(self, count: int) -> "Batch":
         """Return the first samples if every value is a tensor with one row per sample, else all."""
-        arrays = (Tensor, np.ndarray)
-        rows = [leaf.shape[:1] if isinstance(leaf, arrays) else None for leaf in leaves(self.raw)]
+        rows = [leaf.shape[:1] if _slices(leaf) else None for leaf in leaves(self.raw)]
         if any(row != (len(self),) for row in rows):
             return self
         return Batch.read(_map(self.raw, lambda tensor: tensor[:count], text=True), "data")
@@ -122,6 +126,12 @@ class Batch:
             self.masks,
             self.names,
         )
+
+
+def _slices(leaf: object) -> TypeGuard[Tensor | np.ndarray]:
+    if isinstance(leaf, Tensor):
+        return not leaf.is_nested and leaf.layout == torch.strided
+    return isinstance(leaf, np.ndarray)
 
 
 def _token_mask(mask: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 Data is one of
 
-- ``(x, y)``: arrays or tensors with one row per sample; x may be a dict of them;
+- ``(x, y)``: arrays or tensors with one row per sample, data frames, or lists of equal rows; x may
+  be a dict of them;
 - a dict of such arrays, with its labels under "labels" or "label";
+- a data set of Hugging Face `datasets`, whose columns are numbers;
 - a `Dataset`, or a `DataLoader`, which is rebuilt without shuffling over its data set;
 - a list, or another iterable that can be read twice, of batches.
 
@@ -30,6 +32,7 @@ from torch.utils.data import (
 )
 
 from linprobe.data.batches import LABEL_KEYS, MASK_KEY, Batch, label_key, leaves
+from linprobe.data.containers import as_rows, holds_labels, holds_samples, is_array, read_rows
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import whole_number
 
@@ -106,6 +109,13 @@ def _class_names(data: object) -> tuple[str, ...]:
 
 
 def _opener(data: object, split: str, batch_size: int) -> Callable[[], Iterable[object]]:
+    if hasattr(data, "column_names") and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return _Slices(_columns(data), split, batch_size)
+    if hasattr(data, "iloc"):
+        raise LinprobeError(
+            f"the {split} data is a {type(data).__name__}; give a pair: the columns of the inputs "
+            "and the column of the labels"
+        )
     if isinstance(data, DataLoader):
         return lambda: _in_order(data, split, batch_size)
     if isinstance(data, Dataset):
@@ -127,28 +137,59 @@ def _is_pair(data: object) -> bool:
     if not isinstance(data, tuple | list) or len(data) != 2:
         return False
     x, y = data
-    y_is_batch = isinstance(y, tuple) and len(y) == 2 and isinstance(y[0], Mapping)
-    is_array = isinstance(x, Tensor | np.ndarray) or (isinstance(x, Mapping) and not y_is_batch)
-    return is_array and not isinstance(y, Mapping)
+    if isinstance(x, Mapping):
+        return not isinstance(y, Mapping) and not (
+            isinstance(y, tuple) and len(y) == 2 and isinstance(y[0], Mapping)
+        )
+    if is_array(x) or hasattr(x, "nnz"):
+        return not isinstance(y, Mapping)
+    return holds_samples(x) and holds_labels(y)
+
+
+def _columns(table: Any) -> dict[str, Any]:
+    """Columns of a table of Hugging Face's, which give arrays when they are sliced."""
+    return {name: _Column(table, name) for name in table.column_names}
+
+
+class _Column:
+    """One column of a table, of which only the rows asked for are read."""
+
+    def __init__(self, table: Any, name: str) -> None:
+        self._table, self._name = table, name
+        self.shape, self.dtype = (len(table),), np.dtype(object)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, rows: slice) -> Any:
+        read = self._table[rows][self._name]
+        return read if self._name in LABEL_KEYS else as_rows(read, f"column {self._name!r}")
 
 
 class _Slices:
     """Batches of arrays with one row per sample."""
 
     def __init__(self, data: Any, split: str, batch_size: int) -> None:
-        self._data, self._split, self._batch_size = data, split, batch_size
-        named = data
-        if not isinstance(data, Mapping):
+        self._split, self._batch_size = split, batch_size
+        self._is_dict, self._is_pair = isinstance(data, Mapping), False
+        if self._is_dict:
+            named = dict(data)
+        else:
             x, y = data
-            named = {**(x if isinstance(x, Mapping) else {"x": x}), "labels": y}
-        self._named = named
-        label_key(named, f"the {split} data")
+            self._is_pair = not isinstance(x, Mapping)
+            named = {**({"x": x} if self._is_pair else x), "labels": y}
+        self._key = label_key(named, f"the {split} data")
         for name, value in named.items():
             if not hasattr(value, "__len__"):
                 raise LinprobeError(
                     f"{name} of the {split} data is a {type(value).__name__}; expected an array "
                     "with one row per sample"
                 )
+            if name != self._key:
+                named[name] = as_rows(value, f"{name} of the {split} data")
+            elif hasattr(value, "iloc"):  # whose slices go by an index of their own
+                named[name] = value.to_numpy()
+        self._named = named
         lengths = {str(name): len(value) for name, value in named.items()}
         self._count = next(iter(lengths.values()), 0)
         if len(set(lengths.values())) > 1:
@@ -164,14 +205,16 @@ class _Slices:
 
     def __call__(self) -> Iterator[object]:
         for start in range(0, self._count, self._batch_size):
-            yield _slice(self._data, slice(start, start + self._batch_size))
-
-
-def _slice(value: Any, rows: slice) -> object:
-    if isinstance(value, Mapping):
-        return {name: item[rows] for name, item in value.items()}
-    x, y = value
-    return (_slice(x, rows) if isinstance(x, Mapping) else x[rows], y[rows])
+            rows = slice(start, start + self._batch_size)
+            batch = {
+                name: value[rows] if name == self._key else read_rows(value[rows])
+                for name, value in self._named.items()
+            }
+            if self._is_dict:
+                yield batch
+            else:
+                labels = batch.pop(self._key)
+                yield (batch["x"] if self._is_pair else batch, labels)
 
 
 def _in_order(loader: DataLoader[Any], split: str, batch_size: int) -> Iterable[object]:

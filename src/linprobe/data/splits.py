@@ -14,6 +14,7 @@ from linprobe.data.inputs import Source
 from linprobe.data.labels import Names
 from linprobe.data.tokens import Tokens, kept_tokens
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.text import first_line
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ def read_groups(groups: object, num_train: int, num_test: int) -> Tensor | None:
         return None
     train: Any
     train, test = groups if isinstance(groups, tuple) and len(groups) == 2 else (groups, None)
-    names, number = np.unique(np.asarray(train), return_inverse=True)
-    of_test = np.empty(num_test) if test is None else np.asarray(test)
+    own_groups = _group_array(train, "train")
+    names, number = np.unique(own_groups, return_inverse=True)
+    of_test = np.empty(num_test) if test is None else _group_array(test, "test")
     for split, own, count in (("train", number, num_train), ("test", of_test, num_test)):
         if own.shape != (count,):
             raise LinprobeError(
@@ -178,6 +180,26 @@ def check_class_masses(labels: Tensor, sample_weight: Tensor, names: Sequence[st
             f"all {count} training samples of class {names[nothing[0]]} have a sample_weight of "
             "zero; expected some weight in each class: to do without a class, leave its samples out"
         )
+
+
+def _group_array(groups: Any, split: str) -> np.ndarray:
+    """Read the groups of a split as an array that can be sorted."""
+    try:
+        array = np.asarray(groups.detach().cpu() if isinstance(groups, Tensor) else groups)
+        array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+        np.unique(array)  # raises where they can't be sorted
+        missing = bool((array != array).any())  # NaN and NaT
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LinprobeError(
+            f"groups of the {split} samples are a {type(groups).__name__} that can't be read "
+            f"({first_line(error)}); expected one number or one text for each sample"
+        ) from error
+    if missing:
+        raise LinprobeError(
+            f"groups of the {split} samples hold NaN; expected one group for each sample: give "
+            "samples without one a group of their own"
+        )
+    return array
 
 
 def _changed(split: str, what: str) -> str:

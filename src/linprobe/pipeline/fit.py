@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.data.containers import as_rows
 from linprobe.data.copies import RARE, copies_note, feature_hashes, repeats
 from linprobe.data.labels import Names, read_labels
 from linprobe.data.splits import read_groups, read_weights
@@ -56,8 +57,9 @@ def fit_probes(
 
     Args:
         train: layer, by name or number, to (n_train, n_features): tensors, arrays, memory-mapped
-            arrays, or paths of ``.npy`` files, which are mapped. One layer is copied to memory at
-            a time; of narrow layers, as many as there are threads.
+            arrays, or paths of ``.npy`` files, which are mapped; or data frames, lists of rows,
+            arrays of other libraries. One layer is copied to memory at a time; of narrow layers,
+            as many as there are threads.
         labels: (n_train,) classes: whole numbers, text or truth values, in a tensor, an array, a
             pandas Series or a list. They are numbered in sorted order, as `Probe.classes` says.
         test: the same layers of the test samples, and their labels.
@@ -97,7 +99,11 @@ def fit_probes(
     _check_controls(task.evaluation)
     solved_on, notes = solving_device(find_device(device))
     task = with_plan(replace(task, notes=(*task.notes, *notes), strict=strict))
-    opened = {name: (_open(named[name]), _open(test_features[name])) for name in named}
+    splits = (("train", named), ("test", test_features))
+    opened = {
+        name: tuple(_open(own[name], f"layer {name!r}: the array of {split} features") for split, own in splits)
+        for name in named
+    }
     _check_arrays(opened, (len(y), len(yt)), solved_on)
     task = replace(task, notes=(*task.notes, *_copies(opened)))
     source = ArrayLayers(opened, task.permutation, solved_on)
@@ -170,7 +176,7 @@ def _labels(labels: object, split: str) -> tuple[Tensor, Names]:
     return values, names
 
 
-def _open(features: Array | str | Path) -> Array:
+def _open(features: Any, what: str) -> Array:
     if isinstance(features, str | Path):
         try:
             mapped: np.ndarray = np.load(features, mmap_mode="r", allow_pickle=False)
@@ -180,7 +186,8 @@ def _open(features: Array | str | Path) -> Array:
                 f"{os.fspath(features)} can't be read as .npy ({error}); expected an array of "
                 "(n_samples, n_features)"
             ) from error
-    return features
+    array: Array = as_rows(features, what)
+    return array
 
 
 def _check_arrays(
@@ -193,18 +200,15 @@ def _check_arrays(
 
 
 def _check_array(name: str, split: str, features: Array, count: int) -> None:
-    if not isinstance(features, Tensor | np.ndarray) or features.ndim != 2:
-        shape = features.shape if isinstance(features, Tensor | np.ndarray) else None
+    if features.ndim != 2:
         raise LinprobeError(
-            f"layer {name!r}: {split} features are a {type(features).__name__}"
-            + (f" of shape {tuple(shape)}" if shape is not None else "")
-            + "; expected an array (n_samples, n_features): flatten or pool each sample"
+            f"layer {name!r}: {split} features are a {type(features).__name__} of shape "
+            f"{tuple(features.shape)}; expected an array (n_samples, n_features): "
+            "flatten or pool each sample"
         )
     if not _is_real(features):
         raise LinprobeError(
-            f"layer {name!r}: {split} features have dtype {features.dtype}"
-            + (f", layout {features.layout}" if isinstance(features, Tensor) else "")
-            + "; expected real numbers in a dense array"
+            f"layer {name!r}: {split} features have dtype {features.dtype}; expected real numbers"
         )
     if len(features) != count:
         raise LinprobeError(
@@ -215,7 +219,7 @@ def _check_array(name: str, split: str, features: Array, count: int) -> None:
 
 def _is_real(features: Array) -> bool:
     if isinstance(features, Tensor):
-        return features.layout == torch.strided and not features.is_complex()
+        return not features.is_complex()
     return features.dtype.kind in "biuf"
 
 
