@@ -104,7 +104,10 @@ TEXT = "holds text; tokenise it first and give a dict of the tokenizer's arrays"
         (([Image.new("L", (3, 3))] * 11, Y), r"images as PIL.Image.Image.*preprocessing makes"),
         ((scipy.sparse.csr_matrix(X.numpy()), Y), r"sparse csr_matrix; give x.toarray\(\)"),
         ((X.to_sparse(), Y), r"x of the train data is a sparse tensor; give x.to_dense\(\)"),
-        ((torch.nested.nested_tensor(list(X), layout=torch.jagged), Y), "nested tensor; give torch.nested.to_padded"),
+        (
+            (torch.nested.nested_tensor(list(X), layout=torch.jagged), Y),
+            "nested tensor; give torch.nested.to_padded",
+        ),
         ((X.to("meta"), Y), "on the device 'meta', without values"),
         ([(X.to("meta"), Y)], "a train batch holds a tensor on the device 'meta'"),
         (((row for row in X), Y), "a train batch is a generator; expected"),

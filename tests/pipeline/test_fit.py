@@ -143,7 +143,12 @@ def test_progress_is_shown(capsys):
         ({"a": X[TRAIN, 0].tolist()}, None, {}, r"layer 'a': .* ndarray of shape \(150,\)"),
         ({"a": X[TRAIN, :0]}, {"a": X[TEST, :0]}, {}, r"layer 'a': .*shape \(150, 0\)"),
         ({"a": X[TRAIN].to(torch.complex64)}, None, {}, "layer 'a': .*complex64.*; expected real"),
-        ({"a": X[TRAIN].numpy().astype(object)}, None, {}, "layer 'a': .* dtype object, of any objects"),
+        (
+            {"a": X[TRAIN].numpy().astype(object)},
+            None,
+            {},
+            "layer 'a': .* dtype object, of any objects",
+        ),
         (None, {"a": X[TEST].to_sparse()}, {}, "layer 'a': .*test features is a sparse tensor"),
         ({"a": "none.npy"}, None, {}, r"none.npy can't be read as .npy"),
         (None, None, {"l2": 0}, "l2 is 0; expected a positive number"),

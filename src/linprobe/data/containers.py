@@ -18,7 +18,9 @@ _PAD = (
     "pad them, by the tokenizer or torch.nn.utils.rnn.pad_sequence, and give a dict with their "
     "attention_mask"
 )
-_TEXT = "tokenise it first and give a dict of the tokenizer's arrays, with 'labels'; or leave it out"
+_TEXT = (
+    "tokenise it first and give a dict of the tokenizer's arrays, with 'labels'; or leave it out"
+)
 
 
 def as_rows(value: Any, what: str) -> Any:
@@ -102,7 +104,7 @@ def _dense(tensor: Tensor, what: str) -> Tensor:
 def _array(value: Any, what: str) -> np.ndarray:
     try:
         if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
-            return torch.from_dlpack(value).numpy(force=True)  # type: ignore[no-any-return]
+            return np.from_dlpack(value)
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise LinprobeError(

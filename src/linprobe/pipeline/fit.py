@@ -99,9 +99,8 @@ def fit_probes(
     _check_controls(task.evaluation)
     solved_on, notes = solving_device(find_device(device))
     task = with_plan(replace(task, notes=(*task.notes, *notes), strict=strict))
-    splits = (("train", named), ("test", test_features))
     opened = {
-        name: tuple(_open(own[name], f"layer {name!r}: the array of {split} features") for split, own in splits)
+        name: (_open(named[name], name, "train"), _open(test_features[name], name, "test"))
         for name in named
     }
     _check_arrays(opened, (len(y), len(yt)), solved_on)
@@ -176,7 +175,7 @@ def _labels(labels: object, split: str) -> tuple[Tensor, Names]:
     return values, names
 
 
-def _open(features: Any, what: str) -> Array:
+def _open(features: Any, layer: object, split: str) -> Array:
     if isinstance(features, str | Path):
         try:
             mapped: np.ndarray = np.load(features, mmap_mode="r", allow_pickle=False)
@@ -186,7 +185,7 @@ def _open(features: Any, what: str) -> Array:
                 f"{os.fspath(features)} can't be read as .npy ({error}); expected an array of "
                 "(n_samples, n_features)"
             ) from error
-    array: Array = as_rows(features, what)
+    array: Array = as_rows(features, f"layer {layer!r}: the array of {split} features")
     return array
 
 
