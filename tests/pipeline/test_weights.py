@@ -79,12 +79,20 @@ def test_copies_of_rows_give_the_same_probe_where_one_penalty_is_given():
 
 
 @pytest.mark.parametrize(
-    "weight", [WEIGHT.tolist(), pandas.Series(WEIGHT), torch.tensor(WEIGHT), 4 * WEIGHT]
+    "weight",
+    [
+        WEIGHT.tolist(),
+        pandas.Series(WEIGHT, index=np.arange(N)[::-1]),
+        torch.tensor(WEIGHT, dtype=torch.bfloat16, requires_grad=True),
+        WEIGHT.astype(">f4"),
+        WEIGHT.astype(np.uint8),
+        4 * WEIGHT,
+    ],
 )
 def test_weights_of_any_container_and_unit(weight):
-    before = torch.tensor(list(weight))
+    before = list(weight)
     assert numbers(fitted(weight=weight)) == numbers(fitted(weight=WEIGHT))
-    assert torch.equal(torch.tensor(list(weight)), before)
+    assert list(weight) == before
 
 
 class Refuses(nn.Module):
@@ -106,7 +114,9 @@ BAD = [
     (2.0, r"shape \(\)"),
     (np.zeros(N), "zero for all samples"),
     (np.where(Y == 1, 0.0, 1), r"all \d+ training samples of class 1 have a sample_weight of zero"),
-    (["a"] * N, "holds no numbers"),
+    (["a"] * N, "holds no real numbers"),
+    ([None] * N, "holds no real numbers"),
+    (np.ones(N) + 1j, "holds no real numbers"),
 ]
 
 
@@ -210,3 +220,67 @@ def test_a_samples_weight_goes_to_each_of_its_tokens():
         method=method,
     )
     torch.testing.assert_close(report["layer"].weight, other["a"].weight)
+
+
+NAMES = np.array(["ant", "bee", "cow"])
+
+
+def test_class_weights_name_the_users_own_classes():
+    method = ProbeConfig(1e-2, class_weight={"bee": 3, "cow": 10})
+    report = linprobe.fit_probes({"a": X}, NAMES[Y], ({"a": XT}, NAMES[YT]), method=method)
+    other = fitted(method=ProbeConfig(1e-2, class_weight={1: 3, 2: 10}))
+    assert torch.equal(report["a"].weight, other["a"].weight)
+    assert report.run.config.method.class_weight == {"bee": 3.0, "cow": 10.0}
+    with pytest.raises(LinprobeError, match=r"'dog', which is no class; .*: ant, bee, cow"):
+        linprobe.fit_probes(
+            *({"a": X}, NAMES[Y], ({"a": XT}, NAMES[YT])),
+            method=ProbeConfig(class_weight={"dog": 2}),
+        )
+    with pytest.raises(LinprobeError, match="of class bee have a sample_weight of zero"):
+        linprobe.fit_probes(
+            {"a": X}, NAMES[Y], ({"a": XT}, NAMES[YT]), sample_weight=(Y != 1).astype(int)
+        )
+
+
+def test_class_weights_go_by_labels_that_start_anywhere():
+    other = fitted(method=ProbeConfig(1e-2, class_weight={1: 3, 2: 10}))
+    shifted = linprobe.fit_probes(
+        *({"a": X}, Y + 1, ({"a": XT}, YT + 1)),
+        method=ProbeConfig(1e-2, class_weight={2: 3, 3: 10}),
+    )
+    assert torch.equal(shifted["a"].weight, other["a"].weight)
+
+
+def test_groups_and_weights_and_all_controls_together():
+    options = EvaluationOptions(
+        controls=["shuffled_labels", "control_task", "random_features", "input", "majority"],
+        repeats=1,
+        mdl=True,
+    )
+    used = WEIGHT > 0
+    reports = [
+        linprobe.probe(
+            *(Same().double(), (X[rows], Y[rows]), (XT, YT)),
+            layers="layer",
+            sample_weight=WEIGHT[rows],
+            groups=np.arange(N)[rows] // 2,
+            method=ProbeConfig((1e-1, 1e-2), class_weight="balanced"),
+            evaluation=options,
+        )
+        for rows in (np.arange(N) >= 0, used)
+    ]
+    controls = [report.run.checkpoints[0].controls for report in reports]
+    assert len(controls[0]) == 5
+    assert controls[0] == controls[1]
+    assert torch.equal(reports[0]["layer"].weight, reports[1]["layer"].weight)
+
+
+def test_one_sample_may_have_nearly_all_of_the_weight():
+    weight = np.full(N, 1e-12)
+    weight[:3] = 1
+    labels = np.r_[0, 1, 2, Y[3:]]
+    report = linprobe.fit_probes(
+        *({"a": X}, labels, ({"a": XT}, YT)), sample_weight=weight, method=ProbeConfig(1e-2)
+    )
+    assert report["a"].record.converged
+    assert report["a"].record.train_error_rate < 1e-9

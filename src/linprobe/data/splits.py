@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.data.arrays import array_tensor
 from linprobe.data.batches import Batch
 from linprobe.data.copies import input_hashes
 from linprobe.data.inputs import Source
@@ -147,12 +148,16 @@ def read_weights(sample_weight: object, num_train: int) -> Tensor | None:
         return None
     given: Any = sample_weight
     try:
-        values = given.detach().cpu() if isinstance(given, Tensor) else np.array(given)
-        weight = torch.as_tensor(values).double()
+        values = (
+            given.detach().cpu() if isinstance(given, Tensor) else array_tensor(np.array(given))
+        )
+        if values.is_complex():
+            raise TypeError("complex ones don't count")
+        weight = values.to(torch.float64, copy=True)
     except (TypeError, ValueError, RuntimeError) as error:
         raise LinprobeError(
-            f"sample_weight is a {type(given).__name__} that holds no numbers ({error}); expected "
-            "a number for each training sample"
+            f"sample_weight is a {type(given).__name__} that holds no real numbers ({error}); "
+            "expected one for each training sample"
         ) from error
     if weight.shape != (num_train,):
         raise LinprobeError(

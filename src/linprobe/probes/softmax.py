@@ -8,6 +8,7 @@
 4. The test split is touched once, by that weight.
 """
 
+import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -42,6 +43,7 @@ from linprobe.probes.base import (
     Targets,
     all_finite,
     check_splits,
+    loss_and_error,
     nonfinite,
     proven,
 )
@@ -201,9 +203,19 @@ class _Fit:
         path = solve_path(self.solved, self.targets, self.config, self.solver, self.on_solve)
         tol, l2 = self.config.tol, path.best.l2
         aim = min(tol, _EXACT_SHARE * l2) if self.config.exact else tol
-        refit = self._solve(path, self._attempts(aim), path.start, self.config.max_passes)
+        start = None if self._is_misled(path.start) else path.start
+        refit = self._solve(path, self._attempts(aim), start, self.config.max_passes)
         may_polish = self.config.exact and refit.status is Status.CONVERGED
         return self._fitted(path, refit, may_polish)
+
+    def _is_misled(self, start: Point) -> bool:
+        """Whether nearly all of a class's weight is held out, so that a guess is a better start."""
+        targets = self.targets
+        if targets.sample_weight is None:
+            return False
+        logits = start.logits.double() + start.bias[:, None]
+        loss, _ = loss_and_error(logits, targets.labels, targets.sample_weight)
+        return loss > math.log(targets.num_classes)
 
     def _polished(self, path: Path, before: CertifiedSolution, gap: float) -> FittedProbe:
         """Solve on where the last attempt ended; as far as it goes if that is not far enough."""
@@ -253,7 +265,7 @@ class _Fit:
         return attempts
 
     def _solve(
-        self, path: Path, attempts: list[Attempt], start: Point, max_passes: float
+        self, path: Path, attempts: list[Attempt], start: Point | None, max_passes: float
     ) -> CertifiedSolution:
         """Solve on all rows; where the certificate disagrees with the solver, try harder."""
         features, targets, l2 = self.features, self.targets, path.best.l2
