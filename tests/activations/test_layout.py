@@ -98,6 +98,8 @@ LINEAR, CONV = nn.Linear(6, 6), nn.Conv1d(5, 8, 3)
         (lambda x, f: f(x), (nn.LayerNorm(6),), [2]),
         (lambda x, f: f(x), (nn.BatchNorm1d(5),), [1]),
         (lambda x: x.tanh(), (), None),
+        (lambda x: torch.einsum("nt,td->nd", torch.ones(2, 3), torch.ones(3, 4)), (), None),
+        (lambda x, f: torch.einsum("n...,n...->n...", f(x), f(x)), (LINEAR,), None),
         (lambda x, f: f(x).reshape(4, 5, 3).view(20, 3), (LINEAR,), [1]),
         (lambda x, f: f(x).mT.reshape(4, 15), (LINEAR,), None),  # windows of several samples
         (lambda x, f, g: g(f(x).mT.reshape(4, 15)), (LINEAR, nn.Linear(15, 2)), [1]),

@@ -127,6 +127,21 @@ def test_probes_find_what_is_in_the_input(model):
     assert all(record.converged for record in report.records)
 
 
+def test_the_dimension_of_features_is_known_without_operations():
+    given = keras.Input((6, 4))
+    hidden = L.MultiHeadAttention(2, 4, name="attention")(given, given)  # of opaque operations
+    hidden = L.Conv1D(3, 2, name="second", data_format="channels_first")(hidden)
+    network = KerasNetwork(keras.Model(given, L.ReLU(name="relu")(hidden)))
+    x, y = np.random.default_rng(0).normal(size=(40, 6, 4)).astype(np.float32), np.arange(40) % 2
+    report = linprobe.probe(network, (x, y), (x, y), layers="*", **grouped(l2=0.1))
+    assert {layer: report[layer].record.reducer for layer in report} == {
+        "attention": "tokens=mean",
+        "second": "channels_first, tokens=mean",
+        "relu": "channels_first, tokens=mean",
+    }
+    assert not any("can't be told" in note for note in report.notes)
+
+
 class Subclassed(keras.Model):
     """Named inputs, two outputs, in whole numbers and fewer bits."""
 

@@ -85,13 +85,16 @@ class Layouts(TorchFunctionMode):
     def _after(self, module: nn.Module, args: object, output: object) -> None:
         """Fill in where a module's operations couldn't be followed."""
         made = next(tensors(output), None)
-        if made is None or made.is_nested or self.of(made).features is not None:
+        if made is None or made.is_nested or self.of(made).features:
             return
         given = [x for x in tensors(args) if not x.is_nested and x.shape == made.shape]
         if given and given[0] is not made:
             self._known[made] = self.of(given[0])
         kind = _KINDS.search(type(module).__name__)
-        if kind is not None:
+        own: Any = getattr(module, "features_dimension", None)  # of a layer of Keras
+        if own is not None:
+            _tell(self.of(made), {own(made.ndim)})
+        elif kind is not None:
             _tell(self.of(made), {1 if kind["second"] else made.ndim - 1})
 
     def __torch_function__(
@@ -168,9 +171,13 @@ class Layouts(TorchFunctionMode):
         return Facts(frozenset(found), of_b.origin if rows in found else of_a.origin)
 
     def _of_einsum(self, call: "_Call", made: Tensor) -> Facts:
-        left, _, right = call.args[0].replace(" ", "").partition("->")
+        left, arrow, right = call.args[0].replace(" ", "").partition("->")
+        if not arrow or "." in left:
+            return Facts()
         terms = list(zip(left.split(","), call.operands, strict=True))
         tracked = [(letters, x) for letters, x in terms if self._is_activation(x)]
+        if not tracked:
+            return Facts()
         features, places = set(), set()
         for letters, x in tracked:
             if (of := self.of(x).features) is None:
@@ -178,7 +185,7 @@ class Layouts(TorchFunctionMode):
             features |= {letter for i, letter in enumerate(letters) if i in of}
             places |= {letter for i, letter in enumerate(letters) if i not in of}
         axes = {i for i, c in enumerate(right) if c in features or c not in places}
-        return Facts(frozenset(axes), self.of(tracked[0][1]).origin if tracked else None)
+        return Facts(frozenset(axes), self.of(tracked[0][1]).origin)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ class KerasNetwork(nn.Module):
     def _add(self, path: str, layer: Any) -> None:
         # The table of layers shows the class.
         tap: _Layer = type(type(layer).__name__, (_Layer,), {})()
+        tap.is_channels_first = getattr(layer, "data_format", "") == "channels_first"
         try:
             self.add_module(path, tap)
         except KeyError as error:
@@ -88,6 +89,12 @@ class KerasNetwork(nn.Module):
 
 class _Layer(nn.Module):
     """Stands for a Keras layer; is called with what that gave."""
+
+    is_channels_first = False
+
+    def features_dimension(self, ndim: int) -> int:
+        """Where features are, in case the backend's operations don't tell."""
+        return 1 if ndim > 3 or self.is_channels_first else ndim - 1
 
     def forward(self, output: object, passed: bool) -> object:
         """The output; a copy unless it is the layer's input, by which linprobe tells the two."""
