@@ -190,8 +190,10 @@ def copied_bytes(*features: Array) -> int:
 
 
 def _solved_dtype(features: Array) -> torch.dtype:
-    """Dtype that features are solved in: float64 stays, all else is float32."""
-    return torch.float64 if torch_dtype(features) == torch.float64 else torch.float32
+    """Dtype that features are solved in: float64 of that and wide whole numbers, else float32."""
+    dtype = torch_dtype(features)
+    whole = not dtype.is_floating_point and dtype.itemsize >= 4  # which float32 may not hold
+    return torch.float64 if whole or dtype == torch.float64 else torch.float32
 
 
 def _copy(features: Array, device: torch.device, permutation: Tensor | None) -> Tensor:

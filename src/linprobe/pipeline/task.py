@@ -237,12 +237,13 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
         if record.status == Status.NONFINITE_FEATURES:
             nonfinite.setdefault(record.reason or "", []).append(record.layer)
         elif record.status == Status.PRECISION_LIMIT:
-            yield f"{name}: arithmetic ended before tol was reached; raise l2 or tol."
+            why = record.reason or "arithmetic ended before tol was reached; raise l2 or tol"
+            yield f"{name}: {why}."
         elif record.status == Status.MAX_PASSES_REACHED:
             yield f"{name}: the passes over the features ran out before tol; raise l2 or tol."
         elif record.status == Status.FAILED:
             continue
-        elif probe.weight is not None and not bool(probe.weight.any()):
+        elif record.converged and probe.weight is not None and not bool(probe.weight.any()):
             yield f"{name} is constant on the training samples."
         elif record.rounded:
             yield (
