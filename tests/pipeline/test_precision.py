@@ -1,4 +1,4 @@
-"""What varies far below the size of the activations: every way in sees it, or says that it can't."""
+"""What varies far below the size of activations: every way in sees it, or says that it can not."""
 
 import numpy as np
 import pytest
