@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 import linprobe
 from linprobe import EvaluationOptions, ProbeConfig
+from linprobe.data.specs import read_data
 from linprobe.report.payload import payload
 from tests.support.cases import make_case
 
@@ -103,6 +104,23 @@ def test_a_network_on_labels_of_text(kind):
     assert named["0"].classes == NAMES
     torch.testing.assert_close(named["0"].weight, plain["0"].weight, rtol=1e-4, atol=1e-5)
     assert named["0"].record.evaluation.confusion == plain["0"].record.evaluation.confusion
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_a_file_of_arrays_with_text(tmp_path, pictures):
+    x = (10 * X + 100).byte().view(90, 2, 3).numpy() if pictures else X.numpy()
+    texts = np.array(NAMES)[CASE.labels.numpy()]
+    arrays = {
+        "x_train": x[TRAIN],
+        "y_train": texts[TRAIN],
+        "x_test": x[TEST],
+        "y_test": texts[TEST],
+    }
+    np.savez(tmp_path / "data.npz", **arrays)
+    data = read_data(f"npz:{tmp_path / 'data.npz'}")
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 5))
+    report = linprobe.probe(network, data.train, data.test, layers="1", method=METHOD)
+    assert report["1"].classes == NAMES and report["1"].record.test_error_rate < 0.5
 
 
 def test_text_of_tokens_has_no_class_for_minus_100():

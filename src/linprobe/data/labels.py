@@ -45,6 +45,8 @@ def read_labels(value: object, split: str) -> tuple[Tensor, Names]:
         raise LinprobeError(
             f"{split} labels are a {kind} that can't be read ({first_line(error)}); {_EXPECTED}"
         ) from error
+    if isinstance(value, np.ma.MaskedArray) and (masked := np.ma.getmaskarray(value)).any():
+        raise LinprobeError(_missing(split, int(masked.sum()), masked.size, int(masked.argmax())))
     if array.dtype.kind == "O":
         array = _of_objects(array, split)
     if array.dtype.kind in "SUT":
@@ -98,6 +100,7 @@ def _whole(array: np.ndarray, split: str) -> Tensor:
     if array.dtype.kind not in "biuf":
         raise LinprobeError(f"{split} labels have dtype {array.dtype}; {_EXPECTED}")
     if array.dtype.kind == "f":
+        array = array.astype(np.float64)
         if (nan := np.isnan(array).ravel()).any():
             raise LinprobeError(_missing(split, int(nan.sum()), nan.size, int(nan.argmax())))
         broken = array[(array != np.floor(array)) | (np.abs(array) >= 2.0**63)]

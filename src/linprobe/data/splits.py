@@ -95,8 +95,9 @@ def batch_rows(batch: Batch, tokens: Tokens, split: str) -> tuple[Tensor, Tensor
         return labels[kept], kept.nonzero()[:, 0].cpu()
     if labels.ndim != 1:
         raise LinprobeError(
-            f"{split} labels have shape {tuple(labels.shape)} in a batch; expected one class "
-            "number for each sample (with tokens='all', one for each token)"
+            f"{split} labels have shape {tuple(labels.shape)} in a batch; expected one class for "
+            "each sample (with tokens='all', one for each token): of one-hot rows take argmax(1), "
+            "and flatten a column"
         )
     return labels, torch.arange(len(labels))
 

@@ -170,7 +170,7 @@ def _labels(labels: object, split: str) -> tuple[Tensor, Names]:
     if values.ndim != 1 or not len(values):
         raise LinprobeError(
             f"{split} labels have shape {tuple(values.shape)}; expected one class for each "
-            "sample, and at least one sample"
+            "sample, and at least one sample: of one-hot rows take argmax(1), and flatten a column"
         )
     return values, names
 
