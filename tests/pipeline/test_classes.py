@@ -1,9 +1,12 @@
 """Labels of any kind give the probes that class numbers give, and keep their names."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 import linprobe
@@ -77,6 +80,8 @@ def test_names_survive_a_folder_and_stand_on_the_page(tmp_path):
     report = fitted(np.array(NAMES)[CASE.labels.numpy()])
     loaded = linprobe.load_report(report.save(tmp_path / "run"))
     assert loaded["a"].classes == NAMES == loaded.run.dataset.classes
+    with safe_open(tmp_path / "run" / "predictions" / "network.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["classes"]) == list(NAMES)
     assert "ant" in (tmp_path / "run" / "report.html").read_text()
     assert tuple(payload(loaded.run)["classes"]) == NAMES
     numbered = linprobe.load_report(fitted(CASE.labels).save(tmp_path / "numbers"))

@@ -180,7 +180,8 @@ def save_probes(
         save_file(tensors, temporary)
     known = {k: p.predictions for k, p in probes.items() if p.predictions is not None}
     if test_labels is not None and known:
-        save_predictions(folder, checkpoint, test_labels, known)
+        classes = next(iter(probes.values())).classes
+        save_predictions(folder, checkpoint, test_labels, known, classes)
 
 
 def load_probe_tensors(folder: Path, checkpoint: str) -> dict[str, Tensor]:

@@ -5,10 +5,11 @@ One file a checkpoint, ``RUN/predictions/CHECKPOINT.safetensors``, with ``labels
 class numbers, ``LAYER.own_log_probability`` (n_test,) float32: the logarithm (nats) of the
 probability that the probe gives to each sample's own label, and ``LAYER.deviations.METRIC``
 float32, the deviations of each metric (`linprobe.evaluation.resampling`), which the paired test of
-layers takes.
+layers takes. The names of the classes, by number, stand in the metadata as JSON under ``classes``.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +58,11 @@ class Predictions:
 
 
 def save_predictions(
-    run: Path, checkpoint: str, labels: Tensor, layers: Mapping[str, Predictions]
+    run: Path,
+    checkpoint: str,
+    labels: Tensor,
+    layers: Mapping[str, Predictions],
+    classes: Sequence[str] = (),
 ) -> Path:
     """Write one checkpoint's predictions below the folder of its run; return the file."""
     largest = max([int(labels.max()), *(int(p.predicted.max()) for p in layers.values())])
@@ -70,7 +75,7 @@ def save_predictions(
             tensors[layer + _DEVIATIONS + metric] = values
     path = _path(run, checkpoint)
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary)
+        save_file(tensors, temporary, {"classes": json.dumps(classes)} if classes else None)
     return path
 
 
