@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linprobe.evaluation.ranking import auroc_components, resampled_precision
+from linprobe.evaluation.ranking import area, auroc_components, precision, resampled_precision
 from linprobe.evaluation.resampling import Array, Resamples, of_components, of_draws
 from linprobe.evaluation.scored import Scored
 from linprobe.evaluation.statistics import metric_interval
@@ -80,7 +80,8 @@ def _matthews_deviations(scored: Scored) -> Array:
 def _auroc(scored: Scored) -> float:
     from sklearn.metrics import roc_auc_score
 
-    return scored.mean_of_classes(roc_auc_score)
+    # One call for each of many classes would take as long as a small probe.
+    return scored.mean_of_classes(area if len(scored.classes) > 2 else roc_auc_score)
 
 
 def _auroc_deviations(scored: Scored) -> Array:
@@ -91,7 +92,7 @@ def _auroc_deviations(scored: Scored) -> Array:
 def _average_precision(scored: Scored) -> float:
     from sklearn.metrics import average_precision_score
 
-    return scored.mean_of_classes(average_precision_score)
+    return scored.mean_of_classes(precision if len(scored.classes) > 2 else average_precision_score)
 
 
 def _precision_deviations(scored: Scored) -> Array:
