@@ -318,3 +318,13 @@ def test_a_layout_is_written_as_the_command_line_takes_it():
     )
     assert layout_text("features") == "features" and layout_text(None) is None
     check_layout(None)
+
+
+def test_layouts_of_layers_leave_controls_of_inputs_alone():
+    options = ExtractionOptions(layout={"0": "channels_first"})
+    evaluation = linprobe.EvaluationOptions(controls=("input",))
+    network = nn.Sequential(nn.Identity())
+    report = linprobe.probe(
+        network, (X, LABELS), (X, LABELS), layers="0", extraction=options, evaluation=evaluation
+    )
+    assert report.records[0].num_features == 4

@@ -254,7 +254,9 @@ class _Run:
                 "controls that start from the network's inputs need a row for each sample; with "
                 "tokens='all' leave out 'random_features' and 'input', and give types"
             )
-        whole = replace(self.extractor, options=replace(options, reduce="flatten", tokens=None))
+        whole = replace(
+            self.extractor, options=replace(options, reduce="flatten", tokens=None, layout=None)
+        )
         batch = self.splits[0].source.first().head(_EXAMPLE)
         num_rows, tap = self.task.num_rows, {_INPUT_TAP: _INPUT_TAP}
         points, _ = whole.plan(tap, batch, num_rows, self.budget, skip_unfit=False)
