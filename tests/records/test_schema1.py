@@ -124,3 +124,12 @@ def test_the_device_was_not_always_written_down(tmp_path):
 def test_damage_is_named(change, message, tmp_path):
     with pytest.raises(LinprobeError, match=message):
         damaged(tmp_path, change)
+
+
+def test_the_area_under_the_curve_stands_among_the_metrics(tmp_path):
+    content = json.loads((DATA / "probe.json").read_text())
+    content["checkpoints"][0]["probes"][0]["evaluation"]["auroc"] = 0.75
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    run = load_run(tmp_path)
+    assert run.checkpoints[0].probes[0].metric("auroc") == 0.75
+    assert "auroc" in [metric.name for metric in run.metrics]

@@ -61,5 +61,6 @@ def _metrics(content: dict[str, Any]) -> Any:
         for found in (probe.get("evaluation") or {} for probe in probes):
             if found.get("auroc") is not None:
                 found.setdefault("metrics", {})["auroc"] = found["auroc"]
-                metrics = metrics or [{"name": "auroc", "label": "AUROC", "about": _AUROC}]
+                if "auroc" not in [metric["name"] for metric in metrics]:
+                    metrics = [{"name": "auroc", "label": "AUROC", "about": _AUROC}, *metrics]
     return metrics
