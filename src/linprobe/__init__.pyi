@@ -13,6 +13,7 @@ from .evaluation.options import EvaluationOptions as EvaluationOptions
 from .integrations.keras import KerasNetwork as KerasNetwork
 from .integrations.sklearn import CertifiedLogisticRegression as CertifiedLogisticRegression
 from .pipeline.fit import fit_probes as fit_probes
+from .pipeline.folder import RunFolder as RunFolder
 from .pipeline.layer_probe import Probe as Probe
 from .pipeline.probe import probe as probe
 from .pipeline.report import ProbeReport as ProbeReport

@@ -62,8 +62,9 @@ def _exit_code(words: list[str]) -> int:
         _run(words)
     except LinprobeError as error:
         return _fail(EXIT_USAGE, str(error))
-    except KeyboardInterrupt:
-        return _fail(EXIT_INTERRUPTED, "interrupted; files of finished checkpoints are kept")
+    except KeyboardInterrupt as end:
+        kept = str(end) or "files of finished checkpoints are kept"
+        return _fail(EXIT_INTERRUPTED, f"interrupted; {kept}")
     except Exception as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         return _fail(EXIT_FAILURE, f"unexpected {what} (set LINPROBE_DEBUG=1 to see the traceback)")

@@ -1,5 +1,7 @@
 """The command ``linprobe probe``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from linprobe.cli.network import DATA, Images, Network, open_data, open_network
 from linprobe.cli.options import METRIC, OUT, Evaluation, Extraction, Method
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.probes.config import ProbeConfig
+from linprobe.runtime.errors import LinprobeError
 
 if TYPE_CHECKING:
     from linprobe.activations.checkpoints import Loaded
@@ -44,7 +47,8 @@ def probe(
             package.module:name of a pair (train, test).
         layers: names as `linprobe layers` lists them, or patterns: encoder.layer.*, layer.{0..11};
             a star ends at a dot, ** doesn't. None: every leaf that computes something.
-        out: folder to write the run to.
+        out: folder to write the run to, each layer when it is done; the same command goes on from
+            there, whatever ended it.
         overwrite: replace a run that --out holds.
         metric: what table and page show first, such as auroc or average_precision; None: the test
             error, and more where classes are imbalanced.
@@ -58,18 +62,22 @@ def probe(
     """
     import linprobe
     from linprobe.evaluation.metrics import check_metric
-    from linprobe.records.store import check_folder
+    from linprobe.pipeline.folder import RunFolder
     from linprobe.report.terminal import make_console, show_progress
     from linprobe.runtime.memory import tune_allocator
 
     check_metric(metric)
-    check_folder(out, overwrite=overwrite)
+    folder = RunFolder(out, overwrite=overwrite, metric=metric)
     tune_allocator()
     with cpu_threads(network.threads):
         module, loaded = open_network(factory, network)
         evaluation = _with_untrained(evaluation, untrained, factory, network)
         found = open_data(data, images, extraction.batch_size)
-        with show_progress(make_console(stderr=True)) as on_event:
+        folder.describe = partial(
+            _describe,
+            *(factory, network, images, found, loaded, untrained),
+        )
+        with kept_in(out), show_progress(make_console(stderr=True)) as on_event:
             report = linprobe.probe(
                 module,
                 found.train,
@@ -81,11 +89,24 @@ def probe(
                 method=method,
                 extraction=replace(extraction, device=network.device),
                 evaluation=evaluation,
+                out=folder,
                 progress=on_event,
             )
-    _describe(report, factory, network, images, found, loaded, untrained)
-    report.save(out, overwrite=overwrite, metric=metric)
-    print(f"{report.table(metric)}\nWritten to {out}")
+    print(report.table(metric))
+    if report.unwritten is not None:
+        raise LinprobeError(report.unwritten)
+    print(f"Written to {out}")
+
+
+@contextmanager
+def kept_in(out: Path) -> Iterator[None]:
+    """Say after Ctrl-C where finished layers are kept."""
+    try:
+        yield
+    except KeyboardInterrupt as end:
+        raise KeyboardInterrupt(
+            f"finished layers are kept in {out}; the same command goes on from there"
+        ) from end
 
 
 def _with_untrained(
@@ -102,13 +123,13 @@ def _with_untrained(
 
 
 def _describe(
-    report: "ProbeReport",
     factory: str,
     network: Network,
     images: Images,
     data: "ProbeData",
     loaded: "Loaded | None",
     untrained: str | None,
+    report: "ProbeReport",
 ) -> None:
     """Put into the record what only the command line knows."""
     from linprobe.records.config import LoadingRecord

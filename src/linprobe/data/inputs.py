@@ -34,6 +34,7 @@ from torch.utils.data import (
 from linprobe.data.batches import LABEL_KEYS, MASK_KEY, Batch, label_key, leaves
 from linprobe.data.containers import as_rows, holds_labels, holds_samples, is_array, read_rows
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.fingerprint import Fingerprint
 from linprobe.runtime.numbers import whole_number
 
 _KEPT = ("collate_fn", "num_workers", "worker_init_fn", "multiprocessing_context", "timeout")
@@ -51,6 +52,9 @@ class Source:
         split: "train" or "test", for messages.
         batch_size: where the data doesn't come in batches.
 
+    Attributes:
+        hashed: receives all data while its labels are read; None: nothing does.
+
     Raises:
         LinprobeError: Data of another kind, or arrays of different lengths.
     """
@@ -61,7 +65,8 @@ class Source:
         inner = data.dataset if isinstance(data, DataLoader) else data
         self.kind = type(inner).__name__ if isinstance(inner, Dataset) else "arrays"
         self.classes = _class_names(inner)
-        self._open = _opener(data, split, batch_size)
+        self.hashed: Fingerprint | None = None
+        self._data, self._open = data, _opener(data, split, batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         for raw in self._open():
@@ -78,9 +83,16 @@ class Source:
 
     def labels(self) -> Iterator[Batch]:
         """Yield the same batches for their labels and masks; of arrays, nothing else is read."""
-        opened = self._open.of_labels() if isinstance(self._open, _Slices) else self._open
+        opened = self._open
+        if isinstance(opened, _Slices):
+            if self.hashed is not None:
+                self.hashed.add(self._data)
+            opened = opened.of_labels()
         for raw in opened():
-            yield Batch.read(raw, self.split)
+            batch = Batch.read(raw, self.split)
+            if self.hashed is not None:
+                self.hashed.add(batch.raw)
+            yield batch
 
 
 def example_batch(example: object) -> Batch:

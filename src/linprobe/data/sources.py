@@ -140,7 +140,7 @@ def _store(path: Path, raw: bytes) -> None:
     try:
         with atomic_write(path) as temporary:
             temporary.write_bytes(raw)
-    except OSError as error:
+    except LinprobeError as error:
         # The data are in memory and good: a full or read-only disk only costs the next run time.
         _log.warning("%s could not be kept in the cache: %s", path.name, error)
 

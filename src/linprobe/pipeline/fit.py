@@ -20,6 +20,7 @@ from linprobe.evaluation.options import EvaluationOptions
 from linprobe.pipeline.controls import OF_NETWORKS, controls_of_task, with_plan
 from linprobe.pipeline.deprecated import grouped_options
 from linprobe.pipeline.engine import probe_layers
+from linprobe.pipeline.folder import RunFolder, hashed_settings, run_folder
 from linprobe.pipeline.progress import Progress, progress_shown, single_meter
 from linprobe.pipeline.report import ProbeReport, make_report
 from linprobe.pipeline.sources import Array, ArrayLayers, copied_bytes
@@ -29,6 +30,7 @@ from linprobe.records.config import ExtractionRecord
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import find_device, free_bytes, solving_device
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.fingerprint import Fingerprint
 from linprobe.runtime.text import layer_name, size_text
 
 _COMPARED = 4  # layers to look at for one whose rows tell samples apart
@@ -50,6 +52,7 @@ def fit_probes(
     method: ProbeConfig | None = None,
     evaluation: EvaluationOptions | None = None,
     strict: bool = False,
+    out: str | Path | RunFolder | None = None,
     progress: Progress = None,
     **deprecated: Any,
 ) -> ProbeReport:
@@ -71,6 +74,7 @@ def fit_probes(
         method: as in `probe`.
         evaluation: as in `probe`; no controls that start from a network or its inputs.
         strict: raise when a layer fails, instead of going on with the others.
+        out: as in `probe`.
         progress: as in `probe`.
         **deprecated: options by their old keywords, for this release.
 
@@ -83,6 +87,7 @@ def fit_probes(
         deprecated,
         {"method": (method, ProbeConfig), "evaluation": (evaluation, EvaluationOptions)},
     )
+    folder = run_folder(out)
     named, test_features, test_labels = _check_features(train, test)
     (y, names), (yt, test_names) = _labels(labels, "train"), _labels(test_labels, "test")
     numbered = read_groups(groups, len(y), len(yt))
@@ -106,12 +111,18 @@ def fit_probes(
     _check_arrays(opened, (len(y), len(yt)), solved_on)
     task = replace(task, notes=(*task.notes, *_copies(opened)))
     source = ArrayLayers(opened, task.permutation, solved_on)
+    if folder is not None:
+        hashed = Fingerprint()
+        hashed.add(*hashed_settings(task), opened, str(solved_on))
+        if (kept := folder.open(hashed.text, task.test_labels)) is not None:
+            return kept
     with progress_shown(progress) as show:
-        probed = probe_layers(source, task, single_meter(show, source.num_features, task))
+        probed = probe_layers(source, task, single_meter(show, source.num_features, task), folder)
     asked = ExtractionRecord(groups=groups is not None, sample_weight=sample_weight is not None)
     origin = ("arrays", asked, str(solved_on), started)
     controls, _ = controls_of_task(task)
-    return make_report(task, probed, *origin, controls)
+    report = make_report(task, probed, *origin, controls)
+    return report if folder is None else folder.finish(report)
 
 
 def _copies(opened: Mapping[str, tuple[Array, Array]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from linprobe.activations.rules import Reduction
 from linprobe.pipeline.export import CentredLinear, holds, plain_linear
 from linprobe.records.evidence import ControlRecord
-from linprobe.records.predictions import Predictions, save_predictions
+from linprobe.records.predictions import Predictions, load_predictions, save_predictions
 from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
@@ -182,6 +183,33 @@ def save_probes(
     if test_labels is not None and known:
         classes = next(iter(probes.values())).classes
         save_predictions(folder, checkpoint, test_labels, known, classes)
+
+
+def load_probe(
+    folder: Path, checkpoint: str, record: ProbeRecord, controls: tuple[ControlRecord, ...]
+) -> Probe:
+    """Read one probe of what `save_probes` wrote; raise `LinprobeError` where that is damaged."""
+    tensors = load_probe_tensors(folder, checkpoint)
+    predictions: dict[str, Predictions] = {}
+    if record.evaluation is not None:
+        _, predictions = load_predictions(folder, checkpoint)
+    return make_probe(record, tensors, predictions, controls)
+
+
+def make_probe(
+    record: ProbeRecord,
+    tensors: Mapping[str, Tensor],
+    predictions: Mapping[str, Predictions],
+    controls: tuple[ControlRecord, ...],
+) -> Probe:
+    """Put a probe together that was read; raise `LinprobeError` where its weight is missing."""
+    layer = record.layer
+    found: dict[str, Any] = {name: tensors.get(f"{layer}.{name}") for name in TENSORS}
+    if found["weight"] is None and record.reason is None:
+        raise LinprobeError(
+            f"the file of the run's probes has no {layer + '.weight'!r}; save the report again"
+        )
+    return Probe(record, predictions=predictions.get(layer), controls=controls, **found)
 
 
 def load_probe_tensors(folder: Path, checkpoint: str) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ from linprobe.evaluation.options import EvaluationOptions
 from linprobe.evaluation.untrained import untrained_network
 from linprobe.pipeline.controls import controls_of_task, with_plan
 from linprobe.pipeline.deprecated import grouped_options
-from linprobe.pipeline.engine import probe_layers
+from linprobe.pipeline.engine import Shelf, probe_layers
+from linprobe.pipeline.folder import RunFolder, hashed_settings, run_folder
 from linprobe.pipeline.progress import Progress, progress_shown, single_meter
 from linprobe.pipeline.report import ProbeReport, make_report
 from linprobe.pipeline.sources import NetworkLayers
@@ -45,6 +47,7 @@ from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import find_device, free_bytes, solving_device
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.fingerprint import Fingerprint
 from linprobe.runtime.memory import FEATURE_SHARE
 from linprobe.runtime.numbers import check_seed
 from linprobe.runtime.progress import ignore
@@ -67,6 +70,7 @@ def probe(
     method: ProbeConfig | None = None,
     extraction: ExtractionOptions | None = None,
     evaluation: EvaluationOptions | None = None,
+    out: str | Path | RunFolder | None = None,
     progress: Progress = None,
     **deprecated: Any,
 ) -> ProbeReport:
@@ -92,6 +96,9 @@ def probe(
         method: penalties, tolerance and other numbers of the probes.
         extraction: how the network is run and its activations become features.
         evaluation: controls and description length to compute beside each probe.
+        out: folder to write the run to, each layer when it is done. Called again with the same
+            data, network and settings, `probe` goes on from there, whatever ended it before. None:
+            nothing is written.
         progress: None: shown where somebody can see it and the call takes more than two seconds;
             True or False; or a function that takes `linprobe.runtime.progress.Event`, called by
             several threads, one at a time.
@@ -111,11 +118,18 @@ def probe(
     )
     seed = check_seed(seed)
     _check(network, chosen["extraction"])
+    folder = run_folder(out)
     with ONE_AT_A_TIME, ExitStack() as stack:
         show = stack.enter_context(progress_shown(progress))
         stack.enter_context(seeded(seed))
-        run = _Run(network, (train, test), groups, sample_weight, seed, **chosen)
-        return run.report(numbers_as_names(layers), show)
+        layers = numbers_as_names(layers)
+        hashed = None if folder is None else Fingerprint()
+        run = _Run(network, (train, test), groups, sample_weight, seed, hashed, **chosen)
+        if folder is None or hashed is None:
+            return run.report(layers, show)
+        hashed.add(layers, *run.settings())
+        kept = folder.open(hashed.text, run.task.test_labels)
+        return folder.finish(run.report(layers, show, folder)) if kept is None else kept
 
 
 class _Run:
@@ -128,6 +142,7 @@ class _Run:
         groups: object,
         sample_weight: object,
         seed: int,
+        hashed: Fingerprint | None,
         method: ProbeConfig,
         extraction: ExtractionOptions,
         evaluation: EvaluationOptions,
@@ -141,10 +156,11 @@ class _Run:
             self.notes = (note,)
         self.network, self.seed = network, seed
         self.grouped, self.weighted = groups is not None, sample_weight is not None
-        splits = [
-            Split.read(Source(part, name, extraction.batch_size), extraction.tokens)
-            for name, part in zip(("train", "test"), data, strict=True)
-        ]
+        splits = []
+        for name, part in zip(("train", "test"), data, strict=True):
+            source = Source(part, name, extraction.batch_size)
+            source.hashed = hashed
+            splits.append(Split.read(source, extraction.tokens))
         self.splits = [replace(split, hashes=[]) for split in splits]
         task = _task_of(
             *(splits, groups, sample_weight, extraction, seed),
@@ -160,7 +176,14 @@ class _Run:
         budget = extraction.memory_bytes
         self.budget = FEATURE_SHARE * free_bytes(self.device) if budget is None else budget
 
-    def report(self, layers: Layers, show: Any) -> ProbeReport:
+    def settings(self) -> Iterator[object]:
+        """Give all that the probes depend on, beside the data and the choice of layers."""
+        yield from hashed_settings(self.task)
+        yield self.network
+        yield replace(self.extractor.options, memory_bytes=None, device=None, strict=False)
+        yield str(self.device)
+
+    def report(self, layers: Layers, show: Any, shelf: Shelf | None = None) -> ProbeReport:
         """Probe the layers and put the report together."""
         points, notes = self._plan(layers)
         other = self._untrained(points)
@@ -169,7 +192,7 @@ class _Run:
         task = with_plan(task, inputs)
         source = self._source(self.extractor, points)
         meter = single_meter(show, source.num_features, task)
-        probed = probe_layers(source, task, meter)
+        probed = probe_layers(source, task, meter, shelf)
 
         def untrained(plain: Task) -> tuple[ProbeRecord, ...]:
             assert other is not None  # the control was asked for

@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from linprobe.activations.layers import unknown_layer
 from linprobe.evaluation.metrics import metric_records
 from linprobe.pipeline.engine import Probed, checkpoint_record
-from linprobe.pipeline.layer_probe import TENSORS, Probe, load_probe_tensors, save_probes
+from linprobe.pipeline.layer_probe import Probe, load_probe_tensors, make_probe, save_probes
 from linprobe.pipeline.records import controls_record, method_record
 from linprobe.pipeline.task import Task, layer_notes
 from linprobe.records.config import ExperimentRecord, ExtractionRecord, RunConfig
@@ -59,6 +59,9 @@ class ProbeReport(Mapping[str, Probe]):
         run: the record, of one checkpoint.
         probes: by layer; a layer that was given as a number is found by it, and by its text.
         test_labels: (n_test,) int64, in the order of the test data; None: not known.
+
+    Attributes:
+        unwritten: why the folder that was asked for does not hold it; None: nothing failed.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class ProbeReport(Mapping[str, Probe]):
         self.run = run
         self.probes = dict(probes)
         self.test_labels = test_labels
+        self.unwritten: str | None = None
 
     def __getitem__(self, layer: object) -> Probe:
         name = layer_name(layer)
@@ -188,15 +192,19 @@ class ProbeReport(Mapping[str, Probe]):
             LinprobeError: The folder holds a run already, or can't be written; or there is no
                 such metric.
         """
-        from linprobe.report.page import write_report
-
         folder = Path(folder)
         chosen(self.run, metric)
         prepare_folder(folder, overwrite=overwrite)
+        self.write(folder, metric)
+        return folder
+
+    def write(self, folder: Path, metric: str | None = None) -> None:
+        """Write the files of `save`, each whole or not at all, over those that are there."""
+        from linprobe.report.page import write_report
+
         save_probes(folder, self.run.checkpoints[0].name, self.probes, self.test_labels)
         save_run(self.run, folder)
         write_report(self.run, folder, metric)
-        return folder
 
     def _sentences(self, metric: str | None) -> Iterator[str]:
         measure = chosen(self.run, metric)
@@ -220,6 +228,8 @@ class ProbeReport(Mapping[str, Probe]):
         if alike := wording.one_answer(self.records):
             yield alike
         yield from self.notes
+        if self.unwritten is not None:
+            yield f"NOT WRITTEN: {self.unwritten}."
 
 
 def make_report(
@@ -293,21 +303,17 @@ def load_report(folder: str | Path) -> ProbeReport:
     predictions: dict[str, Predictions] = {}
     if (folder / PREDICTIONS / f"{checkpoint.name}.safetensors").exists():
         labels, predictions = load_predictions(folder, checkpoint.name)
+    controls: dict[str | None, list[ControlRecord]] = {}
+    for control in checkpoint.controls:
+        if control.name != "untrained":  # which is not the layer's own
+            controls.setdefault(control.layer, []).append(control)
     probes = {
-        record.layer: Probe(
-            record=record,
-            **{name: tensors.get(f"{record.layer}.{name}") for name in TENSORS},
-            predictions=predictions.get(record.layer),
-            controls=tuple(c for c in checkpoint.controls if c.layer == record.layer),
+        record.layer: replace(
+            make_probe(record, tensors, predictions, tuple(controls.get(record.layer, ()))),
             classes=run.dataset.classes or _numbers(_num_classes(tensors, record.layer)),
         )
         for record in checkpoint.probes
     }
-    for layer, probe in probes.items():
-        if probe.weight is None and probe.record.reason is None:
-            raise LinprobeError(
-                f"the file of {folder}'s probes has no {layer + '.weight'!r}; save the report again"
-            )
     return ProbeReport(run, probes, labels)
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.text import first_line
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, TypeAdapter
@@ -63,6 +64,22 @@ def from_json(kind: type[Record], value: Any) -> Record:
         record: Record = adapter(cast("Any", kind)).validate_json(dump(value), strict=True)
     except ValidationError as error:
         raise FieldError(_sentence(error.errors()[0], value)) from error
+    return record
+
+
+def to_text(record: Any) -> bytes:
+    """Write a dataclass as JSON for this program alone, NaN and infinity as they are."""
+    from pydantic_core import to_json as dump
+
+    return dump(record)
+
+
+def from_text(kind: type[Record], text: bytes) -> Record:
+    """Read what `to_text` wrote; raise `FieldError` where it is damaged."""
+    try:
+        record: Record = adapter(cast("Any", kind)).validate_json(text, strict=True)
+    except ValueError as error:
+        raise FieldError(f"this is no {kind.__name__} ({first_line(error)})") from error
     return record
 
 

@@ -155,6 +155,8 @@ class RunConfig:
         experiment: the experiment's own settings.
         loading: None: the network was given as an object, or is an experiment's own.
         notes: what is unusual about labels and layers, a sentence each.
+        fingerprint: hash of data, network and settings, by which a later call knows the run as its
+            own; None: not computed.
     """
 
     device: str
@@ -166,3 +168,4 @@ class RunConfig:
     experiment: ExperimentRecord = ExperimentRecord()
     loading: LoadingRecord | None = None
     notes: tuple[str, ...] = ()
+    fingerprint: str | None = None

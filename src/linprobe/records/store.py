@@ -4,7 +4,9 @@
 ``docs/results.schema.json`` holds.
 """
 
+import errno
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +26,14 @@ SCHEMA = 2
 JSON_NAME = "results.json"
 CSV_NAME = "results.csv"
 
+UNFINISHED = "unfinished"
+"""Folder of the layers that are done, until the run is complete."""
+
+_FOLDERS = ("probes", "networks", "predictions")
+_LONGEST, _LEAST = 100, 2**16  # of what is written below a run's folder: name and bytes
 _WRITTEN = (
     *(JSON_NAME, CSV_NAME, "report.html", "figure*.*g", "plot-*.*", "seeds.csv"),
-    *(f"{kind}/*.safetensors" for kind in ("probes", "networks", "predictions")),
+    *(f"{kind}/*.safetensors" for kind in _FOLDERS),
 )
 
 
@@ -91,15 +98,28 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     Raises:
         LinprobeError: The folder holds a run and `overwrite` is false, or it can't be written.
     """
-    if (folder / JSON_NAME).exists() and not overwrite:
-        raise LinprobeError(
-            f"{folder} already holds a run ({JSON_NAME}); choose another folder, or replace "
-            "that run with overwrite=True"
-        )
+    for name in (JSON_NAME, UNFINISHED):
+        if (folder / name).exists() and not overwrite:
+            raise LinprobeError(
+                f"{folder} already holds a run ({name}); choose another folder, or replace that "
+                "run with overwrite=True"
+            )
+    check_writable(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder`, and write and delete a file as deep and as long in name as any of a run.
+
+    Raises:
+        LinprobeError: There is no permission, no space, a file in the way, or too long a path.
+    """
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        for kind in (*_FOLDERS, UNFINISHED):
+            if (folder / kind).exists() and not (folder / kind).is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, f"{kind} is a file")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as inner:
+            (Path(inner) / ("x" * _LONGEST)).write_bytes(bytes(_LEAST))
 
 
 def prepare_folder(folder: Path, *, overwrite: bool) -> None:
@@ -109,6 +129,8 @@ def prepare_folder(folder: Path, *, overwrite: bool) -> None:
         for pattern in _WRITTEN:
             for path in folder.glob(pattern):
                 path.unlink()
+        if (folder / UNFINISHED).exists():
+            shutil.rmtree(folder / UNFINISHED)
 
 
 @contextmanager
@@ -117,7 +139,8 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LinprobeError(
-            f"can't write to {folder} ({error.strerror}); choose a folder that you may write to"
+            f"can't write to {folder} ({error.strerror}); choose a folder that you may write to, "
+            "with space left"
         ) from error
 
 

@@ -27,7 +27,6 @@ from linprobe.report.measures import chosen
 from linprobe.report.payload import payload
 from linprobe.report.style import DARK, LIGHT
 from linprobe.report.wording import plain
-from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
 
 HTML_NAME = "report.html"
@@ -51,13 +50,8 @@ def write_report(run: RunRecord, folder: Path, metric: str | None = None) -> Pat
     """
     path = Path(folder) / HTML_NAME
     text = report_html(run, metric)
-    try:
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LinprobeError(
-            f"{path} can't be written ({error.strerror}); expected a folder that you may write to"
-        ) from error
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 

@@ -152,13 +152,8 @@ def write_figure(figure: Figure, path: Path, kind: Format, style: StyleName | No
     Raises:
         LinprobeError: The file can't be written.
     """
-    try:
-        with matplotlib.rc_context(_settings(style)), atomic_write(path) as temporary:
-            figure.savefig(temporary, format=kind, metadata=_METADATA[kind])
-    except OSError as error:
-        raise LinprobeError(
-            f"{path} can't be written ({error.strerror}); expected a folder that you may write to"
-        ) from error
+    with matplotlib.rc_context(_settings(style)), atomic_write(path) as temporary:
+        figure.savefig(temporary, format=kind, metadata=_METADATA[kind])
 
 
 def _settings(style: StyleName | None) -> Any:

@@ -7,6 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
+from safetensors import SafetensorError
+
+from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.text import first_line
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -14,15 +19,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     After an exception the temporary file is gone and `path` is what it was before. Missing
     parent folders are made.
+
+    Raises:
+        LinprobeError: The file can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         yield temporary
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError | SafetensorError):
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise LinprobeError(
+                f"{path} can't be written ({reason}); expected a folder that you may write to, "
+                "with space left: free some, or choose another"
+            ) from error
         raise
 
 
