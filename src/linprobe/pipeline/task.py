@@ -261,8 +261,8 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
     if scaled:
         yield (
             f"A few features hold nearly all of the variance of {len(scaled)} "
-            f"layer{'s' * (len(scaled) > 1)} ({some(scaled, 3)}): there each feature was divided by its own deviation; scale "
-            "'layer' divides all by one number."
+            f"layer{'s' * (len(scaled) > 1)} ({some(scaled, 3)}): there each feature was "
+            "divided by its own deviation; scale 'layer' divides all by one number."
         )
     if wide:
         yield (
