@@ -139,3 +139,13 @@ def test_weighted_statistics_are_those_of_copies(scale, size):
     share = times.double() / times.sum()
     assert float((share @ x.double()).abs().max()) < 1e-5
     assert float(share @ x.double().square().sum(1)) == pytest.approx(1, abs=1e-5)
+
+
+def test_constant_columns_stay_constant_under_weights():
+    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, 1:] = torch.tensor([5.1, 1e9 / 3], dtype=torch.float64)
+    s = Standardisation.fit_(x, "feature", torch.rand(500) + 0.1)
+    assert torch.equal(s.mean[1:], torch.tensor([5.1, 1e9 / 3], dtype=torch.float64))
+    assert isinstance(s.scale, torch.Tensor)
+    assert not s.scale[1:].any()
+    assert not x[:, 1:].any()

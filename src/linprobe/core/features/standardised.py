@@ -258,7 +258,9 @@ def _holds(features: FeatureMatrix, narrow: torch.dtype) -> bool:
 def _mean(blocks: Sequence[Tensor], share: Tensor | None) -> Tensor:
     if share is not None:
         parts = zip(share.split(_STANDARDISE_ROWS), blocks, strict=True)
-        weighted: Tensor = torch.stack([s @ block.double() for s, block in parts]).sum(0)
+        first = blocks[0][0].double()  # subtracted, so that constant columns give it exactly
+        moved = torch.stack([s @ (block.double() - first) for s, block in parts]).sum(0)
+        weighted: Tensor = first + moved
         return weighted.to(blocks[0].dtype)
     num_rows = sum(map(len, blocks))
     mean = torch.stack([block.sum(0).double() for block in blocks]).sum(0) / num_rows
