@@ -1,6 +1,7 @@
 """Linear classifier probes whose every point is a certified optimum."""
 
 import importlib
+import random
 import sys
 
 import lazy_loader
@@ -26,6 +27,10 @@ __all__.remove("KerasNetwork")  # a star import works without Keras
 def __getattr__(name: str) -> object:
     """Import a public name, or a module by the name that it had."""
     if name not in _MOVED:
-        return _public(name)
+        drawn = random.getstate()  # libraries draw from it while they are imported
+        try:
+            return _public(name)
+        finally:
+            random.setstate(drawn)
     warn_of_move(f"{__name__}.{name}", f"{__name__}.{_MOVED[name]}")
     return importlib.import_module(f"{__name__}.{_MOVED[name]}")

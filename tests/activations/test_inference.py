@@ -1,7 +1,9 @@
 """Evaluating a network leaves it as it was, whatever it writes, and copies no more than it must."""
 
+import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -237,3 +239,25 @@ def test_weights_without_values_are_told_from_those_that_hooks_load() -> None:
     assert lacks_values(network)
     network[1].forward = network[1].forward
     assert not lacks_values(network)
+
+
+class DrawsItself(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.generators = None
+        self.torch = torch.Generator().manual_seed(1)
+        self.numpy = np.random.default_rng(1)
+        self.old = np.random.RandomState(1)
+        self.python = random.Random(1)
+
+    def forward(self, x):
+        drawn = self.numpy.random() + self.old.rand() + self.python.random()
+        return x + torch.rand(1, generator=self.torch) + drawn
+
+
+def test_generators_of_the_network_itself_come_back():
+    network, x = DrawsItself(), torch.zeros(1)
+    expected = DrawsItself()(x)
+    with inference_state(network):
+        network(x)
+    assert torch.equal(network(x), expected)

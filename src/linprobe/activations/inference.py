@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from linprobe.runtime.devices import kept_random
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.randomness import kept_generators
 
 ONE_AT_A_TIME = RLock()
 """Held while a network runs: all threads see its hooks, its modes and the random numbers."""
@@ -36,7 +37,8 @@ def inference_state(network: nn.Module) -> Iterator[None]:
     with ONE_AT_A_TIME:
         state = _State(network)
         try:
-            with torch.no_grad(), kept_random(state.devices), state.kept.watched():
+            own_random = kept_generators(network.modules())
+            with torch.no_grad(), kept_random(state.devices), own_random, state.kept.watched():
                 if any(training for _, training in state.modes):
                     _set_mode(network, False)
                 yield

@@ -36,6 +36,7 @@ from linprobe.data.containers import as_rows, holds_labels, holds_samples, is_ar
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.fingerprint import Fingerprint
 from linprobe.runtime.numbers import whole_number
+from linprobe.runtime.text import cause
 
 _KEPT = ("collate_fn", "num_workers", "worker_init_fn", "multiprocessing_context", "timeout")
 _EXPECTED = (
@@ -69,8 +70,12 @@ class Source:
         self._data, self._open = data, _opener(data, split, batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for raw in self._open():
-            yield Batch.read(raw, self.split)
+        yield from self._read(self._open)
+
+    @property
+    def is_arrays(self) -> bool:
+        """Whether it is arrays, which are the same at each pass."""
+        return isinstance(self._open, _Slices)
 
     def first(self) -> Batch:
         """Return the first batch of data read before, or raise `LinprobeError`: it gives none."""
@@ -88,11 +93,44 @@ class Source:
             if self.hashed is not None:
                 self.hashed.add(self._data)
             opened = opened.of_labels()
-        for raw in opened():
-            batch = Batch.read(raw, self.split)
+        for batch in self._read(opened):
             if self.hashed is not None:
                 self.hashed.add(batch.raw)
             yield batch
+
+    def _read(self, opened: Callable[[], Iterable[object]]) -> Iterator[Batch]:
+        given, done = opened(), 0
+        batches = iter(given)
+        while True:
+            try:
+                raw = next(batches)
+            except StopIteration:
+                return
+            except LinprobeError:
+                raise
+            except Exception as error:
+                raise _failure(given, done, self.split, error) from error
+            batch = Batch.read(raw, self.split)
+            yield batch
+            done += len(batch)
+
+
+def _failure(given: object, done: int, split: str, error: Exception) -> LinprobeError:
+    """Say which sample fails, by reading those of the batch again one by one."""
+    if isinstance(given, DataLoader) and not isinstance(given.dataset, IterableDataset):
+        dataset: Any = given.dataset
+        stop = min(done + (given.batch_size or 1), len(dataset))
+        for place in range(done, stop):
+            try:
+                dataset[place]
+            except Exception as own:
+                return LinprobeError(f"sample {place} of the {split} data fails: {cause(own)}")
+        return LinprobeError(
+            f"samples {done} to {stop - 1} of the {split} data can't be put into one batch: "
+            f"{cause(error)}; expected samples of one shape, or a DataLoader whose collate_fn pads "
+            "them"
+        )
+    return LinprobeError(f"the {split} data fails after {done} samples: {cause(error)}")
 
 
 def example_batch(example: object) -> Batch:
@@ -131,6 +169,11 @@ def _opener(data: object, split: str, batch_size: int) -> Callable[[], Iterable[
     if isinstance(data, DataLoader):
         return lambda: _in_order(data, split, batch_size)
     if isinstance(data, Dataset):
+        if not isinstance(data, IterableDataset) and not hasattr(data, "__len__"):
+            raise LinprobeError(
+                f"the {split} data is a {type(data).__name__} without __len__; expected one that "
+                "says how many samples it has, or an IterableDataset"
+            )
         # A generator of its own: a loader would draw a seed from the global one.
         return lambda: DataLoader(data, batch_size, generator=torch.Generator())
     if isinstance(data, Mapping) or _is_pair(data):

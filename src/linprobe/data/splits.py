@@ -30,6 +30,8 @@ class Split:
         num_samples: sequences, under "all"; else rows.
         names: of labels that aren't numbers, by what stands for them in `labels`.
         hashes: receives `input_hashes` of the batches when they are first read; None: not made.
+        firsts: hash of the first sample of each batch, to see at each pass that the data gives
+            the same again; (): arrays, which do.
     """
 
     source: Source
@@ -39,6 +41,7 @@ class Split:
     num_samples: int
     names: Names = field(default_factory=dict)
     hashes: list[np.ndarray] | None = None
+    firsts: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, source: Source, tokens: Tokens) -> "Split":
@@ -49,7 +52,9 @@ class Split:
         """
         labels, sequences, count = [], [], 0
         names: Names = {}
+        firsts: list[int] = []
         for batch in source.labels():
+            firsts += [] if source.is_arrays else [_first_hash(batch)]
             own, rows = batch_rows(batch, tokens, source.split)
             labels.append(own)
             sequences.append(rows + count)
@@ -62,7 +67,7 @@ class Split:
         every = torch.cat(labels)
         if not names and source.classes and 0 <= every.min() <= every.max() < len(source.classes):
             names = dict(enumerate(source.classes))
-        return cls(source, tokens, every, torch.cat(sequences), count, names)
+        return cls(source, tokens, every, torch.cat(sequences), count, names, None, tuple(firsts))
 
     def batches(self) -> Iterator[tuple[Batch, slice]]:
         """Read the source again: each batch with the rows that are its own.
@@ -71,12 +76,14 @@ class Split:
             LinprobeError: It gives something else than at first.
         """
         start, made = 0, []
-        for batch in self.source:
+        for place, batch in enumerate(self.source):
             own, _ = batch_rows(batch, self.tokens, self.source.split)
             rows = slice(start, start + len(own))
             if not torch.equal(own, self.labels[rows]):
                 raise LinprobeError(_changed(self.source.split, "other labels than"))
             start = rows.stop
+            if self.firsts[place : place + 1] not in ((), (_first_hash(batch),)):
+                raise LinprobeError(_changed(self.source.split, "other inputs than"))
             if self.hashes == []:
                 made.append(input_hashes(batch))
             yield batch, rows
@@ -85,6 +92,10 @@ class Split:
             raise LinprobeError(_changed(self.source.split, what))
         if self.hashes is not None:
             self.hashes.extend(made)
+
+
+def _first_hash(batch: Batch) -> int:
+    return int(input_hashes(batch.head(1))[0]) if len(batch) else 0
 
 
 def batch_rows(batch: Batch, tokens: Tokens, split: str) -> tuple[Tensor, Tensor]:

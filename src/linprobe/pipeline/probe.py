@@ -160,7 +160,7 @@ class _Run:
         for name, part in zip(("train", "test"), data, strict=True):
             source = Source(part, name, extraction.batch_size)
             source.hashed = hashed
-            splits.append(Split.read(source, extraction.tokens))
+            splits.append(_read(source, extraction.tokens, seed))
         self.splits = [replace(split, hashes=[]) for split in splits]
         task = _task_of(
             *(splits, groups, sample_weight, extraction, seed),
@@ -285,6 +285,11 @@ class _Run:
         points, _ = whole.plan(tap, batch, num_rows, self.budget, skip_unfit=False)
         train = whole.extract(self.splits[0], points, self.task.permutation)[_INPUT_TAP]
         return train, whole.extract(self.splits[1], points)[_INPUT_TAP]
+
+
+def _read(source: Source, tokens: str | int | None, seed: int) -> Split:
+    with seeded(seed):  # as at each pass of the network
+        return Split.read(source, tokens)
 
 
 def _check(network: object, extraction: ExtractionOptions) -> None:

@@ -2,8 +2,9 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,3 +33,27 @@ def seeded(seed: int) -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy_state)
         torch.random.set_rng_state(torch_state)
+
+
+@contextmanager
+def kept_generators(owners: Iterable[object]) -> Iterator[None]:
+    """Give back the states of the generators that are attributes of objects after a block."""
+    values = [value for owner in owners for value in vars(owner).values()]
+    restores = [restore for value in values if (restore := _restore(value)) is not None]
+    try:
+        yield
+    finally:
+        for restore in restores:
+            restore()
+
+
+def _restore(value: object) -> Callable[[], object] | None:
+    if isinstance(value, torch.Generator):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, np.random.RandomState):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, np.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    if isinstance(value, random.Random):
+        return partial(value.setstate, value.getstate())
+    return None
