@@ -76,3 +76,12 @@ def test_an_import_statement_is_blamed_for_the_former_name(forgetful):
 def test_no_other_module_is_made_up():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("linprobe.nonsense")
+
+
+def test_the_first_use_of_a_name_leaves_pythons_random_numbers_alone():
+    code = (
+        "import random; random.seed(1); state = random.getstate()\n"
+        "import linprobe; linprobe.fit_probes, linprobe.probe\n"
+        "assert random.getstate() == state"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

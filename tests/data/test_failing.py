@@ -63,7 +63,7 @@ class Crops(Broken):
 @pytest.mark.parametrize("wrap", [lambda data: data, lambda data: DataLoader(data, 5)])
 def test_the_sample_that_fails_is_named_and_its_own_error_is_the_cause(wrap):
     with pytest.raises(
-        LinprobeError, match="^sample 10 of the test data fails: KeyError"
+        LinprobeError, match=r"^sample 10 of the test data fails: KeyError"
     ) as raised:
         Split.read(Source(wrap(Broken()), "test", 4), None)
     assert isinstance(raised.value.__cause__, KeyError)
