@@ -64,6 +64,8 @@ def from_json(kind: type[Record], value: Any) -> Record:
         record: Record = adapter(cast("Any", kind)).validate_json(dump(value), strict=True)
     except ValidationError as error:
         raise FieldError(_sentence(error.errors()[0], value)) from error
+    except (ValueError, OverflowError, RecursionError) as error:  # too deep, or too long a number
+        raise FieldError(f"the file is damaged ({first_line(error)[:200]})") from error
     return record
 
 

@@ -6,6 +6,7 @@
 
 import errno
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from linprobe.records.schema import RunRecord
 from linprobe.records.table import write_table
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
+from linprobe.runtime.text import first_line
 
 SCHEMA = 2
 JSON_NAME = "results.json"
@@ -29,6 +31,7 @@ CSV_NAME = "results.csv"
 UNFINISHED = "unfinished"
 """Folder of the layers that are done, until the run is complete."""
 
+_MAX_DIGITS = 20  # of whole numbers, which arithmetic in float64 can't take much longer
 _FOLDERS = ("probes", "networks", "predictions")
 _LONGEST, _LEAST = 100, 2**16  # of what is written below a run's folder: name and bytes
 _WRITTEN = (
@@ -152,16 +155,30 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
 
 
+def _whole(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"it holds a whole number of {len(text)} digits")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError("it holds a number beyond those of float64")
+    return value
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_int=_whole, parse_float=_real)
     except OSError as error:
         raise LinprobeError(
             f"{path} can't be read ({error.strerror}); expected the folder of a finished "
             "`linprobe reproduce` run"
         ) from error
-    except ValueError as error:
-        raise LinprobeError(f"{path} is not valid JSON ({error}); make the run again") from error
+    except (ValueError, RecursionError) as error:
+        said = first_line(error)[:200]
+        raise LinprobeError(f"{path} is not valid JSON ({said}); make the run again") from error
     if not isinstance(content, dict):
         raise LinprobeError(f"{path} holds no JSON object; expected one with a schema")
     return content
