@@ -1,7 +1,10 @@
 """A batch is taken apart, cut and cast without losing what belongs together."""
 
+import numpy as np
+import pytest
 import torch
 
+from linprobe import LinprobeError
 from linprobe.data.batches import Batch
 
 X = torch.arange(22.0).view(11, 2)
@@ -18,3 +21,11 @@ def test_head_and_cast():
     assert words.args[0].dtype is torch.int64
     # What is not all tensors can't be cut: it is kept whole.
     assert len(Batch.read({"x": X, "note": "hello", "labels": Y}, "train").head(3)) == 11
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_masked_arrays_are_refused(part):
+    batch = [np.ones(4), np.arange(4)]
+    batch[part] = np.ma.masked_equal(batch[part], 1)
+    with pytest.raises(LinprobeError, match="a masked array has values that are missing"):
+        Batch.read(tuple(batch), "train")

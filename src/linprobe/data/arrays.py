@@ -4,9 +4,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.runtime.errors import LinprobeError
+
 
 def array_tensor(array: np.ndarray) -> Tensor:
     """Copy an array of numbers, in any order of bytes; longdouble becomes float64."""
+    if np.ma.is_masked(array):
+        raise LinprobeError(
+            "a masked array has values that are missing; expected none: leave their samples out, "
+            "or fill them"
+        )
     # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
     dtype = array.dtype.newbyteorder("=")
     return torch.from_numpy(np.array(array, np.float64 if dtype == np.longdouble else dtype))
