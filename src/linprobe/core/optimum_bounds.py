@@ -226,7 +226,7 @@ class OptimumBounds:
         left = ~(right | wrong)
         n, num_right, num_wrong = len(labels), int(right.sum()), int(wrong.sum())
         sufficient = self.gap * float(share[left].min()) if bool(left.any()) else self.gap
-        return OptimumError(num_wrong / n, 1 - num_right / n, n - num_right - num_wrong, sufficient)
+        return OptimumError(num_wrong / n, (n - num_right) / n, n - num_right - num_wrong, sufficient)
 
     def _open(
         self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation
