@@ -95,8 +95,6 @@ TEXT = "holds text; tokenise it first and give a dict of the tokenizer's arrays"
         ((["a b"] * 11, Y), f"x of the train data {TEXT}"),
         ((pd.Series(["a b"] * 11), Y), f"x of the train data {TEXT}"),
         ((np.array(["a b"] * 11), Y), f"x of the train data {TEXT}"),
-        ({"text": ["a"] * 11, "x": X, "labels": Y}, f"text of the train data {TEXT}.*leave it out"),
-        (Table(text=["a"] * 11, label=Y.tolist()), f"column 'text' {TEXT}"),
         ((pd.DataFrame({"a": ["b"] * 11, "c": Y}), Y), "dtype object, text.*leave other columns"),
         (FRAME, "train data is a DataFrame; give a pair: the columns of the inputs"),
         (([[1], [2, 3]] * 5 + [[1]], Y), r"differ in shape: \(1,\) first, \(2,\) at place 1.*mask"),

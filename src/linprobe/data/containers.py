@@ -52,9 +52,9 @@ def as_rows(value: Any, what: str) -> Any:
     return _numbers(value, what)
 
 
-def read_rows(rows: Any) -> Tensor | np.ndarray:
+def read_rows(rows: Any) -> Any:
     """Read rows of what `as_rows` gave."""
-    return rows if isinstance(rows, Tensor | np.ndarray) else np.asarray(rows)
+    return rows if isinstance(rows, Tensor | np.ndarray | list) else np.asarray(rows)
 
 
 def is_array(value: object) -> bool:
@@ -70,6 +70,11 @@ def holds_samples(value: object) -> bool:
     one = value[0]
     plain = isinstance(one, int | float | str | Tensor | np.ndarray | list) or is_array(one)
     return plain or _is_image(one)
+
+
+def holds_text(value: object) -> bool:
+    """Whether a value is a list of text, raw as it came."""
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
 def holds_labels(value: object) -> bool:

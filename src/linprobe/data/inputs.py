@@ -32,7 +32,14 @@ from torch.utils.data import (
 )
 
 from linprobe.data.batches import LABEL_KEYS, MASK_KEY, Batch, label_key, leaves
-from linprobe.data.containers import as_rows, holds_labels, holds_samples, is_array, read_rows
+from linprobe.data.containers import (
+    as_rows,
+    holds_labels,
+    holds_samples,
+    holds_text,
+    is_array,
+    read_rows,
+)
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.fingerprint import Fingerprint
 from linprobe.runtime.numbers import whole_number
@@ -67,7 +74,7 @@ class Source:
         self.kind = type(inner).__name__ if isinstance(inner, Dataset) else "arrays"
         self.classes = _class_names(inner)
         self.hashed: Fingerprint | None = None
-        self._data, self._open = data, _opener(data, split, batch_size)
+        self._open = _opener(data, split, batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self._read(self._open)
@@ -91,7 +98,7 @@ class Source:
         opened = self._open
         if isinstance(opened, _Slices):
             if self.hashed is not None:
-                self.hashed.add(self._data)
+                self.hashed.add(*opened())
             opened = opened.of_labels()
         for batch in self._read(opened):
             if self.hashed is not None:
@@ -218,7 +225,8 @@ class _Column:
 
     def __getitem__(self, rows: slice) -> Any:
         read = self._table[rows][self._name]
-        return read if self._name in LABEL_KEYS else as_rows(read, f"column {self._name!r}")
+        given = self._name in LABEL_KEYS or holds_text(read)
+        return read if given else as_rows(read, f"column {self._name!r}")
 
 
 class _Slices:
@@ -240,6 +248,8 @@ class _Slices:
                     f"{name} of the {split} data is a {type(value).__name__}; expected an array "
                     "with one row per sample"
                 )
+            if self._is_dict and holds_text(value):
+                continue  # for a `forward` that tokenises it
             if name != self._key:
                 named[name] = as_rows(value, f"{name} of the {split} data")
             elif hasattr(value, "iloc"):  # whose slices go by an index of their own
@@ -262,7 +272,9 @@ class _Slices:
         for start in range(0, self._count, self._batch_size):
             rows = slice(start, start + self._batch_size)
             batch = {
-                name: value[rows] if name == self._key else read_rows(value[rows])
+                name: value[rows]
+                if name == self._key or holds_text(value)
+                else read_rows(value[rows])
                 for name, value in self._named.items()
             }
             if self._is_dict:
