@@ -98,7 +98,8 @@ class Source:
         opened = self._open
         if isinstance(opened, _Slices):
             if self.hashed is not None:
-                self.hashed.add(*opened())
+                for raw in opened():  # one at a time: they may lie on disk
+                    self.hashed.add(raw)
             opened = opened.of_labels()
         for batch in self._read(opened):
             if self.hashed is not None:
