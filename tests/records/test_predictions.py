@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from safetensors.torch import load_file, save_file
 
 from linprobe.records.predictions import Predictions, load_predictions, save_predictions
@@ -63,4 +64,7 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         load_predictions(tmp_path, "x")
     save_predictions(tmp_path, "x", LABELS, {}).write_bytes(b"nothing")
     with pytest.raises(LinprobeError, match=r"x\.safetensors is damaged"):
+        load_predictions(tmp_path, "x")
+    save_file({"a/predicted": LABELS}, tmp_path / "predictions" / "x.safetensors")
+    with pytest.raises(LinprobeError, match=r"x\.safetensors lacks 'labels'; make the run again"):
         load_predictions(tmp_path, "x")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -190,3 +191,24 @@ def test_trained_probes_are_told_from_failed_ones():
     assert "probe, trained by SGD" in [item["label"] for item in content["key"]]
     assert content["columns"][9]["label"] == "epochs"
     assert payload(run_record(checkpoint_record([0.1])))["columns"][9]["label"] == "passes"
+
+
+def test_work_grows_with_the_number_of_probes_and_not_faster():
+    """Counted in calls of Python functions, so that no clock has a say."""
+
+    def calls(num_probes):
+        probes = tuple(probe_record(i, f"block.{i}", 0.1) for i in range(num_probes))
+        run, count = run_record(checkpoint_record([], probes=probes)), 0
+
+        def called(*_):
+            nonlocal count
+            count += 1
+
+        sys.setprofile(called)
+        try:
+            payload(run)
+        finally:
+            sys.setprofile(None)
+        return count
+
+    assert calls(400) < 2.5 * calls(200)

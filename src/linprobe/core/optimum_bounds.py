@@ -224,9 +224,9 @@ class OptimumBounds:
                 share[rows] = share[rows].minimum((margin / reach).square().nan_to_num(nan=0.0))
         right = known & ~wrong & (num_open == 0)
         left = ~(right | wrong)
-        n, num_right, num_wrong = len(labels), int(right.sum()), int(wrong.sum())
-        sufficient = self.gap * float(share[left].min()) if bool(left.any()) else self.gap
-        return OptimumError(num_wrong / n, (n - num_right) / n, n - num_right - num_wrong, sufficient)
+        n, num_left, num_wrong = len(labels), int(left.sum()), int(wrong.sum())
+        sufficient = self.gap * float(share[left].min()) if num_left else self.gap
+        return OptimumError(num_wrong / n, (num_wrong + num_left) / n, num_left, sufficient)
 
     def _open(
         self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation

@@ -101,13 +101,16 @@ def load_predictions(run: Path, checkpoint: str) -> tuple[Tensor, dict[str, Pred
         name, found, metric = key.rpartition(_DEVIATIONS)
         if found and name in deviations:
             deviations[name][metric] = values
-    return tensors["labels"].long(), {
-        name: Predictions(
-            *(tensors[name + _PREDICTED].long(), tensors[name + _LOG_PROBABILITY]),
-            deviations[name],
-        )
-        for name in names
-    }
+    try:
+        return tensors["labels"].long(), {
+            name: Predictions(
+                *(tensors[name + _PREDICTED].long(), tensors[name + _LOG_PROBABILITY]),
+                deviations[name],
+            )
+            for name in names
+        }
+    except KeyError as error:
+        raise LinprobeError(f"{path} lacks {error}; make the run again") from error
 
 
 def _path(run: Path, checkpoint: str) -> Path:

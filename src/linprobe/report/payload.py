@@ -5,7 +5,7 @@ text, never as markup.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from linprobe.records.evidence import Evaluation
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.report import interactive, wording
 from linprobe.report.building import build_chart, probe_note
-from linprobe.report.chart import Chart, Role, fitting_scale
+from linprobe.report.chart import Chart, Role, Series, fitting_scale
 from linprobe.report.measures import Measure, chosen, evaluated, measures, of_metric
 from linprobe.report.style import OPTIMUM, OTHERS, SOLID, Look
 from linprobe.report.wording import plain, scientific, span, whole
@@ -60,7 +60,7 @@ def payload(run: RunRecord, metric: str | None = None) -> Json:
             *(item.label for item in run.metrics),
         ],
         "checkpoints": [
-            _checkpoint(run, checkpoint, charts, key, matrices=cells <= _MAX_CELLS)
+            _checkpoint(run, checkpoint, shown, charts, key, matrices=cells <= _MAX_CELLS)
             for checkpoint, charts in zip(run.checkpoints, zip(*drawn, strict=True), strict=True)
         ],
         "key": [
@@ -116,21 +116,19 @@ def _measure(run: RunRecord, measure: Measure, charts: list[Chart]) -> Json:
 def _checkpoint(
     run: RunRecord,
     checkpoint: CheckpointRecord,
+    shown: Sequence[Measure],
     charts: Sequence[Chart],
     key: dict[str, Look],
     *,
     matrices: bool,
 ) -> Json:
-    shown = measures(run)
+    details = _Details(run, checkpoint, shown, charts[0])
     return {
         "label": wording.state(checkpoint),
         "steps": [wording.steps_summary(m.steps(checkpoint), m.label) for m in shown],
         "beside": [series.look.label for series in charts[0].of("reference")],
         "figures": [_figure(chart, key) for chart in charts],
-        "probes": [
-            _probe(run, checkpoint, probe, charts[0], matrices=matrices)
-            for probe in checkpoint.probes
-        ],
+        "probes": [details.of(probe, matrices=matrices) for probe in checkpoint.probes],
     }
 
 
@@ -183,37 +181,39 @@ def _columns(run: RunRecord) -> list[Json]:
     ]
 
 
-def _probe(
-    run: RunRecord,
-    checkpoint: CheckpointRecord,
-    probe: ProbeRecord,
-    chart: Chart,
-    *,
-    matrices: bool,
-) -> Json:
-    place, found, shown = chart.layers.index(probe.layer), probe.evaluation, measures(run)
-    cells = {key: cell(probe) for key, (_, cell) in _COLUMNS.items()}
-    content = {
-        "place": place,
-        "failed": probe.standing == "failed",
-        "certificate": wording.certificate(probe, wording.tolerance(run)),
-        "values": [[measure.read(probe), _with_interval(measure, probe)] for measure in shown],
-        "facts": [
-            *(read(probe) for read in _FACTS.values()),
-            *(_with_interval(of_metric(item), probe) if found else None for item in run.metrics),
-        ],
-        "steps": {
-            str(i): [step.verdict, f"Against {step.from_layer}, the layer before: {words}."]
-            for i, measure in enumerate(shown)
-            for step in measure.steps(checkpoint)
-            if step.to_layer == probe.layer and (words := wording.step(step))
-        },
-        "note": interactive.broken(probe_note(run, probe)),
-        "beside": list(_beside(chart, place)),
-    }
-    if found:
-        content |= _confusion(run, found, matrices=matrices)
-    return content | {"cells": list(cells.values())}
+class _Details:
+    """What the page says of each probe of a checkpoint; what belongs to all is looked up once."""
+
+    def __init__(
+        self, run: RunRecord, checkpoint: CheckpointRecord, shown: Sequence[Measure], chart: Chart
+    ) -> None:
+        self._run, self._shown = run, shown
+        self._places = {layer: place for place, layer in enumerate(chart.layers)}
+        self._steps = [{step.to_layer: step for step in m.steps(checkpoint)} for m in shown]
+        self._beside = [_texts(series, len(chart.layers)) for series in chart.of("reference")]
+
+    def of(self, probe: ProbeRecord, *, matrices: bool) -> Json:
+        """Collect them for one probe."""
+        run, place, found = self._run, self._places[probe.layer], probe.evaluation
+        content = {
+            "place": place,
+            "failed": probe.standing == "failed",
+            "certificate": wording.certificate(probe, wording.tolerance(run)),
+            "values": [[m.read(probe), _with_interval(m, probe)] for m in self._shown],
+            "facts": [
+                *(read(probe) for read in _FACTS.values()),
+                *(_with_interval(of_metric(m), probe) if found else None for m in run.metrics),
+            ],
+            "steps": {
+                str(i): [step.verdict, f"Against {step.from_layer}, the layer before: {words}."]
+                for i, steps in enumerate(self._steps)
+                if (step := steps.get(probe.layer)) and (words := wording.step(step))
+            },
+            "note": interactive.broken(probe_note(run, probe)),
+            "beside": [texts[place] for texts in self._beside],
+            "cells": [cell(probe) for _, cell in _COLUMNS.values()],
+        }
+        return content | (_confusion(run, found, matrices=matrices) if found else {})
 
 
 def _written(
@@ -258,14 +258,12 @@ _FACTS: dict[str, Callable[[ProbeRecord], str | None]] = {
 }
 
 
-def _beside(chart: Chart, place: int) -> Iterator[str | None]:
-    """Tell what each reference has at a layer, for those who can't point at it."""
-    for series in chart.of("reference"):
-        found = [point for point in series.points if point.place == place]
-        if series.value is not None:
-            yield plain(series.value)
-        else:
-            yield ", ".join([plain(found[0].value), *found[0].note]) if found else None
+def _texts(series: Series, num_layers: int) -> list[str | None]:
+    """Tell what a reference has at each layer, for those who can't point at it."""
+    if series.value is not None:
+        return [plain(series.value)] * num_layers
+    found = {point.place: ", ".join([plain(point.value), *point.note]) for point in series.points}
+    return [found.get(place) for place in range(num_layers)]
 
 
 def _confusion(run: RunRecord, found: Evaluation, *, matrices: bool) -> Json:
