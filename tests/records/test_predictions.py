@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from safetensors.torch import load_file, save_file
 
 from linprobe.records.predictions import Predictions, load_predictions, save_predictions
