@@ -54,6 +54,16 @@ def test_constant_features_say_so_and_predict_the_commonest_class():
     assert report["flat"].record.test_error_rate == pytest.approx(majority)
 
 
+def test_features_that_tell_nothing_are_not_called_constant_and_have_scores():
+    """At a large penalty a weight of zero is within the tolerance, and would rank nothing."""
+    labels = (torch.arange(4000) % 100 == 0).long()
+    train, test = torch.randn(2, 4000, 30, generator=torch.Generator().manual_seed(0))
+    report = linprobe.fit_probes({"noise": train}, labels, ({"noise": test}, labels))
+    assert not any("is constant" in note for note in report.notes)
+    assert bool(report["noise"].weight.any())
+    assert report["noise"].record.metric("auroc") != 0.5
+
+
 def test_features_that_are_mostly_rounding_say_so():
     report = fitted({"deep": X[TRAIN] + 3e6}, {"deep": X[TEST] + 3e6})
     assert report.notes[0].startswith("Layer 'deep' varies little beyond the rounding")

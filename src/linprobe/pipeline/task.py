@@ -224,6 +224,13 @@ def _few_labels(test_labels: Tensor, names: tuple[str, ...]) -> Iterator[str]:
         )
 
 
+def _is_constant(probe: Probe) -> bool:
+    """Tell a layer that has no scale of its own from one that tells nothing about the labels."""
+    if probe.weight is None or probe.scale is None or bool(probe.weight.any()):
+        return False
+    return bool((probe.scale == 1).all())
+
+
 def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
     """Say what is unusual about layers, a sentence each."""
     probes = list(probes)
@@ -243,7 +250,7 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
             yield f"{name}: the passes over the features ran out before tol; raise l2 or tol."
         elif record.status == Status.FAILED:
             continue
-        elif record.converged and probe.weight is not None and not bool(probe.weight.any()):
+        elif record.converged and _is_constant(probe):
             yield f"{name} is constant on the training samples."
         elif record.rounded:
             yield (

@@ -57,7 +57,8 @@ from linprobe.runtime.errors import LinprobeError
 
 _FLOAT32_L2 = 1e-10  # smaller penalties are below the rounding of float32 from the start
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
-# A refit that is to be exact aims at this share of l2: margins are then known to about a tenth.
+# A refit that is to be exact aims at this share of l2: margins are then known to about a tenth; and
+# of tol, so that a large penalty doesn't leave the weight zero, whose scores rank nothing.
 _EXACT_SHARE = 1e-2
 # Polishing aims at this share of the gap that would decide all samples, and not too far at a time.
 _POLISH, _MOST_AT_ONCE = 0.3, 1e-5
@@ -202,7 +203,7 @@ class _Fit:
         """Fit the probe, but for its seconds."""
         path = solve_path(self.solved, self.targets, self.config, self.solver, self.on_solve)
         tol, l2 = self.config.tol, path.best.l2
-        aim = min(tol, _EXACT_SHARE * l2) if self.config.exact else tol
+        aim = _EXACT_SHARE * min(tol, l2) if self.config.exact else tol
         start = None if self._is_misled(path.start) else path.start
         refit = self._solve(path, self._attempts(aim), start, self.config.max_passes)
         may_polish = self.config.exact and refit.status is Status.CONVERGED
