@@ -64,8 +64,8 @@ class Figure8:
                 f"momentum is for optimizer 'sgd'; {self.optimizer!r} has none: leave it out"
             )
         if self.depth is not None:
-            depth = whole_number("depth", self.depth, 2)
-            if depth % 2:
+            depth = whole_number("depth", self.depth, 0)
+            if depth < 2 or depth % 2:
                 raise LinprobeError(
                     f"depth is {depth}; expected an even number of layers, 2 or more"
                 )
