@@ -284,7 +284,7 @@ def test_debugging_shows_the_traceback(monkeypatch, capsys):
 
 def test_quick_run_from_arguments_to_files(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(samples, "load", lambda *_: tiny_dataset())
-    arguments = f"reproduce fig8 --quick --depth 2 --seed 3 --threads 1 --out {tmp_path}"
+    arguments = f"reproduce fig8 --quick --depth 2 --seed 3 --threads 1 --l2 1e-2 --out {tmp_path}"
     assert cli.main(arguments.split()) == 0
     captured = capsys.readouterr()
     assert "QUICK RUN" in captured.out
@@ -301,7 +301,7 @@ def test_quick_runs_on_mnist_as_a_process(figure, tmp_path):
         load("mnist")
     except LinprobeError as error:
         pytest.skip(f"MNIST can't be had here: {error}")
-    words = ("reproduce", figure, "--quick", "--out", str(tmp_path), "--l2", "1e-2,1e-4")
+    words = ("reproduce", figure, "--quick", "--out", str(tmp_path), "--l2", "1e-2")
     done = run_python(MAIN, *words)
     assert done.returncode == 0, done.stderr
     assert "not a result" in done.stdout

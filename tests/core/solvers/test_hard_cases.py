@@ -181,7 +181,7 @@ def test_scale_of_the_features_changes_nothing(case, scale):
 def test_a_thousand_classes():
     case = _many_classes()
     x, y, xt, yt = split(case)
-    fit = fit_probe(x, y, xt, yt, ProbeConfig(l2_path=(1e-2, 1e-3, 1e-4)))
+    fit = fit_probe(x, y, xt, yt, ProbeConfig(l2_path=(1e-2, 1e-3), exact=False))
     assert fit.status is Status.CONVERGED and fit.weight.shape == (1000, 12)
     assert fit.train_cross_entropy < math.log(1000)
 
