@@ -60,7 +60,7 @@ from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation
 from linprobe.core.linalg import LinAlgError
 from linprobe.core.solvers.base import Point
 
-MAX_PAIRS = 5000  # of classes that are looked at closely, those of most open samples first
+MAX_PAIRS = 1000  # of classes that are looked at closely, those of most open samples first
 MAX_RANK = 256  # features up to this many are taken as they are
 _MIN_RANK, _FEATURES_TIMES_RANK = 32, 2**18  # else so many rows, that the test split costs little
 _ROWS = 1024  # of a pair

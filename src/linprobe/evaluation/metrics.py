@@ -214,13 +214,7 @@ def evaluate(
     """
     from sklearn.metrics import brier_score_loss, confusion_matrix
 
-    if logits.ndim != 2 or labels.shape != logits.shape[1:] or not len(labels):
-        raise LinprobeError(
-            f"logits have shape {tuple(logits.shape)}, labels {tuple(labels.shape)}; expected "
-            "(n_classes, n_test) and (n_test,) with at least one sample"
-        )
-    if bool(logits.isnan().any()):
-        raise LinprobeError("logits hold NaN; expected those of a probe on finite features")
+    _check(logits, labels)
     logits = logits.double()
     num_classes = len(logits)
     log_p = logits.log_softmax(0)
@@ -235,10 +229,8 @@ def evaluate(
         num_test=len(labels),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         per_class_error_rate=tuple(
-            1 - right / count if count else None
-            for right, count in zip(
-                confusion.diagonal().tolist(), confusion.sum(1).tolist(), strict=True
-            )
+            1 - row[true] / sum(row) if any(row) else None
+            for true, row in enumerate(confusion.tolist())
         ),
         ece=expected_calibration_error(log_p.exp(), labels),
         brier=float(brier_score_loss(y, p, labels=classes, scale_by_half=False)),
@@ -252,6 +244,16 @@ def evaluate(
         answers_only=scored.answers_only,
     )
     return evaluation, deviations
+
+
+def _check(logits: Tensor, labels: Tensor) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[1:] or not len(labels):
+        raise LinprobeError(
+            f"logits have shape {tuple(logits.shape)}, labels {tuple(labels.shape)}; expected "
+            "(n_classes, n_test) and (n_test,) with at least one sample"
+        )
+    if bool(logits.isnan().any()):
+        raise LinprobeError("logits hold NaN; expected those of a probe on finite features")
 
 
 def _intervals(

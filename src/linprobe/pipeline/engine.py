@@ -268,11 +268,12 @@ def _fit_and_evaluate(
         prepared, fitted = _fit(task.method(layer), features, targets, test_labels, on_solve)
     if prepared is None or isinstance(fitted, FailedProbe):
         assert isinstance(fitted, FailedProbe)
+        record = _failed_record(layer, index, features, fitted)
         if fitted.status is Status.NONFINITE_FEATURES:
             splits = features.train, features.test
             reason = nonfinite_reason(*splits, task.order[: task.num_train], features.dtype)
-            fitted = replace(fitted, reason=reason)
-        return Probe(_failed_record(layer, index, features, fitted), None, None, features.columns)
+            record = replace(record, reason=reason)
+        return Probe(record, None, None, features.columns)
     with clock.stage("evaluate"):
         evaluation, deviations = evaluate_probe(
             *(fitted, targets.labels, test_labels, task.resamples),

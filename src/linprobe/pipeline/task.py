@@ -156,20 +156,7 @@ def make_task(
         rows, absent = rows[sample_weight > 0], rows[sample_weight == 0]
         train_labels, sample_weight = train_labels[rows], sample_weight[rows]
         groups = None if groups is None else groups[rows]
-    # Each class keeps a sample to be fitted on; where classes are tiny, fewer are held out.
-    spare = len(train_labels) - len(train_labels.unique())
-    if not spare:
-        raise LinprobeError(
-            "every training label stands only once, so no sample can be held out for choosing l2; "
-            "expected several samples for each class (are these the numbers of the samples?)"
-        )
-    fraction = min(config.validation_fraction, spare / len(train_labels))
-    draws = generator(seed, "holdout")
-    if groups is None:
-        order = holdout_order(train_labels, fraction, draws)
-        held = num_held_out(len(order), fraction)
-    else:
-        order, held = holdout_order_by_group(train_labels, groups, fraction, draws)
+    order, held = _hold_out(train_labels, groups, config.validation_fraction, seed)
     # The share that rounds to exactly this many rows.
     config = replace(
         config,
@@ -186,6 +173,24 @@ def make_task(
     )
     order = torch.cat([rows[order], absent])
     return Task(order, targets, test_labels, config, evaluation, notes, classes=classes)
+
+
+def _hold_out(
+    labels: Tensor, groups: Tensor | None, fraction: float, seed: int
+) -> tuple[Tensor, int]:
+    """Order the rows, those held out last, and count these."""
+    # Each class keeps a sample to be fitted on; where classes are tiny, fewer are held out.
+    spare = len(labels) - len(labels.unique())
+    if not spare:
+        raise LinprobeError(
+            "every training label stands only once, so no sample can be held out for choosing l2; "
+            "expected several samples for each class (are these the numbers of the samples?)"
+        )
+    fraction, draws = min(fraction, spare / len(labels)), generator(seed, "holdout")
+    if groups is not None:
+        return holdout_order_by_group(labels, groups, fraction, draws)
+    order = holdout_order(labels, fraction, draws)
+    return order, num_held_out(len(order), fraction)
 
 
 def _unseen_labels(
@@ -224,6 +229,23 @@ def _few_labels(test_labels: Tensor, names: tuple[str, ...]) -> Iterator[str]:
         )
 
 
+def _doubts(probe: Probe) -> Iterator[str]:
+    """Say why a probe that was fitted may tell less than it seems to."""
+    record, name = probe.record, f"Layer {probe.record.layer!r}"
+    if record.status == Status.PRECISION_LIMIT:
+        why = record.reason or "arithmetic ended before tol was reached; raise l2 or tol"
+        yield f"{name}: {why}."
+    elif record.status == Status.MAX_PASSES_REACHED:
+        yield f"{name}: the passes over the features ran out before tol; raise l2 or tol."
+    elif record.converged and _is_constant(probe):
+        yield f"{name} is constant on the training samples."
+    elif record.rounded:
+        yield (
+            f"{name} varies little beyond the rounding of its activations; run the network "
+            "in float64 to see what lies below it."
+        )
+
+
 def _is_constant(probe: Probe) -> bool:
     """Tell a layer that has no scale of its own from one that tells nothing about the labels."""
     if probe.weight is None or probe.scale is None or bool(probe.weight.any()):
@@ -235,43 +257,25 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
     """Say what is unusual about layers, a sentence each."""
     probes = list(probes)
     yield from failure_notes(probes)
-    wide: list[str] = []
-    scaled: list[str] = []
     nonfinite: dict[str, list[str]] = {}
     for probe in probes:
-        record = probe.record
-        name = f"Layer {record.layer!r}"
-        if record.status == Status.NONFINITE_FEATURES:
-            nonfinite.setdefault(record.reason or "", []).append(record.layer)
-        elif record.status == Status.PRECISION_LIMIT:
-            why = record.reason or "arithmetic ended before tol was reached; raise l2 or tol"
-            yield f"{name}: {why}."
-        elif record.status == Status.MAX_PASSES_REACHED:
-            yield f"{name}: the passes over the features ran out before tol; raise l2 or tol."
-        elif record.status == Status.FAILED:
-            continue
-        elif record.converged and _is_constant(probe):
-            yield f"{name} is constant on the training samples."
-        elif record.rounded:
-            yield (
-                f"{name} varies little beyond the rounding of its activations; run the network "
-                "in float64 to see what lies below it."
-            )
-        elif record.num_features >= task.num_train:
-            wide.append(record.layer)
-        if record.scale == "feature" and task.config.scale == "auto":
-            scaled.append(record.layer)
+        if probe.record.status == Status.NONFINITE_FEATURES:
+            nonfinite.setdefault(probe.record.reason or "", []).append(probe.record.layer)
+        else:
+            yield from _doubts(probe)
     for reason, layers in nonfinite.items():
         one = f"Layer {layers[0]!r}" if len(layers) == 1 else f"{len(layers)} layers"
         which = "" if len(layers) == 1 else f" ({some(layers, 3)})"
         yield f"{one}{which}: {reason}. No probe was fitted."
-    if scaled:
+    auto = task.config.scale == "auto"
+    if scaled := [p.record.layer for p in probes if auto and p.record.scale == "feature"]:
         yield (
             f"A few features hold nearly all of the variance of {len(scaled)} "
             f"layer{'s' * (len(scaled) > 1)} ({some(scaled, 3)}): there each feature was "
             "divided by its own deviation; scale 'layer' divides all by one number."
         )
-    if wide:
+    sure = [p.record for p in probes if p.record.converged and not any(_doubts(p))]
+    if wide := [r.layer for r in sure if r.num_features >= task.num_train]:
         yield (
             f"{len(wide)} layers have at least as many features as there are training samples "
             f"({task.num_train:,}): {some(wide, 3)}; any labels could be fitted there, so only "

@@ -117,8 +117,8 @@ class FittedProbe:
         rounded: of what varies in the features, 1 % or more may be their own rounding; see
             `linprobe.core.features.StandardisedFeatures.rounding`.
         bounds: where the exact optimum can be, until the probe is tested.
-        polish: solves on to a smaller duality gap (nats), until the probe is tested; None: as far
-            as it goes.
+        polish: solves on to a smaller duality gap (nats), or gives None where that is not possible;
+            until the probe is tested.
         test: the probe on the test split; None: not tested.
     """
 
@@ -141,7 +141,7 @@ class FittedProbe:
     seconds: float
     rounded: bool
     bounds: OptimumBounds | UnknownBounds | None = field(default=None, repr=False)
-    polish: "Callable[[float], FittedProbe] | None" = field(default=None, repr=False)
+    polish: "Callable[[float], FittedProbe | None] | None" = field(default=None, repr=False)
     test: TestResult | None = None
 
     def tested(self, features: Tensor, labels: Tensor) -> "FittedProbe":
@@ -167,8 +167,9 @@ class FittedProbe:
             left = test.optimum_error
             if fitted.polish is None or left is None or not left.num_undecided:
                 break
-            fitted = fitted.polish(left.sufficient_gap)
-            test = fitted._on(features, labels)
+            if (better := fitted.polish(left.sufficient_gap)) is None:
+                break
+            fitted, test = better, better._on(features, labels)
         seconds = self.seconds + time.perf_counter() - started
         return replace(fitted, test=test, bounds=None, polish=None, seconds=seconds)
 

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from linprobe.core.certificate import Certificate, certify
+from linprobe.core.certificate import Certificate, certify, float64_logits
 from linprobe.core.features import (
     LARGEST,
     DenseFeatures,
@@ -57,11 +57,14 @@ from linprobe.runtime.errors import LinprobeError
 
 _FLOAT32_L2 = 1e-10  # smaller penalties are below the rounding of float32 from the start
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
-# A refit that is to be exact aims at this share of l2: margins are then known to about a tenth; and
-# of tol, so that a large penalty doesn't leave the weight zero, whose scores rank nothing.
-_EXACT_SHARE = 1e-2
+# A refit that is to be exact aims at this share of l2, where margins are known to a few hundredths,
+# and of tol, so that a large penalty doesn't leave the weight zero, whose scores rank nothing.
+_EXACT_SHARE = 1e-3
 # Polishing aims at this share of the gap that would decide all samples, and not too far at a time.
 _POLISH, _MOST_AT_ONCE = 0.3, 1e-5
+_POLISHED_WIDE_BYTES = 2**24  # problems up to this size are polished in float64
+# Rounding of the gradient, of the features' precision; its square over 2 l2 is left of the gap.
+_GRADIENT_ROUNDING = 0.1
 _NAN = float("nan")
 
 
@@ -203,7 +206,10 @@ class _Fit:
         """Fit the probe, but for its seconds."""
         path = solve_path(self.solved, self.targets, self.config, self.solver, self.on_solve)
         tol, l2 = self.config.tol, path.best.l2
-        aim = _EXACT_SHARE * min(tol, l2) if self.config.exact else tol
+        aim = (
+            max(_EXACT_SHARE * min(tol, l2), 2 * self._least_gap(l2)) if self.config.exact else tol
+        )
+        aim = min(tol, aim)
         start = None if self._is_misled(path.start) else path.start
         refit = self._solve(path, self._attempts(aim), start, self.config.max_passes)
         may_polish = self.config.exact and refit.status is Status.CONVERGED
@@ -218,19 +224,34 @@ class _Fit:
         loss, _ = loss_and_error(logits, targets.labels, targets.sample_weight)
         return loss > math.log(targets.num_classes)
 
-    def _polished(self, path: Path, before: CertifiedSolution, gap: float) -> FittedProbe:
-        """Solve on where the last attempt ended; as far as it goes if that is not far enough."""
+    def _least_gap(self, l2: float, *, polished: bool = False) -> float:
+        """About the duality gap (nats) at which the arithmetic ends."""
+        wide = self.wide or (polished and self._polishes_wide)
+        eps = torch.finfo(torch.float64 if wide else self.solved.dtype).eps
+        return float((_GRADIENT_ROUNDING * eps) ** 2 / (2 * l2))
+
+    @property
+    def _polishes_wide(self) -> bool:
+        x = self.features
+        return self.widens and 8 * x.num_rows * x.num_features <= _POLISHED_WIDE_BYTES
+
+    def _polished(self, path: Path, before: CertifiedSolution, gap: float) -> FittedProbe | None:
+        """Solve on to a gap that decides all samples; None where arithmetic ends before."""
+        l2, then = path.best.l2, before.certificate.duality_gap
+        least, goal = self._least_gap(l2, polished=True), _POLISH * gap
         left = self.config.max_passes - before.num_passes
-        goal = max(gap, _MOST_AT_ONCE * before.certificate.duality_gap)
-        attempt = self._attempts(_POLISH * goal)[before.attempt]
-        refit = self._solve(path, [attempt], before.own_point, left)
-        refit = replace(refit, num_passes=before.num_passes + refit.num_passes)
-        now, then = refit.certificate.duality_gap, before.certificate.duality_gap
-        if not now < then:
-            return self._fitted(path, replace(before, num_passes=refit.num_passes), False)
-        return self._fitted(
-            path, refit, now < then / 2 and refit.num_passes < self.config.max_passes
-        )
+        if goal < least or left <= 0:
+            return None
+        attempts, start = self._attempts(max(goal, _MOST_AT_ONCE * then)), before.own_point
+        attempt = attempts[before.attempt]
+        if self._polishes_wide and before.attempt < len(attempts) - 1:
+            logits = float64_logits(self.features, before.point.weight)
+            attempt, start = attempts[-1], replace(before.point, logits=logits)
+        refit = self._solve(path, [attempt], start, left)
+        now = refit.certificate.duality_gap
+        passes, number = before.num_passes + refit.num_passes, attempts.index(attempt)
+        refit = replace(refit, num_passes=passes, attempt=number)
+        return self._fitted(path, refit, now < then / 2) if now < then else None
 
     def _fitted(self, path: Path, refit: CertifiedSolution, may_polish: bool) -> FittedProbe:
         certificate, best, penalties = refit.certificate, path.best, self.config.l2_path
@@ -297,12 +318,12 @@ def _with_absent_classes(fitted: FittedProbe, present: Tensor, num_classes: int)
     bias = fitted.bias.new_full((num_classes,), float("-inf"))
     weight[present], bias[present] = fitted.weight, fitted.bias
     polish = fitted.polish
-    return replace(
-        fitted,
-        weight=weight,
-        bias=bias,
-        polish=polish and (lambda gap: _with_absent_classes(polish(gap), present, num_classes)),
-    )
+
+    def polished(gap: float) -> FittedProbe | None:
+        better = polish(gap) if polish else None
+        return better and _with_absent_classes(better, present, num_classes)
+
+    return replace(fitted, weight=weight, bias=bias, polish=polished)
 
 
 def _check_held_out(targets: Targets, config: ProbeConfig) -> None:
