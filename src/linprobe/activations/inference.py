@@ -206,7 +206,7 @@ def network_device(network: nn.Module) -> torch.device:
 
 
 def lacks_values(network: nn.Module) -> bool:
-    """Whether parameters are on the device ``meta`` and no hook is there to load them."""
+    """Tell whether parameters are on the device ``meta`` and no hook is there to load them."""
     if network._forward_pre_hooks or "forward" in vars(network):  # accelerate's is of the latter
         return False
     own = network.parameters(recurse=False)
@@ -227,5 +227,5 @@ def _lazy(network: nn.Module) -> LinprobeError:
 
 
 def is_script(module: nn.Module) -> bool:
-    """Whether a module was scripted or traced: hooks can't be placed on such a module."""
+    """Tell whether a module was scripted or traced: hooks can't be placed on such a module."""
     return isinstance(module, torch.jit.ScriptModule)

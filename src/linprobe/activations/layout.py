@@ -203,7 +203,7 @@ class _Call:
 
     @property
     def has_main(self) -> bool:
-        """Whether the first operand is what the others, weights say, are applied to."""
+        """Tell whether the first operand is what the others, weights say, are applied to."""
         first = self.name in _LAST or self.name in _SECOND or self.name == "__getitem__"
         return first or self.name.startswith(_PLACED)
 

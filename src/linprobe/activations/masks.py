@@ -38,7 +38,7 @@ def mask_of(batch: Batch, origin: str | None) -> str | None:
 
 
 def is_signal(batch: Batch, origin: str | None) -> bool:
-    """Whether an input is a signal, of which a network makes fewer tokens than it has values."""
+    """Tell whether an input is a signal: a network makes fewer tokens than it has values."""
     given = None if origin is None else batch.inputs.get(origin)
     return given is not None and given.is_floating_point() and "embed" not in str(origin)
 

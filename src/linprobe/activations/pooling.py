@@ -48,7 +48,7 @@ class Reducer:
 
     @property
     def pools(self) -> bool:
-        """Whether places are put together."""
+        """Tell whether places are put together."""
         return self.kind in ("mean", "max", "pool")
 
     def width(self, shape: Sequence[int]) -> int:

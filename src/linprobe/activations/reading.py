@@ -72,7 +72,7 @@ class Activation:
 
     @cached_property
     def is_scaled(self) -> bool:
-        """Whether its mask has another length."""
+        """Tell whether its mask has another length."""
         return self.mask is not None and self.batch.masks[self.mask].shape[1] != self.num_tokens
 
     def unfit(self, tokens: Tokens) -> str | None:

@@ -138,7 +138,7 @@ class Reduction:
 
 
 def fits(layout: str, ndim: int) -> bool:
-    """Whether a tensor of that many dimensions can have the layout."""
+    """Tell whether a tensor of that many dimensions can have the layout."""
     return ndim == 4 if layout.startswith("heads") else ndim >= (2 if layout == "features" else 3)
 
 
@@ -189,5 +189,5 @@ class ProbePoint:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a batch's activations are its rows of features, flattened."""
+        """Tell whether a batch's activations are its rows of features, flattened."""
         return self.sample_dimension == 0 and self.reduction == Reduction()

@@ -58,13 +58,13 @@ def read_rows(rows: Any) -> Any:
 
 
 def is_array(value: object) -> bool:
-    """Whether a value is an array or a data frame of some library."""
+    """Tell whether a value is an array or a data frame of some library."""
     known = isinstance(value, Tensor | np.ndarray)
     return known or hasattr(value, "__array__") or hasattr(value, "__dlpack__")
 
 
 def holds_samples(value: object) -> bool:
-    """Whether a list holds a sample at each place: numbers, text, arrays or images."""
+    """Tell whether a list holds a sample at each place: numbers, text, arrays or images."""
     if not isinstance(value, list | tuple) or not value:
         return False
     one = value[0]
@@ -73,12 +73,12 @@ def holds_samples(value: object) -> bool:
 
 
 def holds_text(value: object) -> bool:
-    """Whether a value is a list of text, raw as it came."""
+    """Tell whether a value is a list of text, raw as it came."""
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
 def holds_labels(value: object) -> bool:
-    """Whether a value can be the labels of samples, rather than a batch."""
+    """Tell whether a value can be the labels of samples, rather than a batch."""
     if not isinstance(value, list | tuple):
         return not isinstance(value, Mapping)
     return bool(value) and all(_is_label(label) for label in value)

@@ -81,7 +81,7 @@ class Source:
 
     @property
     def is_arrays(self) -> bool:
-        """Whether it is arrays, which are the same at each pass."""
+        """Tell whether it is arrays, which are the same at each pass."""
         return isinstance(self._open, _Slices)
 
     def first(self) -> Batch:

@@ -105,7 +105,7 @@ def _impossible(why: str) -> LinprobeError:
 
 
 def _is_quantised(module: nn.Module) -> bool:
-    """Whether a layer holds its weights in another way than as parameters."""
+    """Tell whether a layer holds its weights in another way than as parameters."""
     kind = type(module)
     if kind.__module__.startswith("torch.ao.nn") and ".quantized" in kind.__module__:
         return True

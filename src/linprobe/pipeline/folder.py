@@ -162,7 +162,7 @@ class RunFolder:
 
 
 def _is_finished(record: ProbeRecord) -> bool:
-    """Whether a later call could add nothing: what an error took away is tried again."""
+    """Tell whether a later call could add nothing: what an error took away is tried again."""
     return record.status != Status.FAILED and record.missing is None
 
 

@@ -165,7 +165,7 @@ class Probe:
 
 
 def _too_many(changes: int, total: int) -> bool:
-    """Whether more predictions change than samples that stand on the boundary."""
+    """Tell whether more predictions change than samples that stand on the boundary."""
     return 1000 * changes > total
 
 

@@ -257,12 +257,17 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
     """Say what is unusual about layers, a sentence each."""
     probes = list(probes)
     yield from failure_notes(probes)
+    wide: list[str] = []
     nonfinite: dict[str, list[str]] = {}
     for probe in probes:
-        if probe.record.status == Status.NONFINITE_FEATURES:
-            nonfinite.setdefault(probe.record.reason or "", []).append(probe.record.layer)
-        else:
-            yield from _doubts(probe)
+        record, doubts = probe.record, list(_doubts(probe))
+        yield from doubts
+        if record.status == Status.NONFINITE_FEATURES:
+            nonfinite.setdefault(record.reason or "", []).append(record.layer)
+        elif record.status == Status.FAILED or doubts:
+            continue
+        elif record.num_features >= task.num_train:
+            wide.append(record.layer)
     for reason, layers in nonfinite.items():
         one = f"Layer {layers[0]!r}" if len(layers) == 1 else f"{len(layers)} layers"
         which = "" if len(layers) == 1 else f" ({some(layers, 3)})"
@@ -274,8 +279,7 @@ def layer_notes(task: Task, probes: Iterable[Probe]) -> Iterator[str]:
             f"layer{'s' * (len(scaled) > 1)} ({some(scaled, 3)}): there each feature was "
             "divided by its own deviation; scale 'layer' divides all by one number."
         )
-    sure = [p.record for p in probes if p.record.converged and not any(_doubts(p))]
-    if wide := [r.layer for r in sure if r.num_features >= task.num_train]:
+    if wide:
         yield (
             f"{len(wide)} layers have at least as many features as there are training samples "
             f"({task.num_train:,}): {some(wide, 3)}; any labels could be fitted there, so only "

@@ -206,17 +206,16 @@ class _Fit:
         """Fit the probe, but for its seconds."""
         path = solve_path(self.solved, self.targets, self.config, self.solver, self.on_solve)
         tol, l2 = self.config.tol, path.best.l2
-        aim = (
-            max(_EXACT_SHARE * min(tol, l2), 2 * self._least_gap(l2)) if self.config.exact else tol
-        )
-        aim = min(tol, aim)
+        aim = tol
+        if self.config.exact:
+            aim = min(tol, max(_EXACT_SHARE * min(tol, l2), 2 * self._least_gap(l2)))
         start = None if self._is_misled(path.start) else path.start
         refit = self._solve(path, self._attempts(aim), start, self.config.max_passes)
         may_polish = self.config.exact and refit.status is Status.CONVERGED
         return self._fitted(path, refit, may_polish)
 
     def _is_misled(self, start: Point) -> bool:
-        """Whether nearly all of a class's weight is held out, so that a guess is a better start."""
+        """Tell whether nearly all of a class's weight is held out: a guess is a better start."""
         targets = self.targets
         if targets.sample_weight is None:
             return False

@@ -25,7 +25,7 @@ def find_device(device: torch.device | str) -> torch.device:
 
 
 def supports_float64(device: torch.device) -> bool:
-    """Whether a device computes in float64, which certificates need; Apple's ``mps`` does not."""
+    """Tell whether a device has float64, which certificates need; Apple's ``mps`` has not."""
     if device.type in ("cpu", "cuda", "meta"):
         return True
     try:

@@ -48,7 +48,7 @@ class Standardisation:
 
     @property
     def exists(self) -> bool:
-        """Whether the map and the raw weights it gives can be written as float64 numbers."""
+        """Tell whether the map and the raw weights it gives can be written as float64 numbers."""
         largest = float(torch.as_tensor(self.scale, dtype=torch.float64).max())
         return 0 <= largest <= LARGEST and bool(self.mean.isfinite().all())
 
@@ -173,7 +173,7 @@ class StandardisedFeatures:
 
     @property
     def rounded(self) -> bool:
-        """Whether so much of what varies may be rounding that it is to be said."""
+        """Tell whether so much of what varies may be rounding that it is to be said."""
         short = self.raw_dtype.itemsize < 4
         return self.rounding > (_ROUNDED_SHORT if short else _ROUNDED)
 
