@@ -11,7 +11,7 @@ from torch import Tensor
 from linprobe.data.arrays import array_tensor
 from linprobe.evaluation.controls import ControlData, Controls, Pair, of_records
 from linprobe.evaluation.plan import EvaluationPlan
-from linprobe.pipeline.engine import LayerFeatures, fit_layer
+from linprobe.pipeline.layer_fit import LayerFeatures, fit_layer
 from linprobe.pipeline.task import Task
 from linprobe.probes.base import ProbeMethod
 from linprobe.probes.softmax import SoftmaxProbe

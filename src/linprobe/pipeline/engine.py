@@ -6,65 +6,23 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
-from torch import Tensor
-
-from linprobe.core.features import DenseFeatures, FeatureMatrix
 from linprobe.core.solvers.base import Status
 from linprobe.evaluation.metrics import metric_records
-from linprobe.evaluation.plan import evaluate_probe
 from linprobe.evaluation.resampling import Array
-from linprobe.evaluation.statistics import depth_steps, metric_steps, rate_interval
-from linprobe.pipeline.export import float32_changes
+from linprobe.evaluation.statistics import depth_steps, metric_steps
+from linprobe.pipeline.clock import Clock
+from linprobe.pipeline.layer_fit import LayerFeatures, fit_layer
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.pipeline.meter import Meter
-from linprobe.pipeline.nonfinite import nonfinite_reason
 from linprobe.pipeline.task import Task
-from linprobe.probes.base import (
-    FailedProbe,
-    FittedProbe,
-    OnSolve,
-    ProbeMethod,
-    Targets,
-    all_finite,
-    check_splits,
-    nonfinite,
-)
-from linprobe.probes.weights import row_weights
-from linprobe.records.evidence import ControlRecord, Evaluation, MetricStep
-from linprobe.records.predictions import Predictions
+from linprobe.records.evidence import ControlRecord, MetricStep
 from linprobe.records.schema import CheckpointRecord, ProbeRecord
-from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.memory import is_out_of_memory
-from linprobe.runtime.text import layer_reason, size_text
+from linprobe.runtime.text import layer_reason
 from linprobe.runtime.threads import map_layers
-
-
-@dataclass(frozen=True)
-class LayerFeatures:
-    """Features of one layer, in buffers that may be overwritten.
-
-    Attributes:
-        train: (n_rows, n_features), in the task's order.
-        test: (n_test, n_features).
-        dtype: of the activations, before they became features.
-        stated: how they were reduced, as `Reduction.stated` says it; None: not at all.
-        columns: which coordinates a random reducer kept.
-        offset: (n_features,) float64 that was subtracted from both splits; None: nothing was.
-    """
-
-    train: Tensor
-    test: Tensor
-    dtype: torch.dtype
-    stated: str | None = None
-    columns: Tensor | None = None
-    offset: Tensor | None = None
-
 
 LayerGroup = Mapping[str, Callable[[], LayerFeatures]]
 """Layers whose features are held together; each is taken once, by the thread that fits it."""
@@ -171,37 +129,6 @@ def probe_layers(
     return Probed(named, clock.stages())
 
 
-def fit_layer(
-    layer: str,
-    index: int,
-    features: LayerFeatures,
-    task: Task,
-    on_solve: OnSolve | None = None,
-    clock: "Clock | None" = None,
-) -> Probe:
-    """Fit, evaluate and record the probe of one layer.
-
-    Args:
-        layer: its name.
-        index: its place along the network.
-        features: overwritten.
-        task: labels, method and what to evaluate.
-        on_solve: is told of each solve.
-        clock: counts the seconds of each stage.
-
-    Raises:
-        LinprobeError: Features that can't be used; the message names the layer.
-    """
-    try:
-        return _fit_and_evaluate(layer, index, features, task, on_solve, clock or Clock())
-    except LinprobeError as error:
-        raise LinprobeError(f"layer {layer!r}: {error}") from error
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise LinprobeError(_out_of_memory(layer, features)) from error
-
-
 def checkpoint_record(
     name: str,
     probed: Probed,
@@ -254,132 +181,6 @@ def _metric_steps(probes: Mapping[str, Probe], task: Task) -> Iterator[MetricSte
         yield from metric_steps(metric.name, values, deviations, smallest)
 
 
-def _fit_and_evaluate(
-    layer: str,
-    index: int,
-    features: LayerFeatures,
-    task: Task,
-    on_solve: OnSolve | None,
-    clock: "Clock",
-) -> Probe:
-    targets, test_labels = task.on(features.train.device)
-    features = replace(features, train=features.train[: task.num_train])
-    with clock.stage("solve"):
-        prepared, fitted = _fit(task.method(layer), features, targets, test_labels, on_solve)
-    if prepared is None or isinstance(fitted, FailedProbe):
-        assert isinstance(fitted, FailedProbe)
-        record = _failed_record(layer, index, features, fitted)
-        if fitted.status is Status.NONFINITE_FEATURES:
-            splits = features.train, features.test
-            reason = nonfinite_reason(*splits, task.order[: task.num_train], features.dtype)
-            record = replace(record, reason=reason)
-        return Probe(record, None, None, features.columns)
-    with clock.stage("evaluate"):
-        evaluation, deviations = evaluate_probe(
-            *(fitted, targets.labels, test_labels, task.resamples),
-            train_weight=row_weights(targets, task.config.class_weight),
-        )
-    predictions: Predictions | None = None
-    controls: tuple[ControlRecord, ...] = ()
-    missing: str | None = None
-    if evaluation is not None:
-        predictions = Predictions.of(fitted.test_logits, test_labels, deviations)
-        has_controls = task.plan.controls is not None and task.plan.controls.fits_per_layer
-        with clock.stage("controls" if has_controls else "evaluate"):
-            prepared_too = (prepared, features.test)
-            evaluation, controls, missing = task.plan.compare(
-                layer, fitted, evaluation, prepared_too, targets, on_solve, task.strict
-            )
-    with clock.stage("evaluate"):
-        record = _record(layer, index, features, fitted, evaluation, len(test_labels))
-        raw = _raw(features, fitted)
-        changes = float32_changes(
-            *(raw["weight"], raw["bias"], features.test, fitted.test_logits), features.offset
-        )
-    record = replace(record, float32_changes=changes, missing=missing)
-    tensors: dict[str, Any] = {name: tensor.cpu() for name, tensor in raw.items()}
-    return Probe(
-        record, columns=features.columns, predictions=predictions, controls=controls, **tensors
-    )
-
-
-def _raw(features: LayerFeatures, fitted: FittedProbe) -> dict[str, Tensor]:
-    """The probe of features from which nothing was subtracted."""
-    bias, mean, scale = fitted.bias, fitted.standardisation.mean, fitted.standardisation.scale
-    if features.offset is not None:
-        bias, mean = bias - fitted.weight @ features.offset, mean + features.offset
-    scale = torch.as_tensor(scale, dtype=torch.float64)
-    return {"weight": fitted.weight, "bias": bias, "mean": mean, "scale": scale}
-
-
-def _fit(
-    method: ProbeMethod,
-    features: LayerFeatures,
-    targets: Targets,
-    test_labels: Tensor,
-    on_solve: OnSolve | None,
-) -> tuple[FeatureMatrix | None, FittedProbe | FailedProbe]:
-    """Fit and test a probe; also return the training features as the method prepared them."""
-    check_splits(features.train, targets.labels, features.test, test_labels)
-    started = time.perf_counter()
-    if not all_finite(features.test):
-        return None, nonfinite(DenseFeatures(features.test), targets.num_classes, "test")
-    prepared = method.prepare(
-        DenseFeatures(features.train, owned=True, born=features.dtype), targets
-    )
-    seconds = time.perf_counter() - started
-    if isinstance(prepared, FailedProbe):
-        return None, prepared
-    fitted = method.fit(prepared, targets, on_solve)
-    if isinstance(fitted, FailedProbe):
-        return None, fitted
-    fitted = fitted.tested(features.test, test_labels)
-    return prepared, replace(fitted, seconds=fitted.seconds + seconds)
-
-
-def _record(
-    layer: str,
-    index: int,
-    features: LayerFeatures,
-    fitted: FittedProbe,
-    evaluation: Evaluation | None,
-    num_test: int,
-) -> ProbeRecord:
-    return ProbeRecord(
-        **_identity(layer, index, features),
-        l2=fitted.l2,
-        l2_at_edge=fitted.l2_at_edge,
-        status=str(fitted.status),
-        objective=fitted.objective,
-        duality_gap=fitted.duality_gap,
-        grad_norm=fitted.grad_norm,
-        bias_residual=fitted.bias_residual,
-        train_error_rate=fitted.train_error_rate,
-        validation_error_rate=fitted.validation_error_rate,
-        test_error_rate=fitted.test_error_rate,
-        test_error_ci95=rate_interval(fitted.test_error_rate, num_test),
-        train_cross_entropy=fitted.train_cross_entropy,
-        validation_cross_entropy=fitted.validation_cross_entropy,
-        test_cross_entropy=fitted.test_cross_entropy,
-        num_passes=fitted.num_passes,
-        seconds=fitted.seconds,
-        evaluation=evaluation,
-        rounded=fitted.rounded,
-        scale=fitted.scale,
-    )
-
-
-def _failed_record(
-    layer: str, index: int, features: LayerFeatures, failed: FailedProbe
-) -> ProbeRecord:
-    return ProbeRecord(
-        **_identity(layer, index, features),
-        status=str(failed.status),
-        reason=failed.reason,
-        seconds=failed.seconds,
-    )
-
-
 def _failed_probe(layer: str, index: int, num_features: int, error: Exception) -> Probe:
     record = ProbeRecord(
         *(layer, index, num_features, None),
@@ -387,60 +188,3 @@ def _failed_probe(layer: str, index: int, num_features: int, error: Exception) -
         reason=layer_reason(layer, error),
     )
     return Probe(record, None, None)
-
-
-def _identity(layer: str, index: int, features: LayerFeatures) -> dict[str, Any]:
-    """Fields of a record that don't depend on how its probe was fitted."""
-    return {
-        "layer": layer,
-        "index": index,
-        "num_features": features.train.shape[1],
-        "reducer": features.stated,
-        "dtype": str(features.dtype).removeprefix("torch."),
-    }
-
-
-def _out_of_memory(layer: str, features: LayerFeatures) -> str:
-    size = features.train.nbytes + features.test.nbytes
-    return (
-        f"layer {layer!r}: no memory left to solve {features.train.shape[1]:,} features "
-        f"({size_text(size)}); lower memory_bytes, or use "
-        f"reduce='random:{max(1, features.train.shape[1] // 4)}'"
-    )
-
-
-class Clock:
-    """Shares the wall time among the stages; threads count their own seconds."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._waited = 0.0
-        self._spent = {"extract": 0.0, "solve": 0.0, "evaluate": 0.0, "controls": 0.0}
-
-    def next(self, groups: Iterator[LayerGroup]) -> LayerGroup | None:
-        """Take the next group and count the time that it takes."""
-        begun = time.perf_counter()
-        group = next(groups, None)
-        self._waited += time.perf_counter() - begun
-        return group
-
-    def spend(self, stage: str, seconds: float) -> None:
-        """Count seconds of one thread."""
-        self._spent[stage] += seconds
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the seconds of a block."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spend(name, time.perf_counter() - begun)
-
-    def stages(self) -> dict[str, float]:
-        """Seconds of wall time of each stage."""
-        wall = time.perf_counter() - self._started - self._waited
-        total = sum(self._spent.values()) or 1.0
-        shares = {stage: wall * seconds / total for stage, seconds in self._spent.items()}
-        shares["extract"] += self._waited
-        return {k: s for k, s in shares.items() if s or k != "controls"}

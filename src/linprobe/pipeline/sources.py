@@ -12,7 +12,8 @@ from linprobe.activations.groups import plan_groups
 from linprobe.activations.rules import ProbePoint
 from linprobe.data.arrays import array_tensor
 from linprobe.data.splits import Split
-from linprobe.pipeline.engine import LayerFeatures, LayerGroup
+from linprobe.pipeline.engine import LayerGroup
+from linprobe.pipeline.layer_fit import LayerFeatures
 from linprobe.pipeline.meter import Meter
 from linprobe.runtime.devices import free_bytes
 from linprobe.runtime.errors import LinprobeError
