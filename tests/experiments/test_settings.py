@@ -10,8 +10,8 @@ from linprobe.experiments import samples as loading
 from linprobe.experiments.samples import load_samples
 from linprobe.experiments.session import Session
 from linprobe.experiments.settings import QUICK_PROBE_EPOCHS, Settings
-from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.holdout import num_held_out
+from linprobe.probes.minibatch import SGDProtocol
 from linprobe.records.config import MethodRecord
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.progress import ignore

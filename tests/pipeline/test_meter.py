@@ -7,11 +7,11 @@ import torch
 
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.pipeline.controls import with_plan
-from linprobe.pipeline.meter import Meter, expected_costs, training_cost
-from linprobe.pipeline.minibatch import SGDProtocol
+from linprobe.pipeline.meter import Meter, expected_costs
 from linprobe.pipeline.task import Task
 from linprobe.probes.base import Targets
 from linprobe.probes.config import ProbeConfig
+from linprobe.probes.minibatch import SGDProtocol
 from linprobe.runtime.progress import Tracker
 from tests.support.records import probe_record
 
@@ -39,12 +39,13 @@ def test_costs_grow_with_what_is_computed_beside_a_probe():
 
 
 def test_training_costs_grow_with_width_epochs_and_samples():
-    widths = {"a": 100, "b": 1000}
-    cost = training_cost(widths, 60_000, SGD)
-    assert training_cost(widths, 30_000, SGD) == pytest.approx(cost / 2)
-    assert training_cost(widths, 60_000, replace(SGD, max_epochs=16)) == pytest.approx(2 * cost)
-    assert training_cost({"a": 100, "b": 2000}, 60_000, SGD) > cost
-    assert training_cost(widths, 60_000, None) == 0.0
+    costs = expected_costs(WIDTHS, task(60_000), SGD)
+    assert costs["conv1_preact"] > costs["conv1_postpool"] > costs["logits"] > 0
+    fewer = expected_costs(WIDTHS, task(30_000), SGD)
+    longer = expected_costs(WIDTHS, task(60_000), replace(SGD, max_epochs=16))
+    for layer, cost in costs.items():
+        assert fewer[layer] == pytest.approx(cost / 2)
+        assert longer[layer] == pytest.approx(2 * cost)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def metered():
     events = []
     tracker = Tracker(events.append, 4.0)
     costs = {"input": 1.0, "fc1": 3.0}
-    return Meter(tracker, "untrained", costs, num_penalties=3), events
+    return Meter(tracker, "untrained", costs, num_solves=4), events
 
 
 def test_layers_are_named_with_their_place_and_their_share_of_the_work(metered):

@@ -81,7 +81,7 @@ def test_centring_does_not_spread_one_row_over_all():
     example = splits[0].source.first()
     points, _ = extractor.plan({"": ":in"}, example, 600, 1e9, skip_unfit=False)
     source = NetworkLayers(extractor, splits, points, None, 1e9, centre=True)
-    meter = Meter(Tracker(ignore, 1.0), "network", {"": 1.0}, num_penalties=1)
+    meter = Meter(Tracker(ignore, 1.0), "network", {"": 1.0}, num_solves=2)
     (group,) = source.groups(meter, [""])
     features = group[""]()
     assert features.offset is None

@@ -11,7 +11,7 @@ from linprobe.core.features import DenseFeatures
 from linprobe.core.solvers.base import Status
 from linprobe.probes.base import FailedProbe, Targets
 from linprobe.probes.config import ProbeConfig
-from linprobe.probes.given import GivenProbe, TrainedProbe
+from linprobe.probes.given import TrainedProbe, certify_trained
 from linprobe.probes.softmax import fit_probe
 
 K, NUM_FIT, L2 = 3, 100, 1e-3
@@ -34,7 +34,7 @@ def trained(scale=100.0, **changes):
 def evaluated(probe, splits, tol=1e-4):
     train, labels, test, test_labels = (x.clone() for x in splits)
     targets = Targets(labels, K, len(labels) - NUM_FIT)
-    fitted = GivenProbe(probe, L2, tol).fit(DenseFeatures(train), targets)
+    fitted = certify_trained(probe, DenseFeatures(train), targets, L2, tol)
     return fitted if isinstance(fitted, FailedProbe) else fitted.tested(test, test_labels)
 
 
@@ -103,20 +103,13 @@ def test_nothing_is_known_of_a_probe_that_diverged(splits):
     assert found.reason == "a weight was not finite; lower learning_rate"
 
 
-def test_features_that_are_not_finite_are_said(splits):
-    splits[0][-1, 0] = torch.inf
-    found = evaluated(trained(seconds=1.0), splits)
-    assert (found.status, found.seconds) == (Status.NONFINITE_FEATURES, 1.0)
-    assert (found.num_features, found.num_classes) == (5, K)
-
-
 def test_owned_features_are_standardised_in_place_and_others_are_not(splits):
     x, y = splits[:2]
     before = x.clone()
     for owned in (False, True):
-        fitted = GivenProbe(trained(seconds=0.0), L2, 1e-4).fit(
-            DenseFeatures(x, owned=owned), Targets(y, K, len(y) - NUM_FIT)
-        )
+        targets = Targets(y, K, len(y) - NUM_FIT)
+        features = DenseFeatures(x, owned=owned)
+        fitted = certify_trained(trained(seconds=0.0), features, targets, L2, 1e-4)
         assert torch.equal(x[:NUM_FIT], before[:NUM_FIT]) is not owned
         assert torch.equal(x[NUM_FIT:], before[NUM_FIT:])
         assert fitted.status is Status.EARLY_STOP

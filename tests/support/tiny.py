@@ -7,7 +7,7 @@ import torch
 
 from linprobe.data import ImageDataset
 from linprobe.experiments.networks import DeepMLP
-from linprobe.pipeline.minibatch import SGDProtocol
+from linprobe.probes.minibatch import SGDProtocol
 from linprobe.records.config import ExperimentRecord
 
 

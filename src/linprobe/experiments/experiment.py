@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from linprobe.data import ImageDataset
-    from linprobe.pipeline.minibatch import SGDProtocol
+    from linprobe.probes.minibatch import SGDProtocol
     from linprobe.records.config import ExperimentRecord
     from linprobe.records.schema import RunRecord
 

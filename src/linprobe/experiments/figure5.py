@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from linprobe.data import ImageDataset
     from linprobe.experiments.experiment import OnBatch, Train
-    from linprobe.pipeline.minibatch import SGDProtocol
+    from linprobe.probes.minibatch import SGDProtocol
     from linprobe.records.config import ExperimentRecord
     from linprobe.records.schema import RunRecord
 
@@ -109,7 +109,7 @@ class Figure5:
         every epoch, so that after 100 epochs the rate is .6 % of the first.
         """
         from linprobe.experiments.training import CONVNET_TRAINING
-        from linprobe.pipeline.minibatch import SGDProtocol
+        from linprobe.probes.minibatch import SGDProtocol
 
         training = CONVNET_TRAINING[self.recipe]
         return SGDProtocol(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from linprobe.data import ImageDataset
     from linprobe.experiments.experiment import Train
     from linprobe.experiments.training import MLPTraining
-    from linprobe.pipeline.minibatch import SGDProtocol
+    from linprobe.probes.minibatch import SGDProtocol
     from linprobe.records.config import ExperimentRecord
     from linprobe.records.schema import RunRecord
 
@@ -119,7 +119,7 @@ class Figure8:
         A probe stops after two epochs without a lower held-out cross-entropy; the weights of its
         best epoch are kept.
         """
-        from linprobe.pipeline.minibatch import SGDProtocol
+        from linprobe.probes.minibatch import SGDProtocol
 
         epochs = PROBE_EPOCHS if epochs is None else epochs
         return SGDProtocol("adam", learning_rate=1e-3, max_epochs=epochs, patience=2)

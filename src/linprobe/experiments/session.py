@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -27,12 +28,11 @@ from linprobe.experiments.training import network_error_rate
 from linprobe.pipeline.controls import with_plan
 from linprobe.pipeline.engine import Probed, checkpoint_record, probe_layers
 from linprobe.pipeline.layer_probe import save_probes
-from linprobe.pipeline.meter import EpochMeter, Meter, expected_costs, training_cost
-from linprobe.pipeline.minibatch import train_probes
+from linprobe.pipeline.meter import Meter, expected_costs
 from linprobe.pipeline.records import controls_record, method_record, minibatch_record
 from linprobe.pipeline.sources import NetworkLayers
 from linprobe.pipeline.task import Task, failure_notes
-from linprobe.probes.given import GivenProbe
+from linprobe.probes.minibatch import MinibatchProbe
 from linprobe.probes.weights import numbered_class_weight
 from linprobe.records.config import ExtractionRecord, RunConfig
 from linprobe.records.environment import environment, peak_rss_bytes
@@ -97,10 +97,9 @@ class Session:
         self._checkpoints = experiment.checkpoints(num_train, quick=settings.quick)
         self._task, self._points = self._make_task(), self._make_points()
         widths = {point.layer: point.num_features for point in self._points}
-        self._costs = expected_costs(widths, self._task)
+        self._costs = expected_costs(widths, self._task, settings.probe_training)
         self._batch_cost = experiment.batch_seconds(quick=settings.quick)
-        self._training_cost = training_cost(widths, num_train, settings.probe_training)
-        probing = len(self._checkpoints) * (self._training_cost + sum(self._costs.values()))
+        probing = len(self._checkpoints) * sum(self._costs.values())
         self._tracker = Tracker(on_event, probing + self._batch_cost * self._checkpoints[-1][1])
         self.record = self._first_record()
 
@@ -181,9 +180,6 @@ class Session:
     def _probe_layers(self, name: str) -> Probed:
         settings, sgd = self._settings, self._settings.probe_training
         train, test = self._inputs()
-        started = time.perf_counter()
-        task = self._task if sgd is None else self._trained(name, train)
-        trained = time.perf_counter() - started
         float64 = settings.float64
         network = deepcopy(self._network).double() if float64 else self._network
         points = self._points
@@ -203,27 +199,9 @@ class Session:
             strict=settings.strict,
         )
         unit = "passes" if sgd is None else "epochs"
-        num_penalties = len(settings.method.l2_path)
-        meter = Meter(self._tracker, name, self._costs, num_penalties=num_penalties, unit=unit)
-        probed = probe_layers(source, task, meter)
-        probed.stages["solve"] += trained if sgd is not None else 0.0
-        return probed
-
-    def _trained(self, name: str, inputs: Tensor) -> Task:
-        """The task of probes that are trained all at once, here."""
-        settings, sgd, targets = self._settings, self._settings.probe_training, self._task.targets
-        assert sgd is not None
-        taps = {point.tap: point.num_features for point in self._points}
-        trained = train_probes(
-            *(self._network, inputs, targets.labels, taps, sgd),
-            num_classes=targets.num_classes,
-            num_fit=len(targets.labels) - targets.num_held_out,
-            seed=settings.seed,
-            on_epoch=EpochMeter(self._tracker, name, len(taps), self._training_cost),
-        )
-        by_layer = {point.layer: trained[point.tap] for point in self._points}
-        l2, tol = sgd.certificate_l2, settings.method.tol
-        return replace(self._task, method_of=lambda layer: GivenProbe(by_layer[layer], l2, tol))
+        solves = 1 + len(settings.method.l2_path) if sgd is None else sgd.max_epochs
+        meter = Meter(self._tracker, name, self._costs, num_solves=solves, unit=unit)
+        return probe_layers(source, self._task, meter)
 
     def _make_task(self) -> Task:
         samples, settings = self._samples, self._settings
@@ -237,6 +215,9 @@ class Session:
         )
         evaluation = settings.evaluation
         task = Task(torch.arange(len(labels)), samples.targets, test_labels, config, evaluation)
+        if settings.probe_training is not None:
+            by_sgd = partial(MinibatchProbe, settings.probe_training, config.tol, settings.seed)
+            task = replace(task, method_of=by_sgd)
         inputs = None
         if {"random_features", "control_task"} & set(evaluation.controls):
             train, test = (x.flatten(1).to(settings.device) for x in self._inputs())

@@ -10,7 +10,7 @@ from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import check_seed, positive_number
 
 if TYPE_CHECKING:
-    from linprobe.pipeline.minibatch import SGDProtocol
+    from linprobe.probes.minibatch import SGDProtocol
 
 QUICK_PROBE_EPOCHS = 5
 DEVICES = ("cpu", "cuda")

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from threading import Lock
 
-from linprobe.pipeline.minibatch import EpochReport, SGDProtocol
 from linprobe.pipeline.task import Task
 from linprobe.probes.base import OnSolve
+from linprobe.probes.minibatch import SGDProtocol
 from linprobe.records.schema import ProbeRecord
 from linprobe.report import wording
 from linprobe.runtime.progress import Tracker
@@ -19,7 +19,8 @@ class Meter:
         tracker: receives the events.
         checkpoint: name of the state of the network.
         costs: expected seconds of each layer, in order.
-        num_penalties: of the path.
+        num_solves: expected calls of each layer's receiver: penalties of the path and the refit, or
+            epochs of its training.
         unit: what a probe's `num_passes` counts.
     """
 
@@ -29,11 +30,11 @@ class Meter:
         checkpoint: str,
         costs: Mapping[str, float],
         *,
-        num_penalties: int,
+        num_solves: int,
         unit: str = "passes",
     ) -> None:
         self._tracker, self._checkpoint, self._costs = tracker, checkpoint, costs
-        self._num_solves, self._unit = num_penalties + 1, unit
+        self._num_solves, self._unit = num_solves, unit
         self._labels = {layer: f"{layer} ({i}/{len(costs)})" for i, layer in enumerate(costs, 1)}
         self._begun: dict[str, float] = {}  # cost of what is done of the layers under way
         self._lock = Lock()
@@ -61,6 +62,8 @@ class Meter:
             share = min(1.0, solves / self._num_solves)
             label = self._labels[layer]
             text = f"{label}, {stage}: l2 {l2:.0e}, {passes:.0f} passes, gap {gap:.1e}"
+            if stage == "epoch":
+                text = f"{label}, epoch {passes:.0f}: mean loss {gap:.4f}"
             self._say(layer, text, share * self._costs[layer])
 
         return on_solve
@@ -87,39 +90,20 @@ class Meter:
             self._tracker.report(self._checkpoint, "solve", text, begun=done)
 
 
-class EpochMeter:
-    """Reports the epochs of probes that are trained all at once; call it with each report."""
+def expected_costs(
+    num_features: Mapping[str, int], task: Task, protocol: SGDProtocol | None = None
+) -> dict[str, float]:
+    """Rough seconds for each layer on two cores, for estimates of the time left.
 
-    def __init__(self, tracker: Tracker, checkpoint: str, num_probes: int, cost: float) -> None:
-        self._tracker, self._checkpoint = tracker, checkpoint
-        self._num_probes, self._cost, self._tenths = num_probes, cost, 0
-
-    def __call__(self, report: EpochReport) -> None:
-        """Report an epoch."""
-        crossed = int(10 * report.share) > self._tenths
-        self._tenths = int(10 * report.share)
-        text = (
-            f"epoch {report.epoch}, mean loss {report.mean_loss:.4f}, {report.active} of "
-            f"{self._num_probes} probes go on"
-        )
-        cost = report.share * self._cost
-        self._tracker.report(self._checkpoint, "solve", text, begun=cost, milestone=crossed)
-        if report.share == 1:
-            self._tracker.spend(cost)
-
-
-def expected_costs(num_features: Mapping[str, int], task: Task) -> dict[str, float]:
-    """Rough seconds for each layer on two cores, for estimates of the time left."""
+    Args:
+        num_features: of each layer.
+        task: how many rows, and what is computed beside each probe.
+        protocol: by which probes are trained, none of which is taken to stop early; None: they are
+            solved.
+    """
     share, times = len(task.order) / 60_000, 1 + task.plan.relative_cost
     costs = {k: 0.05 + (0.6 + 6e-3 * width) * share for k, width in num_features.items()}
+    if protocol is not None:
+        epochs, times = protocol.max_epochs, 1.0
+        costs = {k: epochs * (0.1 + 4e-5 * width) * share for k, width in num_features.items()}
     return {k: times * cost / (1 + (num_features[k] <= NARROW)) for k, cost in costs.items()}
-
-
-def training_cost(
-    num_features: Mapping[str, int], num_train: int, protocol: SGDProtocol | None
-) -> float:
-    """Rough seconds of training all probes at once on two cores, if none stops early."""
-    if protocol is None:
-        return 0.0
-    epoch = sum(0.03 + 2.5e-4 * width for width in num_features.values()) * num_train / 60_000
-    return protocol.max_epochs * epoch

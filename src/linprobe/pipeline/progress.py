@@ -39,4 +39,4 @@ def single_meter(show: OnEvent, num_features: Mapping[str, int], task: Task) -> 
     """The meter of a call that probes one state of a network."""
     costs = expected_costs(num_features, task)
     tracker = Tracker(show, sum(costs.values()))
-    return Meter(tracker, CHECKPOINT, costs, num_penalties=len(task.config.l2_path))
+    return Meter(tracker, CHECKPOINT, costs, num_solves=1 + len(task.config.l2_path))

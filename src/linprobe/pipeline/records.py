@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 
 from linprobe.evaluation.options import EvaluationOptions
-from linprobe.pipeline.minibatch import SGDProtocol
 from linprobe.probes.config import ProbeConfig
+from linprobe.probes.minibatch import SGDProtocol
 from linprobe.records.config import ControlsRecord, MethodRecord, MinibatchRecord
 
 

@@ -15,7 +15,11 @@ from linprobe.core.solvers.base import Status
 from linprobe.runtime.errors import LinprobeError
 
 OnSolve = Callable[[str, float, float, float], None]
-"""Called as ``on_solve(stage, l2, num_passes, duality_gap)``; stage is "path" or "refit"."""
+"""Called as ``on_solve(stage, l2, num_passes, duality_gap)``; stage is "path" or "refit".
+
+Where a probe is trained, it is "epoch", with the learning rate, the number of epochs and the mean
+training cross-entropy (nats).
+"""
 
 _READ_ROWS = 8192
 _MAX_POLISHES = 4

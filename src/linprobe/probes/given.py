@@ -1,7 +1,7 @@
 """A probe that was trained elsewhere: its errors, and its distance from a stated optimum."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -11,11 +11,8 @@ from linprobe.core.solvers.base import Status
 from linprobe.probes.base import (
     FailedProbe,
     FittedProbe,
-    OnSolve,
     Targets,
-    all_finite,
     loss_and_error,
-    nonfinite,
     proven,
 )
 
@@ -29,7 +26,7 @@ class TrainedProbe:
         bias: (n_classes,) float64.
         status: what ended its training: `EARLY_STOP`, `EPOCH_LIMIT` or `DIVERGED`.
         epochs: that it was trained for.
-        seconds: its share of the time that all probes took together.
+        seconds: that the training took.
     """
 
     weight: Tensor
@@ -39,8 +36,10 @@ class TrainedProbe:
     seconds: float
 
 
-class GivenProbe:
-    """Certifies one trained probe, as it is, for a stated penalty; a `ProbeMethod`.
+def certify_trained(
+    trained: TrainedProbe, features: FeatureMatrix, targets: Targets, l2: float, tol: float
+) -> FittedProbe | FailedProbe:
+    """Evaluate a trained probe on the training rows and certify it; nothing is solved.
 
     The certified objective is that of the rows that were trained on, standardised by their own
     statistics, where the weight is ``W / scale`` and the bias ``b + W mean``. Where the optimum's
@@ -48,69 +47,45 @@ class GivenProbe:
 
     Args:
         trained: the probe.
+        features: (n_train, n_features), raw and finite. Where they are owned, those that are not
+            held out are overwritten by their standardised form.
+        targets: labels, and how many rows at the end were held out of the training.
         l2: the penalty of the certificate.
         tol: duality gap (nats) up to which the probe counts as converged.
+
+    Returns:
+        The probe. Its status is `CONVERGED` if its gap is at most `tol`, else what ended its
+        training; `num_passes` counts epochs. Nothing is known of one that diverged.
     """
-
-    def __init__(self, trained: TrainedProbe, l2: float, tol: float) -> None:
-        self.trained, self.l2, self.tol = trained, l2, tol
-
-    def prepare(
-        self, features: FeatureMatrix, targets: Targets | None = None
-    ) -> FeatureMatrix | FailedProbe:
-        """Return the raw features, if they are finite."""
-        if all_finite(features):
-            return features
-        return nonfinite(features, len(self.trained.bias))
-
-    def fit(
-        self, features: FeatureMatrix, targets: Targets, on_solve: OnSolve | None = None
-    ) -> FittedProbe | FailedProbe:
-        """Evaluate the probe on the training rows and certify it; nothing is solved.
-
-        Args:
-            features: (n_train, n_features), raw. Where they are owned, those that are not held
-                out are overwritten by their standardised form.
-            targets: labels, and how many rows at the end were held out of the training.
-            on_solve: not called.
-
-        Returns:
-            The probe. Its status is `CONVERGED` if its gap is at most `tol`, else what ended its
-            training; `num_passes` counts epochs. Nothing is known of one that diverged, or whose
-            features are not all finite.
-        """
-        started, trained, num_fit = time.perf_counter(), self.trained, targets.num_fit
-        prepared = self.prepare(features)
-        if isinstance(prepared, FailedProbe):
-            return replace(prepared, seconds=trained.seconds)
-        if trained.status is Status.DIVERGED:
-            return FailedProbe(
-                Status.DIVERGED,
-                "a weight was not finite; lower learning_rate",
-                features.num_features,
-                len(trained.bias),
-                trained.seconds,
-            )
-        held_out = float64_logits(features.rows(num_fit, features.num_rows), trained.weight)
-        loss, error = loss_and_error(held_out + trained.bias[:, None], targets.labels[num_fit:])
-        fitted = standardised(features.rows(0, num_fit), "layer")
-        mean, scale = fitted.standardisation.mean, fitted.standardisation.scale
-        certificate = certify(
-            *(fitted, targets.labels[:num_fit], trained.weight / scale),
-            *(trained.bias + trained.weight @ mean, self.l2),
+    started, num_fit = time.perf_counter(), targets.num_fit
+    if trained.status is Status.DIVERGED:
+        return FailedProbe(
+            Status.DIVERGED,
+            "a weight was not finite; lower learning_rate",
+            features.num_features,
+            len(trained.bias),
+            trained.seconds,
         )
-        return FittedProbe(
-            weight=trained.weight,
-            bias=trained.bias,
-            standardisation=fitted.standardisation,
-            path=(),
-            l2=self.l2,
-            l2_at_edge=False,
-            status=Status.CONVERGED if certificate.duality_gap <= self.tol else trained.status,
-            validation_error_rate=error,
-            validation_cross_entropy=loss,
-            num_passes=float(trained.epochs),
-            seconds=trained.seconds + time.perf_counter() - started,
-            rounded=False,
-            **proven(certificate),
-        )
+    held_out = float64_logits(features.rows(num_fit, features.num_rows), trained.weight)
+    loss, error = loss_and_error(held_out + trained.bias[:, None], targets.labels[num_fit:])
+    fitted = standardised(features.rows(0, num_fit), "layer")
+    mean, scale = fitted.standardisation.mean, fitted.standardisation.scale
+    certificate = certify(
+        *(fitted, targets.labels[:num_fit], trained.weight / scale),
+        *(trained.bias + trained.weight @ mean, l2),
+    )
+    return FittedProbe(
+        weight=trained.weight,
+        bias=trained.bias,
+        standardisation=fitted.standardisation,
+        path=(),
+        l2=l2,
+        l2_at_edge=False,
+        status=Status.CONVERGED if certificate.duality_gap <= tol else trained.status,
+        validation_error_rate=error,
+        validation_cross_entropy=loss,
+        num_passes=float(trained.epochs),
+        seconds=trained.seconds + time.perf_counter() - started,
+        rounded=False,
+        **proven(certificate),
+    )
