@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from linprobe.core.features import FeatureMatrix
+from linprobe.core.linalg import class_logits
+from linprobe.core.losses import Softmax
 from linprobe.core.solvers.base import Status
 from linprobe.probes.base import (
     FailedProbe,
@@ -185,28 +187,28 @@ class _Training:
 
     def _add_gradient(self, rows: Tensor, batch_size: int) -> Tensor:
         """Add the part of these rows to the gradient; return their summed loss."""
-        features = self.features.take(rows)
-        log_p, own = self._log_probabilities(features, self.targets.labels[rows])
-        residuals = log_p.exp_()
-        ones = torch.ones_like(residuals[:, :1])
-        residuals.scatter_add_(1, self.targets.labels[rows, None], -ones)
-        residuals /= batch_size
-        self.weight_gradient.addmm_(residuals.T, features)
-        self.bias_gradient += residuals.sum(0)
-        return -own.sum(dtype=torch.float64)
+        features, loss = self.features.take(rows), self._loss(self.targets.labels[rows])
+        values, probabilities = self._evaluate(features, loss)
+        residuals = loss.residuals(probabilities).div_(batch_size)
+        self.weight_gradient.addmm_(residuals, features)
+        self.bias_gradient += residuals.sum(1)
+        return values.sum(dtype=torch.float64)
 
     def _held_out_loss(self) -> float:
         total, num_fit = self.bias.new_zeros((), dtype=torch.float64), self.targets.num_fit
         held_out = self.features.rows(num_fit, self.features.num_rows)
         labels = self.targets.labels[num_fit:].split(self.block_rows)
         for features, own in zip(held_out.blocks(self.block_rows), labels, strict=True):
-            total -= self._log_probabilities(features, own)[1].sum(dtype=torch.float64)
+            total += self._evaluate(features, self._loss(own))[0].sum(dtype=torch.float64)
         return float(total) / self.targets.num_held_out
 
-    def _log_probabilities(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (n, K), and those of the labels (n,)."""
-        log_p = torch.addmm(self.bias, features, self.weight.T).log_softmax(1)
-        return log_p, log_p.gather(1, labels[:, None])[:, 0]
+    def _loss(self, labels: Tensor) -> Softmax:
+        return Softmax(labels, self.targets.num_classes)
+
+    def _evaluate(self, features: Tensor, loss: Softmax) -> tuple[Tensor, Tensor]:
+        """Compute losses (m,) and probabilities (K, m) of rows (m, n_features)."""
+        logits = class_logits(features, self.weight).add_(self.bias[:, None])
+        return loss.evaluate(loss.margins(logits))
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         parameters = [nn.Parameter(self.weight), nn.Parameter(self.bias)]  # of the same memory
