@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from linprobe.core.losses import Softmax, SquaredError
+from linprobe.core.losses import Contrast, Softmax, SquaredError
 from linprobe.core.problem import LinearProblem, SoftmaxRegression
 from linprobe.core.sums import LocalSums
 
@@ -20,17 +20,23 @@ def squared(z):
     return SquaredError(targets), (z - targets).square().sum(0) / 2
 
 
-LOSSES = pytest.mark.parametrize("make", [softmax, squared])
+def contrast(z):
+    labels = torch.arange(N) % 2
+    both = torch.stack([torch.zeros(N, dtype=torch.float64), z[0]], dim=1)
+    return Contrast(labels), torch.nn.functional.cross_entropy(both, labels, reduction="none")
 
 
-def logits(seed=0):
+LOSSES = pytest.mark.parametrize(("make", "k"), [(softmax, K), (squared, K), (contrast, 1)])
+
+
+def logits(k, seed=0):
     source = torch.Generator().manual_seed(seed)
-    return 2 * torch.randn(K, N, generator=source, dtype=torch.float64)
+    return 2 * torch.randn(k, N, generator=source, dtype=torch.float64)
 
 
 @LOSSES
-def test_values_residuals_and_curvature_are_derivatives(make):
-    z, u = logits(), logits(1)
+def test_values_residuals_and_curvature_are_derivatives(make, k):
+    z, u = logits(k), logits(k, 1)
     loss, expected = make(z)
     values, predictions = loss.evaluate(loss.margins(z.clone()))
     torch.testing.assert_close(values, expected)
@@ -50,29 +56,29 @@ def test_values_residuals_and_curvature_are_derivatives(make):
 
 
 @LOSSES
-def test_bias_hessian_importance_and_moves_are_those_of_the_curvature(make):
-    loss, _ = make(logits())
-    _, predictions = loss.evaluate(loss.margins(logits()))
+def test_bias_hessian_importance_and_moves_are_those_of_the_curvature(make, k):
+    loss, _ = make(logits(k))
+    _, predictions = loss.evaluate(loss.margins(logits(k)))
     s = torch.rand(N, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
     def curved(step):
         flat = step[:, None].repeat(1, N)
         return loss.spread(predictions) * loss.centred(predictions, flat)
 
-    columns = [curved(unit) for unit in torch.eye(K, dtype=torch.float64)]
+    columns = [curved(unit) for unit in torch.eye(k, dtype=torch.float64)]
     hessian = loss.bias_hessian(predictions, loss.spread(predictions) * s)
     torch.testing.assert_close(hessian, torch.stack([column @ s for column in columns]))
     trace = torch.stack([column[k] for k, column in enumerate(columns)]).sum(0)
     torch.testing.assert_close(loss.importance(predictions), trace)
-    step = torch.arange(K, dtype=torch.float64)
+    step = torch.arange(1, k + 1, dtype=torch.float64)
     torch.testing.assert_close(loss.moved(predictions, step), predictions + curved(step))
     torch.testing.assert_close(loss.margins(step[:, None].repeat(1, N)), loss.bias_margins(step))
 
 
 @LOSSES
-def test_the_target_mass_is_what_residuals_lack(make):
-    loss, _ = make(logits())
-    _, predictions = loss.evaluate(loss.margins(logits()))
+def test_the_target_mass_is_what_residuals_lack(make, k):
+    loss, _ = make(logits(k))
+    _, predictions = loss.evaluate(loss.margins(logits(k)))
     s = torch.rand(N, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     expected = (predictions - loss.residuals(predictions)) @ s
     torch.testing.assert_close(loss.target_mass(s), expected)

@@ -3,7 +3,7 @@
 A loss knows its targets, and of logits (K, n) what solvers need: values, predictions, residuals
 and curvature. Its Hessian over the logits of one sample has the form
 ``C^T diag(spread) C`` with the map C of `centred`: for softmax the spread is p and C subtracts the
-mean under p; for squared error both are identities.
+mean under p; for squared error both are identities, and for two classes as one logit C is.
 
 Solvers hold `margins`: logits less a number for each sample that changes no prediction. What the
 certificate needs stands in `linprobe.core.duals`, in arithmetic of its own.
@@ -167,6 +167,77 @@ class Softmax:
         """See `Loss`: ``sum_i s_i (diag(p_i) - p_i p_i^T)``, singular along 1."""
         cross = (weighted @ predictions.T).double()
         return torch.diag(cross.sum(1)) - cross
+
+
+class Contrast:
+    """Cross-entropy of two classes as a function of one logit, z_1 - z_0, in nats; a `Loss`.
+
+    Predictions are the residuals themselves, ``p_1 - y``: a probability near one could not tell how
+    far it is from one.
+
+    Args:
+        labels: (n,) int64, 0 or 1.
+    """
+
+    num_outputs = 1
+    shift_invariant = False
+    couples_in_pairs = False
+
+    def __init__(self, labels: Tensor) -> None:
+        self.labels = labels
+
+    @property
+    def num_samples(self) -> int:
+        """See `Loss`."""
+        return len(self.labels)
+
+    def target_mass(self, sample_weight: Tensor) -> Tensor:
+        """See `Loss`; the targets are in the predictions."""
+        return sample_weight.new_zeros(1, dtype=torch.float64)
+
+    def margins(self, logits: Tensor) -> Tensor:
+        """See `Loss`."""
+        return logits
+
+    def bias_margins(self, bias: Tensor) -> Tensor:
+        """See `Loss`."""
+        return bias[:, None].repeat(1, self.num_samples)
+
+    def evaluate(self, margins: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Loss`."""
+        sign = 1 - 2 * self.labels.to(margins.dtype)
+        against = margins.mul_(sign)  # the logit of the other class less that of the label
+        wrong = against.clamp_min(LOWEST_LOGIT).sigmoid_()
+        return torch.nn.functional.softplus(against)[0], wrong.mul_(sign)
+
+    def residuals(self, predictions: Tensor) -> Tensor:
+        """See `Loss`."""
+        return predictions.clone()
+
+    def along(self, predictions: Tensor, margins: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Loss`."""
+        return (predictions * margins)[0], margins.clone()
+
+    def centred(self, predictions: Tensor, logits: Tensor) -> Tensor:
+        """See `Loss`."""
+        return logits.expand_as(predictions).clone()
+
+    def spread(self, predictions: Tensor) -> Tensor:
+        """See `Loss`: ``p_1 p_0``."""
+        wrong = predictions.abs()
+        return wrong.mul(1 - wrong)
+
+    def moved(self, predictions: Tensor, bias: Tensor) -> Tensor:
+        """See `Loss`."""
+        return torch.addcmul(predictions, self.spread(predictions), bias[:, None])
+
+    def importance(self, predictions: Tensor) -> Tensor:
+        """See `Loss`."""
+        return self.spread(predictions)[0]
+
+    def bias_hessian(self, predictions: Tensor, weighted: Tensor) -> Tensor:
+        """See `Loss`."""
+        return weighted.sum(1, dtype=torch.float64)[:, None]
 
 
 class SquaredError:

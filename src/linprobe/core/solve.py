@@ -14,12 +14,12 @@ from linprobe.core.certificate import Certificate, float64_logits
 from linprobe.core.features import DenseFeatures, FeatureMatrix
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers.base import NewtonOptions, Point, Solver, Status
-from linprobe.core.solvers.newton import SubsampledNewton
+from linprobe.core.solvers.contrast import newton
 
 SolverFactory = Callable[[SoftmaxRegression, NewtonOptions], Solver]
 """Binds a solver to a problem; options say what a solver of a like problem has learned."""
 
-DEFAULT_SOLVER: SolverFactory = SubsampledNewton
+DEFAULT_SOLVER: SolverFactory = newton
 
 _COPY_ROWS = 8192
 

@@ -73,7 +73,8 @@ class SoftmaxProbe:
 
     Args:
         config: the method's numbers.
-        solver: makes the solver of a problem; default: `SubsampledNewton`.
+        solver: makes the solver of a problem; default: `SubsampledNewton`, of two
+            classes on their contrast.
     """
 
     def __init__(

@@ -153,7 +153,7 @@ class SubsampledNewton:
         span = [Direction(base.weight, base.logits)]
         span += [Direction(p.weight - base.weight, p.logits - base.logits) for p in starts[1:]]
         found = minimise_in_span(problem, l2, base, span, accuracy=accuracy, share=_START_SHARE)
-        if found.objective <= log(problem.num_classes):
+        if found.objective <= log(max(2, problem.num_classes)):  # one logit: two classes
             return found
         # Rows that the start has not seen may cost more than knowing nothing.
         return min(found, self._from_zero(l2, accuracy), key=lambda minimum: minimum.objective)

@@ -217,8 +217,8 @@ class Balanced:
 
     @property
     def spread(self) -> float:
-        """Range of the bias step; up to 1, all predictions stay distributions."""
-        return float(self.bias_step.max() - self.bias_step.min())
+        """Range of the bias step and zero; up to 1, all predictions stay distributions."""
+        return float(self.bias_step.max().clamp_min(0) - self.bias_step.min().clamp_max(0))
 
 
 def balance(problem: LinearProblem, predictions: Tensor) -> Balanced:
