@@ -7,11 +7,17 @@ from torch import nn
 
 import linprobe
 from linprobe import load_run
+from linprobe.activations.extract import Extractor
 from linprobe.cli import main as cli
+from linprobe.pipeline import engine
+from linprobe.pipeline.layer_fit import fit_layer
 from linprobe.probes.config import ProbeConfig
+from linprobe.runtime.errors import LinprobeError
+from tests.support.nets import Encoder, sentences
 
 SHIFT, SIZE = 1.0, 1e-8
 METHOD = ProbeConfig((1e-2, 1e-4))
+OWN = linprobe.ExtractionOptions(float64=False)
 
 
 def data(n, seed):
@@ -76,7 +82,7 @@ def test_activations_of_16_bits_are_judged_as_such(dtype):
     network = nn.Sequential(nn.Identity()).to(dtype)
     train, test = (x.to(dtype), y), (xt.to(dtype), yt)
     ways = [
-        linprobe.probe(network, train, test, layers="0", method=METHOD),
+        linprobe.probe(network, train, test, layers="0", method=METHOD, extraction=OWN),
         linprobe.fit_probes({"0": train[0]}, y, ({"0": test[0]}, yt), method=METHOD),
         # As they are kept where a file format lacks them.
         linprobe.fit_probes(
@@ -111,3 +117,166 @@ def test_features_beyond_float64_say_what_to_do():
     report = linprobe.fit_probes({"0": 1e-310 * x}, y, ({"0": 1e-310 * xt}, yt), method=METHOD)
     assert report["0"].record.status == "precision_limit" and report["0"].weight is None
     assert any("multiply them by a number" in note for note in report.notes)
+
+
+class Sunk(nn.Module):
+    """`a` varies as usual, `b` by 1e-8 around 1, and so does `c`, after a cast if there is one."""
+
+    def __init__(self, cast=False):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(20, 20), shifted().float(), nn.Identity()
+        self.cast = cast
+        with torch.no_grad():
+            self.a.weight.copy_(1.1 * torch.eye(20)), self.a.bias.zero_()
+
+    def forward(self, x):
+        x = self.b(self.a(x))
+        return self.c(x.float() if self.cast else x)
+
+
+def raw_data():
+    (x, y), (xt, yt) = data(600, 0), data(300, 1)
+    return (x.float(), y), (xt.float(), yt)
+
+
+def probed(network, method=METHOD, **options):
+    found = options.pop("extraction", {})
+    extraction = linprobe.ExtractionOptions(**found)
+    return linprobe.probe(
+        network,
+        *raw_data(),
+        layers=["a", "b", "c"],
+        method=method,
+        extraction=extraction,
+        **options,
+    )
+
+
+def test_layers_that_drown_in_float32_are_read_in_float64_and_keep_both_probes():
+    network = Sunk()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    a, b, c = probed(network).records
+    assert (a.dtype, a.native, a.rounded) == ("float32", None, False)
+    for record in (b, c):
+        assert (record.dtype, record.rounded, record.no_float64) == ("float64", False, None)
+        assert record.test_error_rate == pytest.approx(0.08, abs=0.01)
+        own = record.native
+        assert own.dtype == "float32" and own.rounded and own.native is None
+        assert own.test_error_rate > 0.4 and own.evaluation is not None
+    for name, value in network.state_dict().items():
+        assert value.dtype == torch.float32 and torch.equal(value, before[name])
+
+
+def test_float64_is_forced_or_forbidden():
+    every = probed(Sunk(), extraction={"float64": True}).records
+    assert [record.dtype for record in every] == 3 * ["float64"]
+    assert not any(record.native or record.rounded for record in every)
+    none = probed(Sunk(), extraction={"float64": False})
+    assert [record.dtype for record in none.records] == 3 * ["float32"]
+    assert [record.rounded for record in none.records] == [False, True, True]
+    assert "Layer 'b' is constant on the training samples; run the network in float64" in str(none)
+
+
+def test_a_network_that_casts_keeps_its_own_probe_and_says_why():
+    report = probed(Sunk(cast=True))
+    b, c = report["b"].record, report["c"].record
+    assert b.dtype == "float64" and not b.rounded
+    assert (c.dtype, c.native, c.rounded) == ("float32", None, True)
+    why = "the network's own code computes in float32 there or before"
+    assert c.no_float64 == why
+    said = f"Layer 'c' is constant on the training samples, and was not read in float64: {why}."
+    assert said in report.notes
+    with pytest.raises(LinprobeError, match=f"layer 'c' can't be read in float64: {why}; leave"):
+        probed(Sunk(cast=True), extraction={"float64": True})
+
+
+def test_data_that_are_rounded_before_the_network_say_so():
+    (x, y), (xt, yt) = raw_data()
+    train, test = ((1 + SIZE * part, labels) for part, labels in ((x, y), (xt, yt)))
+    record = linprobe.probe(nn.Identity(), train, test, layers=":in", method=METHOD)[":in"].record
+    assert record.rounded and record.native is None
+    assert record.no_float64 == "its values are those of float32 already"
+
+
+def test_what_drowns_even_in_float64_is_still_rounded():
+    network = Sunk()
+    with torch.no_grad():
+        network.b.bias.fill_(1e9)
+    report = probed(network)
+    record = report["b"].record
+    assert record.dtype == "float64" and record.native.rounded and record.rounded
+    assert "Layer 'b' is constant on the training samples, in float64 too." in report.notes
+
+
+def test_networks_of_16_bits_are_read_again_where_a_tenth_is_rounding():
+    network = Sunk()
+    with torch.no_grad():
+        network.b.weight.mul_(1e5)  # varies by 1e-3
+    for record in probed(network.bfloat16()).records[1:]:
+        assert (record.dtype, record.native.dtype) == ("float64", "bfloat16")
+        assert record.test_error_rate < record.native.test_error_rate - 0.1
+
+
+def test_a_fit_in_float64_that_fails_leaves_the_own_probe(monkeypatch):
+    def failing(layer, place, features, *others):
+        if features.offset is not None:
+            raise RuntimeError("a test's own")
+        return fit_layer(layer, place, features, *others)
+
+    monkeypatch.setattr(engine, "fit_layer", failing)
+    record = probed(Sunk())["b"].record
+    assert record.dtype == "float32" and record.converged and record.rounded
+    assert record.no_float64 == "RuntimeError: a test's own"
+
+
+def test_an_extraction_in_float64_that_fails_leaves_the_own_probe(monkeypatch):
+    extract = Extractor.extract
+
+    def failing(self, *args):
+        if self.dtype is not None:
+            raise LinprobeError("no memory is left")
+        return extract(self, *args)
+
+    monkeypatch.setattr(Extractor, "extract", failing)
+    records = probed(Sunk()).records
+    assert [record.no_float64 for record in records] == [None, *2 * ["no memory is left"]]
+    with pytest.raises(LinprobeError, match="no memory is left"):
+        probed(Sunk(), extraction={"strict": True})
+
+
+def test_a_call_that_ends_early_goes_on_with_what_was_read_again(tmp_path, monkeypatch):
+    calls = []
+
+    def counted(layer, place, features, *others):
+        calls.append((layer, features.offset is not None))
+        if calls[-1] == ("c", True) and len(calls) < 6:
+            raise KeyboardInterrupt
+        return fit_layer(layer, place, features, *others)
+
+    monkeypatch.setattr(engine, "fit_layer", counted)
+    network, out = Sunk(), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        probed(network, out=out)
+    assert calls == [("a", False), ("b", False), ("c", False), ("b", True), ("c", True)]
+    first = probed(network, out=out)
+    assert calls[5:] == [("c", False), ("c", True)]
+    again = linprobe.load_report(out)
+    assert again.records == first.records and again["b"].record.native.test_error_rate > 0.4
+    with pytest.raises(LinprobeError, match="other settings"):
+        probed(network, out=out, extraction={"float64": False})
+
+
+def test_masks_tokens_and_layouts_are_as_before():
+    words, mask, _ = sentences(90)
+    labels = torch.arange(90) % 3
+
+    class Shifted(Encoder):
+        def forward(self, input_ids, attention_mask):
+            out = super().forward(input_ids, attention_mask)
+            return {name: 1 + 1e-9 * value for name, value in out.items()}
+
+    part = {"input_ids": words, "attention_mask": mask, "labels": labels}
+    network = Shifted().eval()
+    record = linprobe.probe(network, part, part, layers=[""], method=METHOD)[""].record
+    assert record.native is not None and record.reducer == record.native.reducer == "tokens=mean"
+    assert record.test_error_rate < record.native.test_error_rate

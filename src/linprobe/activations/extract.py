@@ -39,12 +39,14 @@ class Extractor:
         options: how it is run and what becomes of its activations.
         seed: of random reducers, and of the data's own randomness.
         device: where features are kept.
+        dtype: of the network's floating inputs; None: that of its parameters.
     """
 
     network: nn.Module
     options: ExtractionOptions
     seed: int
     device: torch.device
+    dtype: torch.dtype | None = None
 
     def plan(
         self,
@@ -84,7 +86,7 @@ class Extractor:
             missed[tap] = f"fails: {layer_reason(tap, error)}"
 
         watched = Taps(self.network, list(taps.values()), self.options.select)
-        run, on_failure = self._runner(batch, layouts), miss if skip_unfit else None
+        run, on_failure = self.runner(batch, layouts), miss if skip_unfit else None
         watched.stream_during(note, run, on_failure, to_the_end=layouts is not None)
         shapes = {layer: seen[tap][0] for layer, tap in taps.items() if tap in seen}
         stated = stated_layouts(self.options.layout, shapes)
@@ -152,7 +154,7 @@ class Extractor:
             for batch, rows in split.batches() if by_tap else ():
                 where = rows if permutation is None else permutation[rows].to(self.device)
                 keep = _keeper(self.network, features, by_tap, batch, where)
-                taps.stream_during(keep, self._runner(batch), None if failures is None else fail)
+                taps.stream_during(keep, self.runner(batch), None if failures is None else fail)
                 if len(taps.names) > len(by_tap):  # the others need not wait for what has failed
                     taps = Taps(self.network, list(by_tap), self.options.select)
                 if on_rows is not None:
@@ -164,11 +166,10 @@ class Extractor:
         kind = self.options.reduce.partition(":")[0]
         return self.options.tokens is not None or kind not in ("flatten", "random")
 
-    def _runner(self, batch: Batch, layouts: Layouts | None = None) -> Callable[[], None]:
-        if layouts is None:
-            return lambda: run_network(self.network, batch, self.options.forward)
-        within = partial(layouts.following, self.network)
-        return lambda: run_network(self.network, batch, self.options.forward, within)
+    def runner(self, batch: Batch, layouts: Layouts | None = None) -> Callable[[], None]:
+        """Make what runs the network once over a batch."""
+        run = partial(run_network, self.network, batch, self.options.forward, dtype=self.dtype)
+        return run if layouts is None else partial(run, partial(layouts.following, self.network))
 
     def _point(
         self, layer: str, found: Activation, num_rows: int, budget_bytes: float

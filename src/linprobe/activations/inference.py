@@ -53,7 +53,7 @@ class _State:
         self.modes = [(module, module.training) for module in network.modules()]
         # nn.Module offers no public way to see which module owns a tensor, or to put back the very
         # tensor that stood there.
-        own = [_own_tensors(module) for module, _ in self.modes]
+        own = [own_tensors(module) for module, _ in self.modes]
         self.owned = [(held, dict(held)) for pair in own for held in pair]
         held = [t for _, named in self.owned for t in named.values() if t is not None]
         if any(map(nn.parameter.is_lazy, held)):
@@ -77,8 +77,8 @@ class _State:
         self.kept.restore()
 
 
-def _own_tensors(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A module's own parameters and buffers, by name: as it holds them, so that they can be set."""
+def own_tensors(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give a module's own parameters and buffers by name: as it holds them, to be set."""
     if is_script(module):
         own = module.named_parameters(recurse=False), module.named_buffers(recurse=False)
         return dict(own[0]), dict(own[1])
@@ -218,7 +218,7 @@ def _lazy(network: nn.Module) -> LinprobeError:
     path, module = next(
         (path, module)
         for path, module in network.named_modules()
-        if any(nn.parameter.is_lazy(t) for own in _own_tensors(module) for t in own.values())
+        if any(nn.parameter.is_lazy(t) for own in own_tensors(module) for t in own.values())
     )
     return LinprobeError(
         f"layer {path!r} is a {type(module).__name__} without weights as yet; expected a network "

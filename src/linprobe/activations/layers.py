@@ -126,13 +126,15 @@ def run_network(
     batch: Batch,
     forward: Forward | None,
     within: Callable[[Batch], AbstractContextManager[object]] = nullcontext,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Make one forward pass on the network's device; `LinprobeError` shows why it fails.
 
-    The pass is made `within` what that gives for the batch on the device.
+    The pass is made `within` what that gives for the batch on the device. Floating inputs have the
+    given dtype, what `forward` is given too; None: arguments have that of the parameters.
     """
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-    moved = batch.to(network_device(network), dtype)
+    own = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+    moved = batch.to(network_device(network), dtype or own, whole=dtype is not None)
     try:
         with callers_defaults(), within(moved):
             if forward is None:

@@ -36,6 +36,9 @@ class ExtractionOptions:
         select: ``f(name, value)``, picks the tensor of a layer that gives something else than a
             tensor; None: the first tensor in it.
         strict: raise when a layer fails, instead of going on with the others.
+        float64: run a copy of the network in float64, and subtract the mean before anything is
+            rounded. None: for the layers where the rounding of the network's own arithmetic is 1 %
+            or more of what varies (10 % in 16 bits); True: for all layers; False: for none.
     """
 
     reduce: str = "auto"
@@ -47,6 +50,7 @@ class ExtractionOptions:
     forward: "Forward | None" = None
     select: "Select | None" = None
     strict: bool = False
+    float64: bool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, 1))

@@ -86,7 +86,7 @@ def _label(argument: Argument) -> str:
     """Return the flag and what it takes: ``--depth N``."""
     if argument.is_var_positional():
         return f"{argument.name} ..."
-    if argument.is_flag() or argument.index is not None:
+    if argument.is_flag() or argument.parameter.negative or argument.index is not None:
         return ", ".join((argument.name, *argument.negatives))
     choices = argument.get_choices()
     taken = f"{{{','.join(choices)}}}" if choices else argument.parameter.metavar

@@ -15,6 +15,7 @@ from linprobe.records.evidence import CONTROLS
 
 OUT = flag(Path, "DIR")
 METRIC = flag(str, "NAME")
+FLOAT64 = Annotated[bool | None, Parameter(negative="--float32")]
 
 
 def _penalties(text: str) -> tuple[float, ...]:
@@ -86,6 +87,7 @@ else:
         batch_size=COUNT,
         memory_bytes=flag(_gibibytes, "GIB", name="memory"),
         strict=bool,
+        float64=FLOAT64,
     )
     Evaluation = options_of(
         EvaluationOptions(),

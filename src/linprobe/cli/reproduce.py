@@ -18,7 +18,7 @@ from linprobe.cli.flags import (
     flag,
     options_of,
 )
-from linprobe.cli.options import OUT, Evaluation, Method
+from linprobe.cli.options import FLOAT64, OUT, Evaluation, Method
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.experiments.experiment import Experiment
 from linprobe.experiments.registry import EXPERIMENTS
@@ -98,7 +98,7 @@ def _figure(kind: type[Experiment]) -> Callable[..., None]:
             seed=SEED,
             device=Literal["cpu", "cuda"],
             quick=bool,
-            float64=bool,
+            float64=FLOAT64,
             strict=bool,
         ),
     }

@@ -101,11 +101,13 @@ class Batch:
             return self
         return Batch.read(_map(self.raw, lambda tensor: tensor[:count], text=True), "data")
 
-    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":
+    def to(
+        self, device: torch.device, dtype: torch.dtype | None = None, *, whole: bool = False
+    ) -> "Batch":
         """Copy to that device, the network's arguments in that floating dtype where they have one.
 
         Copied in any case: the network's first layer may work in place. Where the device has no
-        float64, what is float64 becomes float32.
+        float64, what is float64 becomes float32. `whole`: the raw batch gets the dtype too.
         """
         exact = supports_float64(device)
 
@@ -119,7 +121,7 @@ class Batch:
             return tensor.to(device, dtype, copy=True)
 
         return Batch(
-            _map(self.raw, moved),
+            _map(self.raw, cast if whole else moved),
             tuple(_map(value, cast) for value in self.args),
             {name: _map(value, cast) for name, value in self.kwargs.items()},
             self.labels,

@@ -4,7 +4,6 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -180,11 +179,6 @@ class Session:
     def _probe_layers(self, name: str) -> Probed:
         settings, sgd = self._settings, self._settings.probe_training
         train, test = self._inputs()
-        float64 = settings.float64
-        network = deepcopy(self._network).double() if float64 else self._network
-        points = self._points
-        if float64:
-            points = [replace(point, dtype=torch.float64) for point in points]
         splits = [
             Split.read(Source(data, name, _BATCH_SIZE), None)
             for data, name in (
@@ -193,11 +187,13 @@ class Session:
             )
         ]
         source = NetworkLayers(
-            *(self._extractor(network), splits, points, None, settings.feature_bytes),
-            centre=float64,
+            *(self._extractor(self._network), splits, self._points, None, settings.feature_bytes),
+            rereads=settings.float64 is None,
             reuse_memory=True,
             strict=settings.strict,
         )
+        if settings.float64:
+            source = source.all_in_float64()
         unit = "passes" if sgd is None else "epochs"
         solves = 1 + len(settings.method.l2_path) if sgd is None else sgd.max_epochs
         meter = Meter(self._tracker, name, self._costs, num_solves=solves, unit=unit)

@@ -31,8 +31,9 @@ class Settings:
         feature_bytes: features held in memory at a time; a layer that is larger is held alone.
         method: the probes' numbers; their seed is set from `seed`.
         evaluation: controls and description length to compute beside each probe.
-        float64: probe the activations of a forward pass in float64 instead of the network's own
-            float32; what varies in a deep layer may lie below the rounding of its mean.
+        float64: run the network in float64 and subtract the mean before anything is rounded. None:
+            for the layers where the rounding of float32 is 1 % or more of what varies; True: for
+            all layers; False: for none.
         sgd: train the probes by SGD instead of solving for certified optima; of `method` only
             `tol` and `validation_fraction` are then used.
         strict: end the run when a layer fails, instead of going on with the others.
@@ -48,7 +49,7 @@ class Settings:
     feature_bytes: float = 8e9
     method: ProbeConfig = field(default_factory=ProbeConfig)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
-    float64: bool = False
+    float64: bool | None = None
     sgd: "SGDProtocol | None" = None
     strict: bool = False
 

@@ -21,8 +21,11 @@ from linprobe.pipeline.meter import Meter
 from linprobe.pipeline.task import Task
 from linprobe.records.evidence import ControlRecord, MetricStep
 from linprobe.records.schema import CheckpointRecord, ProbeRecord
+from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.text import layer_reason
 from linprobe.runtime.threads import map_layers
+
+_FLOAT64 = "float64"
 
 LayerGroup = Mapping[str, Callable[[], LayerFeatures]]
 """Layers whose features are held together; each is taken once, by the thread that fits it."""
@@ -43,6 +46,15 @@ class LayerSource(Protocol):
 
     def groups(self, meter: Meter, layers: Sequence[str]) -> Iterator[LayerGroup]:
         """Give these layers, as many at a time as the memory holds."""
+        ...
+
+    @property
+    def rereads(self) -> bool:
+        """Whether layers are to be read again in float64 where they need it."""
+        ...
+
+    def in_float64(self, layers: Sequence[str]) -> tuple["LayerSource | None", Mapping[str, str]]:
+        """Give those of the layers that can be read in float64, and say why the others can't."""
         ...
 
 
@@ -82,7 +94,8 @@ def probe_layers(
 ) -> Probed:
     """Fit, evaluate and record a probe of every layer.
 
-    A layer that fails gets a record that says why, unless all do or the task is strict.
+    A layer that fails gets a record that says why, unless all do or the task is strict. Layers
+    whose rounding takes away what varies are read again in float64, where the source does that.
 
     Args:
         source: gives the features.
@@ -94,39 +107,100 @@ def probe_layers(
         LinprobeError: Features that can't be used; the message names the layer.
     """
     widths = source.num_features
-    places = {layer: index for index, layer in enumerate(widths)}
     probes = {} if shelf is None else shelf.finished(widths)
     for probe in probes.values():
         meter.finished(probe.record)
+    work = _Work(widths, task, meter, shelf)
     wanted = [layer for layer in widths if layer not in probes]
-    clock, groups = Clock(), source.groups(meter, wanted) if wanted else iter(())
-    errors: list[Exception] = []
+    drowned: dict[str, Probe] = {}
 
-    def fit(group: LayerGroup, layer: str) -> Probe:
-        begun = time.perf_counter()
-        try:
-            features = group[layer]()
-            clock.spend("extract", time.perf_counter() - begun)
-            probe = fit_layer(layer, places[layer], features, task, meter.solving(layer), clock)
-        except Exception as error:
-            if task.strict:
-                raise
-            probe = _failed_probe(layer, places[layer], widths[layer], error)
-            error.__cause__ = error.__context__ = None  # whose frames hold the features
-            errors.append(error.with_traceback(None))
-        if shelf is not None:
-            shelf.put(probe)
-        meter.finished(probe.record)
+    def sort(probe: Probe) -> Probe:
+        """Keep those back that are to be read again."""
+        if not (source.rereads and probe.record.rounded and probe.record.dtype != _FLOAT64):
+            return work.finish(probe)
+        drowned[probe.record.layer] = probe
         return probe
 
-    while (group := clock.next(groups)) is not None:
-        sizes = {layer: widths[layer] for layer in group}
-        for probe in map_layers(partial(fit, group), sizes, source.num_workers):
-            probes[probe.record.layer] = probe
-    if errors and len(errors) == len(probes):
-        raise errors[0]
+    for probe in work.fit(source, wanted, sort):
+        probes[probe.record.layer] = probe
+    if work.errors and len(work.errors) == len(probes):
+        raise work.errors[0]
+    if drowned:
+        probes |= _read_again(source, drowned, work)
     named = {layer: replace(probes[layer], classes=task.classes) for layer in widths}
-    return Probed(named, clock.stages())
+    return Probed(named, work.clock.stages())
+
+
+class _Work:
+    """Fits layers of one source or another, for one task."""
+
+    def __init__(
+        self, widths: Mapping[str, int], task: Task, meter: Meter, shelf: Shelf | None
+    ) -> None:
+        self._places = {layer: index for index, layer in enumerate(widths)}
+        self._widths, self.task, self._meter, self._shelf = widths, task, meter, shelf
+        self.clock, self.errors = Clock(), list[Exception]()
+
+    def fit(
+        self, source: LayerSource, layers: Sequence[str], then: Callable[[Probe], Probe]
+    ) -> Iterator[Probe]:
+        """Fit layers; `then` is called with each probe by the thread that fitted it."""
+        groups = source.groups(self._meter, layers) if layers else iter(())
+        while (group := self.clock.next(groups)) is not None:
+            sizes = {layer: self._widths[layer] for layer in group}
+            fit_one = partial(self._fit, group, then)
+            yield from map_layers(fit_one, sizes, source.num_workers)
+
+    def _fit(self, group: LayerGroup, then: Callable[[Probe], Probe], layer: str) -> Probe:
+        begun, place = time.perf_counter(), self._places[layer]
+        try:
+            features = group[layer]()
+            self.clock.spend("extract", time.perf_counter() - begun)
+            on_solve = self._meter.solving(layer)
+            probe = fit_layer(layer, place, features, self.task, on_solve, self.clock)
+        except Exception as error:
+            if self.task.strict:
+                raise
+            probe = _failed_probe(layer, place, self._widths[layer], error)
+            error.__cause__ = error.__context__ = None  # whose frames hold the features
+            self.errors.append(error.with_traceback(None))
+        return then(probe)
+
+    def finish(self, probe: Probe) -> Probe:
+        """Keep and report a probe that needs no more work."""
+        if self._shelf is not None:
+            self._shelf.put(probe)
+        self._meter.finished(probe.record)
+        return probe
+
+
+def _read_again(source: LayerSource, drowned: Mapping[str, Probe], work: _Work) -> dict[str, Probe]:
+    """Fit layers as they are in float64; where that fails, keep what there is and say why."""
+    wide, reasons = source.in_float64([layer for layer in source.num_features if layer in drowned])
+    found: dict[str, Probe] = {}
+
+    def merge(probe: Probe) -> Probe:
+        own, record = drowned[probe.record.layer], probe.record
+        if probe.weight is None:
+            return work.finish(_kept(own, record.reason or record.status))
+        if record.dtype != _FLOAT64:
+            return work.finish(_kept(own, f"its values are those of {record.dtype} already"))
+        return work.finish(replace(probe, record=replace(record, native=own.record)))
+
+    if wide is not None:
+        try:
+            for probe in work.fit(wide, list(wide.num_features), merge):
+                found[probe.record.layer] = probe
+        except LinprobeError as error:
+            if work.task.strict:
+                raise
+            reasons = {**dict.fromkeys(drowned, str(error)), **reasons}
+    left = drowned.keys() - found.keys()
+    return found | {layer: work.finish(_kept(drowned[layer], reasons[layer])) for layer in left}
+
+
+def _kept(own: Probe, reason: str) -> Probe:
+    return replace(own, record=replace(own.record, no_float64=reason.rstrip(".")))
 
 
 def checkpoint_record(

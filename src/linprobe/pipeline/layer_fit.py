@@ -46,6 +46,7 @@ class LayerFeatures:
         stated: how they were reduced, as `Reduction.stated` says it; None: not at all.
         columns: which coordinates a random reducer kept.
         offset: (n_features,) float64 that was subtracted from both splits; None: nothing was.
+        born: dtype that the values had been rounded to before; None: `dtype`.
     """
 
     train: Tensor
@@ -54,6 +55,7 @@ class LayerFeatures:
     stated: str | None = None
     columns: Tensor | None = None
     offset: Tensor | None = None
+    born: torch.dtype | None = None
 
 
 def fit_layer(
@@ -157,8 +159,9 @@ def _fit(
     started = time.perf_counter()
     if not all_finite(features.test):
         return None, nonfinite(DenseFeatures(features.test), targets.num_classes, "test")
+    born = features.born or features.dtype
     prepared = method.prepare(
-        DenseFeatures(features.train, owned=True, born=features.dtype), targets
+        DenseFeatures(features.train, owned=True, born=born, offset=features.offset), targets
     )
     seconds = time.perf_counter() - started
     if isinstance(prepared, FailedProbe):
@@ -220,7 +223,7 @@ def _identity(layer: str, index: int, features: LayerFeatures) -> dict[str, Any]
         "index": index,
         "num_features": features.train.shape[1],
         "reducer": features.stated,
-        "dtype": str(features.dtype).removeprefix("torch."),
+        "dtype": str(features.born or features.dtype).removeprefix("torch."),
     }
 
 

@@ -233,10 +233,13 @@ class _Run:
         return other
 
     def _source(self, extractor: Extractor, points: list[ProbePoint]) -> NetworkLayers:
-        return NetworkLayers(
+        float64 = extractor.options.float64
+        source = NetworkLayers(
             *(extractor, self.splits, points, self.task.permutation, self.budget),
+            rereads=float64 is None,
             strict=self.task.strict,
         )
+        return source.all_in_float64() if float64 else source
 
     def _record(self) -> ExtractionRecord:
         options = self.extractor.options
@@ -249,6 +252,7 @@ class _Run:
             sample_weight=self.weighted,
             batch_size=options.batch_size,
             memory_bytes=self.budget,
+            float64=options.float64,
         )
 
     def _plan(self, layers: Layers) -> tuple[list[ProbePoint], list[str]]:

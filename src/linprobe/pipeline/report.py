@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from linprobe.records.predictions import Predictions, load_predictions
 from linprobe.records.schema import PROBE, DatasetRecord, ProbeRecord, RunRecord
 from linprobe.records.store import load_run, prepare_folder
 from linprobe.records.store import save as save_run
+from linprobe.records.table import PROBE_FIELDS, native_cells
 from linprobe.report import wording
 from linprobe.report.measures import TableColumn, chosen, table_columns
 from linprobe.runtime.errors import LinprobeError
@@ -155,10 +156,10 @@ class ProbeReport(Mapping[str, Probe]):
                 }
                 for record in self.records
             )
-        names = [field.name for field in fields(ProbeRecord) if field.name != "evaluation"]
         metrics = [metric.name for metric in self.run.metrics]
         rows = [
-            {name: getattr(record, name) for name in names}
+            {name: getattr(record, name) for name in PROBE_FIELDS}
+            | native_cells(record)
             | {name: record.metric(name) for name in metrics}
             | {f"{name}_ci95": record.metric_interval(name) for name in metrics}
             for record in self.records
@@ -227,6 +228,8 @@ class ProbeReport(Mapping[str, Probe]):
             )
         if alike := wording.one_answer(self.records):
             yield alike
+        if again := wording.read_again(self.records):
+            yield again
         yield from self.notes
         if self.unwritten is not None:
             yield f"NOT WRITTEN: {self.unwritten}."
@@ -327,6 +330,11 @@ def _num_classes(tensors: Mapping[str, Tensor], layer: str) -> int:
     return 0 if bias is None else len(bias)
 
 
+def _remarks(record: ProbeRecord) -> str:
+    own = "" if record.native is None else f", read in {record.dtype}"
+    return ", one class" * wording.answers_one(record) + own
+
+
 def _table(
     run: RunRecord, records: tuple[ProbeRecord, ...], columns: Sequence[TableColumn]
 ) -> Table:
@@ -350,7 +358,7 @@ def _table(
             f"{record.duality_gap:.1e}",
             *(cell(record) for _, cell in columns),
             record.reducer or "",
-            record.status + ", one class" * wording.answers_one(record),
+            record.status + _remarks(record),
         ]
         table.add_row(*cells)
     return table

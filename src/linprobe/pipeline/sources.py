@@ -10,6 +10,8 @@ from torch import Tensor
 from linprobe.activations.extract import Extractor
 from linprobe.activations.groups import plan_groups
 from linprobe.activations.rules import ProbePoint
+from linprobe.activations.widened import in_float64
+from linprobe.core.features import DenseFeatures, born_dtype
 from linprobe.data.arrays import array_tensor
 from linprobe.data.splits import Split
 from linprobe.pipeline.engine import LayerGroup
@@ -40,6 +42,7 @@ class NetworkLayers:
         permutation: (n_train,) int64, the row that each training row is written to; None: its own.
         budget_bytes: features held at a time.
         centre: subtract the training mean of float64 features and round what varies to float32.
+        rereads: layers that need it may be read again, in float64.
         reuse_memory: extract every group into the same memory, on a CPU.
         strict: raise when a layer fails, instead of going on with the others.
     """
@@ -53,12 +56,14 @@ class NetworkLayers:
         budget_bytes: float,
         *,
         centre: bool = False,
+        rereads: bool = False,
         reuse_memory: bool = False,
         strict: bool = False,
     ) -> None:
         self._extractor, self._splits, self._permutation = extractor, splits, permutation
         self._points = {point.layer: point for point in points}
         self._centre, self._strict, self._budget = centre, strict, budget_bytes
+        self._rereads = rereads
         self._itemsize = max(point.kept_dtype.itemsize for point in points)
         self._reuse = reuse_memory and extractor.device.type == "cpu"
 
@@ -71,6 +76,41 @@ class NetworkLayers:
     def num_workers(self) -> int:
         """Number of narrow layers that may be fitted side by side."""
         return thread_count(self._extractor.device)
+
+    @property
+    def rereads(self) -> bool:
+        """See `LayerSource`."""
+        return self._rereads
+
+    def in_float64(self, layers: Sequence[str]) -> tuple["NetworkLayers | None", dict[str, str]]:
+        """See `LayerSource`."""
+        points, example = [self._points[layer] for layer in layers], self._splits[0].source.first()
+        try:
+            extractor, found, failures = in_float64(self._extractor, points, example)
+        except LinprobeError as error:
+            return None, dict.fromkeys(layers, str(error))
+        if not found:
+            return None, failures
+        source = NetworkLayers(
+            *(extractor, self._splits, found, self._permutation, self._budget),
+            centre=True,
+            reuse_memory=self._reuse,
+            strict=self._strict,
+        )
+        return source, failures
+
+    def all_in_float64(self) -> "NetworkLayers":
+        """Give all layers as they are in float64; raise `LinprobeError` where that can't be."""
+        if all(point.dtype == torch.float64 for point in self._points.values()):
+            return self
+        source, failures = self.in_float64(list(self._points))
+        for layer, why in failures.items():
+            raise LinprobeError(
+                f"layer {layer!r} can't be read in float64: {why}; leave float64 out, so that "
+                "layers are read so which need it and can be"
+            )
+        assert source is not None
+        return source
 
     def groups(self, meter: Meter, layers: Sequence[str]) -> Iterator[LayerGroup]:
         """Extract the features of one group after the other."""
@@ -100,7 +140,8 @@ class NetworkLayers:
         orders = (self._permutation, None)
         for split, permutation, room in zip(self._splits, orders, rooms, strict=True):
             points = [self._points[layer] for layer in group if layer not in failures]
-            on_rows = meter.extracting(tuple(group), split.source.split)
+            name = "float64 " * self._centre + split.source.split
+            on_rows = meter.extracting(tuple(group), name)
             yield self._extractor.extract(
                 *(split, points, permutation, on_rows, room), None if self._strict else failures
             )
@@ -117,14 +158,15 @@ class NetworkLayers:
         point = self._points[layer]
         # Popped, so that a layer's features are freed once its probe is done.
         x, xt = train.pop(layer), test.pop(layer)
-        offset = None
+        offset = born = None
         if self._centre and x.dtype == torch.float64:
             # What varies fits float32 once the mean is gone.
             mean = x.mean(0)
             offset = mean if bool(mean.isfinite().all()) else None
         if offset is not None:
+            born = born_dtype(DenseFeatures(x))
             x, xt = (part.sub_(offset).float() for part in (x, xt))
-        return LayerFeatures(x, xt, point.dtype, point.stated, point.columns, offset)
+        return LayerFeatures(x, xt, point.dtype, point.stated, point.columns, offset, born)
 
     def _room(self, split: Split, widest: int) -> Tensor | None:
         if not self._reuse:
@@ -164,6 +206,15 @@ class ArrayLayers:
         largest = max((copied_bytes(*pair) for pair in narrow), default=1)
         room = FEATURE_SHARE * free_bytes(self._device) / max(1, largest)
         return max(1, min(thread_count(self._device), int(room)))
+
+    @property
+    def rereads(self) -> bool:
+        """See `LayerSource`: there is no network to run again."""
+        return False
+
+    def in_float64(self, layers: Sequence[str]) -> tuple[None, dict[str, str]]:
+        """See `LayerSource`."""
+        return None, {}
 
     def groups(self, meter: Meter, layers: Sequence[str]) -> Iterator[LayerGroup]:
         """Give all layers at once: nothing is held until a layer is taken."""

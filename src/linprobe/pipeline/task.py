@@ -21,7 +21,7 @@ from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import holdout_order, holdout_order_by_group, num_held_out
 from linprobe.probes.softmax import SoftmaxProbe
 from linprobe.probes.weights import numbered_class_weight
-from linprobe.records.schema import MajorityErrorRate
+from linprobe.records.schema import MajorityErrorRate, ProbeRecord
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import check_seed
 from linprobe.runtime.randomness import generator
@@ -238,12 +238,19 @@ def _doubts(probe: Probe) -> Iterator[str]:
     elif record.status == Status.MAX_PASSES_REACHED:
         yield f"{name}: the passes over the features ran out before tol; raise l2 or tol."
     elif record.converged and _is_constant(probe):
-        yield f"{name} is constant on the training samples."
+        left = _left(record) if record.rounded else ""
+        yield f"{name} is constant on the training samples{left}."
     elif record.rounded:
-        yield (
-            f"{name} varies little beyond the rounding of its activations; run the network "
-            "in float64 to see what lies below it."
-        )
+        yield f"{name} varies little beyond the rounding of its activations{_left(record)}."
+
+
+def _left(record: ProbeRecord) -> str:
+    """Say what can be done about the rounding, or why nothing was."""
+    if record.no_float64 is not None:
+        return f", and was not read in float64: {record.no_float64}"
+    if record.dtype == "float64":
+        return ", in float64 too"
+    return "; run the network in float64 to see what lies below it"
 
 
 def _is_constant(probe: Probe) -> bool:

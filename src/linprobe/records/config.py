@@ -51,7 +51,8 @@ class ExtractionRecord:
         sample_weight: whether training samples had weights.
         batch_size: samples in a forward pass.
         memory_bytes: for features held at a time.
-        float64: the network's forward pass was computed in float64.
+        float64: the network's forward pass was computed in float64; None: where its own arithmetic
+            rounds away what varies.
     """
 
     network: str | None = None
@@ -60,7 +61,7 @@ class ExtractionRecord:
     groups: bool = False
     batch_size: int | None = None
     memory_bytes: float | None = None
-    float64: bool = False
+    float64: bool | None = False
     layout: str | None = None
     sample_weight: bool = False
 

@@ -52,13 +52,18 @@ class ProbeRecord:
             probe was trained by minibatches.
         evaluation: what the test probabilities show; None: not computed.
         rounded: of what varies in the activations, 1 % or more may be their own rounding.
-        dtype: that the activations were computed in, such as "float32"; None: unknown.
+        dtype: that the activations were computed in, such as "float32"; None: unknown. Another
+            than the network's own where `native` is known.
         reason: why no probe could be fitted; None: one was.
         scale: what centred features were divided by: "layer", one number; "feature", each column
             its own deviation; None: unknown.
         float32_changes: test predictions that weight and bias, rounded to float32 with the raw
             features, give otherwise; None: unknown.
         missing: what was asked for beside the probe and could not be computed, and why.
+        native: the probe of the activations in the network's own dtype, whose rounding takes away
+            what varies, so that this probe is of a pass in float64; None: this probe is it.
+        no_float64: why activations that are `rounded` were not read in float64; None: they were,
+            or need not be, or that was not to be tried.
     """
 
     layer: str
@@ -88,6 +93,8 @@ class ProbeRecord:
     scale: str | None = None
     float32_changes: int | None = None
     missing: str | None = None
+    native: "ProbeRecord | None" = None
+    no_float64: str | None = None
 
     @property
     def converged(self) -> bool:

@@ -10,8 +10,12 @@ from linprobe.records.evidence import Evaluation
 from linprobe.records.schema import ProbeRecord, RunRecord
 from linprobe.runtime.files import write_csv
 
-PROBE_FIELDS = tuple(item.name for item in fields(ProbeRecord) if item.name != "evaluation")
+PROBE_FIELDS = tuple(
+    item.name for item in fields(ProbeRecord) if item.name not in ("evaluation", "native")
+)
 """Fields of a probe that hold one value, or the two ends of an interval."""
+
+_NATIVE_FIELDS = ("dtype", "train_error_rate", "test_error_rate", "test_cross_entropy")
 
 _RUN_COLUMNS = ("experiment", "protocol", "seed", "quick")
 _CHECKPOINT_COLUMNS = ("checkpoint", "step", "network_test_error_rate")
@@ -35,7 +39,13 @@ def _columns() -> tuple[str, ...]:
         for name in PROBE_FIELDS
         for column in ((f"{_CI}_low", f"{_CI}_high") if name == _CI else (name,))
     )
-    return (*_RUN_COLUMNS, "dataset", *_CHECKPOINT_COLUMNS, *probe, *_EVALUATION_COLUMNS)
+    native = (f"native_{name}" for name in _NATIVE_FIELDS)
+    return (*_RUN_COLUMNS, "dataset", *_CHECKPOINT_COLUMNS, *probe, *native, *_EVALUATION_COLUMNS)
+
+
+def native_cells(probe: ProbeRecord) -> dict[str, Any]:
+    """Give the numbers of the probe of the network's own activations, by column."""
+    return {f"native_{name}": getattr(probe.native, name, None) for name in _NATIVE_FIELDS}
 
 
 def _rows(run: RunRecord) -> Iterator[list[Any]]:
@@ -47,6 +57,7 @@ def _rows(run: RunRecord) -> Iterator[list[Any]]:
             for name in PROBE_FIELDS:
                 value = getattr(probe, name)
                 row.extend(value if name == _CI else (value,))
+            row.extend(native_cells(probe).values())
             row.extend(_evaluation_cells(probe.evaluation))
             row.extend(probe.metric(metric.name) for metric in run.metrics)
             for metric in run.metrics:

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from linprobe.report.chart import Chart, named_places
 from linprobe.report.curve import TURNED, draw_lost, draw_series, mark_skip
-from linprobe.report.style import CONTROL_LOOKS, LIGHT
+from linprobe.report.style import CONTROL_LOOKS, LIGHT, NATIVE_LOOKS
 
 _MAX_LABELLED = 12
 
@@ -34,7 +34,7 @@ def draw_bars(axes: Axes, chart: Chart, *, inches: float) -> None:
     draw_lost(axes, [point.place for series in chart.of("lost") for point in series.points])
     mark_skip(axes, chart)
     for series in chart.of("reference"):
-        if series.look is CONTROL_LOOKS["majority"]:
+        if series.look in (CONTROL_LOOKS["majority"], *NATIVE_LOOKS.values()):
             draw_series(axes, chart, series, label=series.look.label, zorder=2)
     _name_bars(axes, chart, inches)
 

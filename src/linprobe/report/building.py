@@ -13,6 +13,7 @@ from linprobe.report.style import (
     CONTROL_LOOKS,
     ENTROPY,
     LOST,
+    NATIVE_LOOKS,
     NETWORK,
     NO_CHANGE,
     OPTIMUM,
@@ -28,6 +29,7 @@ from linprobe.report.wording import (
 )
 
 _WIDE = 3  # Wilson intervals
+_HALF = 0.4  # of a step of a line, which a single layer has too
 
 Places = dict[str, int]
 
@@ -52,6 +54,7 @@ def build_chart(
     if measure is TEST_ERROR:
         series += _optimum(checkpoint.probes, places)
     series += _curve(checkpoint, measure, places)
+    series += _native(checkpoint.probes, measure, places)
     series += _probes(checkpoint.probes, measure, places)
     return Chart(
         layers=names,
@@ -159,6 +162,23 @@ def _curve(checkpoint: CheckpointRecord, measure: Measure, places: Places) -> li
     for before, after, probe in zip(points, points[1:], checkpoint.probes[1:], strict=False):
         parts[NO_CHANGE if probe.layer in same else CHANGE] += (before, after, GAP)
     return [Series("curve", look, tuple(found)) for look, found in parts.items() if found]
+
+
+def _native(probes: Sequence[ProbeRecord], measure: Measure, places: Places) -> Iterator[Series]:
+    """Draw what is seen in the network's own arithmetic, where the probes are of another."""
+    steps: dict[Look, list[Point]] = {}
+    for probe in probes:
+        own, place = probe.native, places[probe.layer]
+        value = math.nan if own is None else measure.value(own)
+        look = NATIVE_LOOKS.get(str(own.dtype)) if own is not None else None
+        if look is None or not math.isfinite(value):
+            continue
+        step = steps.setdefault(look, [])
+        if step and step[-1].place < place - 1:
+            step.append(GAP)
+        step += [Point(place + side, value) for side in (-_HALF, 0, _HALF)]
+    for look, step in steps.items():
+        yield Series("reference", look, tuple(step), recorded=True)
 
 
 def _probes(probes: Sequence[ProbeRecord], measure: Measure, places: Places) -> Iterator[Series]:

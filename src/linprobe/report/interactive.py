@@ -68,7 +68,8 @@ def _marked(chart: Chart, series: Series, colour: str) -> Iterator[Json]:
         "color": colour if look.filled else "@surface",
         "line": {"width": 0 if look.filled else 2, "color": colour},
     }
-    mode = "markers" if not look.dash else "lines" if chart.crowded else "lines+markers"
+    plain_line = chart.crowded or not look.marker
+    mode = "markers" if not look.dash else "lines" if plain_line else "lines+markers"
     more = _told(points, look.label) | {"line": _line(look, 1.5)} if beside else {}
     yield _trace(series.role, points, mode, marker=marker, **more)
 

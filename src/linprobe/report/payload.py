@@ -245,6 +245,7 @@ _FACTS: dict[str, Callable[[ProbeRecord], str | None]] = {
     "training error": lambda probe: plain(probe.train_error_rate),
     "width": _width,
     "l2": lambda probe: scientific(probe.l2, 0) + ", end of the path" * probe.l2_at_edge,
+    "activations": lambda probe: probe.dtype,
     "passes over the features": lambda probe: whole(probe.num_passes),
     "samples that the certificate leaves open": _written(lambda e: e.num_undecided, whole),
     "V-information, bits": _written(lambda e: e.v_information_bits),

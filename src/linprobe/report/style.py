@@ -88,6 +88,12 @@ CONTROL_LOOKS = {
 }
 """By `ControlRecord.name`."""
 
+NATIVE_LOOKS = {
+    dtype: Look(f"probe of {dtype} activations", "ink", SOLID)
+    for dtype in ("float32", "bfloat16", "float16")
+}
+"""By the dtype of activations whose rounding takes away what varies."""
+
 PROBE_LOOKS: dict[Standing, Look] = {
     "certified": Look("probe, certified optimum", "blue", marker="o"),
     "trained": Look("probe, trained by SGD", "purple", marker="D"),

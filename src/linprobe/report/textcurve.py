@@ -10,12 +10,14 @@ interface from version 5 to 6, and comes as a compiled wheel for some platforms 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from linprobe.records.schema import RunRecord
 from linprobe.report.building import build_chart
-from linprobe.report.chart import Chart, Scale, fitting_scale
+from linprobe.report.chart import Chart, Scale, Series, fitting_scale
 from linprobe.report.measures import chosen
 from linprobe.report.names import shorten
+from linprobe.report.style import NATIVE_LOOKS
 from linprobe.report.wording import state
 
 HEIGHT = 9  # odd: the middle row stands for the middle of the scale
@@ -42,7 +44,8 @@ def text_curves(
     """
     measure = chosen(run, metric)
     charts = [build_chart(run, checkpoint, measure) for checkpoint in run.checkpoints]
-    rates = [rate for chart in charts for rate in chart.values() if math.isfinite(rate)]
+    drawn = [[*chart.values(), *chain(*(s.values for s in _native(chart)))] for chart in charts]
+    rates = list(filter(math.isfinite, chain(*drawn)))
     if not rates:
         return []
     scale = fitting_scale(charts, alone=True)
@@ -54,8 +57,14 @@ def text_curves(
     for chart, checkpoint in zip(charts, run.checkpoints, strict=True):
         lines.append(f"{measure.label}, {state(checkpoint)}{words}")
         lines += _curve(chart, ends, across, braille=braille)
-        lines += [" " * (_LABEL + 2) + _names(chart.layers, across), ""]
+        lines += [" " * (_LABEL + 2) + _names(chart.layers, across)]
+        lines += [f"{' ' * (_LABEL + 2)}o {series.label}" for series in _native(chart)] + [""]
     return lines
+
+
+def _native(chart: Chart) -> list[Series]:
+    """List what is drawn of the network's own arithmetic, where the probes are of another."""
+    return [series for series in chart.of("reference") if series.look in NATIVE_LOOKS.values()]
 
 
 def _ends(rates: Sequence[float], chart: Chart, scale: Scale) -> tuple[float, float]:
@@ -82,6 +91,11 @@ def _curve(chart: Chart, ends: tuple[float, float], width: int, *, braille: bool
         column = round(place / max(len(heights) - 1, 1) * (width - 1))
         row = 0.0 if math.isnan(heights[place]) else heights[place]
         letters[HEIGHT - 1 - round(row * (HEIGHT - 1))][column] = "x"
+    for point in (point for series in _native(chart) for point in series.points):
+        if point.place in range(len(heights)):  # the middle of a step
+            column = round(point.place / max(len(heights) - 1, 1) * (width - 1))
+            row = max(0.0, min(1.0, _height(chart, point.value, ends)))
+            letters[HEIGHT - 1 - round(row * (HEIGHT - 1))][column] = "o"
     low, high = ends
     middle = (low + high) / 2 if chart.scale == "linear" else math.sqrt(low * high)
     labels = {0: f"{high:.4f}", HEIGHT // 2: f"{middle:.4f}", HEIGHT - 1: f"{low:.4f}"}

@@ -67,6 +67,7 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
             + _flips(probe)
             + answers_one(probe) * " It answers one class for every test sample."
             + probe.rounded * " Its activations vary little beyond their own rounding."
+            + _own_reading(probe)
         )
     if probe.standing == "trained":
         return _as_trained(probe)
@@ -83,7 +84,8 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
 def short_certificate(probe: ProbeRecord) -> str:
     """Say it in few words where all is as it was asked for; else what is wrong."""
     if probe.converged and math.isfinite(probe.duality_gap) and not probe.rounded:
-        return "certified" + ", answers one class" * answers_one(probe)
+        read = f", read in {probe.dtype}" if probe.native else ""
+        return "certified" + ", answers one class" * answers_one(probe) + read
     return "trained by SGD" if probe.standing == "trained" else certificate(probe, None)
 
 
@@ -214,14 +216,45 @@ def doubts(run: RunRecord) -> Iterator[str]:
         )
     if alike := one_answer(probes):
         yield alike
-    rounded = sum(probe.rounded for probe in probes)
+    if again := read_again(probes):
+        yield again
+    rounded = [probe for probe in probes if probe.rounded]
     if rounded:
-        one = rounded == 1
-        yield (
-            f"{counted(rounded, 'probe')}: the activations are constant up to their own rounding, "
-            f"so {'this error reflects' if one else 'these errors reflect'} rounding. Activations "
-            "in float64 can show what lies below it."
+        one = len(rounded) == 1
+        text = (
+            f"{counted(len(rounded), 'probe')}: the activations are constant up to their own "
+            f"rounding, so {'this error reflects' if one else 'these errors reflect'} rounding."
         )
+        if all(p.no_float64 is None and p.dtype != "float64" for p in rounded):
+            text += " Activations in float64 can show what lies below it."
+        yield text
+        for reason in dict.fromkeys(p.no_float64 for p in rounded if p.no_float64):
+            yield f"Not read in float64: {reason}."
+
+
+def read_again(probes: Sequence[ProbeRecord]) -> str:
+    """Say which probes were read in float64, and what they would be otherwise; "" for none."""
+    found = [(probe, probe.native) for probe in probes if probe.native is not None]
+    if not found:
+        return ""
+    names = list(dict.fromkeys(probe.layer for probe, _ in found))
+    some = ", ".join(names[:_MAX_NAMED]) + (" ..." if len(names) > _MAX_NAMED else "")
+    kinds = " or ".join(sorted({str(own.dtype) for _, own in found}))
+    rates = [own.test_error_rate for _, own in found]
+    return (
+        f"{counted(len(found), 'probe')} ({some}) read a float64 pass of the network: what varies "
+        f"in these layers drowns in the rounding of {kinds}, of which probes have test errors of "
+        f"{plain(min(rates))} to {plain(max(rates))}."
+    )
+
+
+def _own_reading(probe: ProbeRecord) -> str:
+    if (own := probe.native) is None:
+        return ""
+    return (
+        " It reads a float64 pass of the network: what varies in this layer drowns in the rounding "
+        f"of {own.dtype}, of which a probe has test error {plain(own.test_error_rate)}."
+    )
 
 
 def one_answer(probes: Sequence[ProbeRecord]) -> str:

@@ -6,6 +6,7 @@ from linprobe.core.features.standardised import (
     LARGEST,
     Standardisation,
     StandardisedFeatures,
+    born_dtype,
     standardised,
 )
 
@@ -16,5 +17,6 @@ __all__ = [
     "Standardisation",
     "StandardisedFeatures",
     "as_features",
+    "born_dtype",
     "standardised",
 ]

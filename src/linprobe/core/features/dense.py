@@ -20,12 +20,18 @@ class DenseFeatures:
             Its values are then lost to whoever gave it.
         born: dtype that the values were computed in, where it is floating; default: that of
             `values`.
+        offset: (num_features,) float64 that was subtracted since; None: nothing was.
     """
 
     def __init__(
-        self, values: Tensor, *, owned: bool = False, born: torch.dtype | None = None
+        self,
+        values: Tensor,
+        *,
+        owned: bool = False,
+        born: torch.dtype | None = None,
+        offset: Tensor | None = None,
     ) -> None:
-        self.values, self.owned = values, owned
+        self.values, self.owned, self.offset = values, owned, offset
         self.born = born if born is not None and born.is_floating_point else values.dtype
 
     @property

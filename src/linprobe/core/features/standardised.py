@@ -126,6 +126,7 @@ class StandardisedFeatures:
         features: the rows as mapped.
         standardisation: the map.
         raw_dtype: dtype that the raw values were rounded to; default: that of `features`.
+        offset: (n_features,) float64 that was subtracted from them before; None: nothing was.
     """
 
     def __init__(
@@ -133,9 +134,11 @@ class StandardisedFeatures:
         features: FeatureMatrix,
         standardisation: Standardisation,
         raw_dtype: torch.dtype | None = None,
+        offset: Tensor | None = None,
     ) -> None:
         self._features, self.standardisation = features, standardisation
         self.raw_dtype = raw_dtype or features.dtype
+        self._offset = offset
 
     @property
     def num_rows(self) -> int:
@@ -167,9 +170,10 @@ class StandardisedFeatures:
         """
         s = self.standardisation
         assert s.deviation is not None
+        mean = s.mean if self._offset is None else s.mean + self._offset
         if not bool(s.deviation.any()):
-            return float("inf") if bool(s.mean.any()) else 0.0
-        return _rounding(s.mean, torch.finfo(self.raw_dtype).eps, s.deviation, s.scale)
+            return float("inf") if bool(mean.any()) else 0.0
+        return _rounding(mean, torch.finfo(self.raw_dtype).eps, s.deviation, s.scale)
 
     @property
     def rounded(self) -> bool:
@@ -219,7 +223,8 @@ def standardised(
     """
     if isinstance(features, StandardisedFeatures):
         return features
-    born = _born(features)
+    offset = features.offset if isinstance(features, DenseFeatures) else None
+    born = born_dtype(features)
     dtype = features.dtype if features.dtype == torch.float64 else torch.float32
     if isinstance(features, DenseFeatures) and features.owned and features.dtype == dtype:
         values = features.values
@@ -231,12 +236,14 @@ def standardised(
         for block, out in zip(blocks, values.split(_READ_ROWS), strict=True):
             out.copy_(block)
     standardisation = Standardisation.fit_(values, scale, sample_weight)
-    return StandardisedFeatures(DenseFeatures(values), standardisation, born)
+    return StandardisedFeatures(DenseFeatures(values), standardisation, born, offset)
 
 
-def _born(features: FeatureMatrix) -> torch.dtype:
-    """The dtype that the values were rounded to, which a wider one may have been made of since."""
+def born_dtype(features: FeatureMatrix) -> torch.dtype:
+    """Find the dtype that values were rounded to, which a wider one may have been made of since."""
     born = features.born if isinstance(features, DenseFeatures) else features.dtype
+    if isinstance(features, DenseFeatures) and features.offset is not None:
+        return born  # what is left of the values no longer tells
     for narrow in (torch.bfloat16, torch.float16, torch.float32):
         if torch.finfo(narrow).eps <= torch.finfo(born).eps:
             break

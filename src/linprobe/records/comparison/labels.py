@@ -45,6 +45,6 @@ def _facts(runs: Sequence[RunRecord]) -> dict[str, str]:
         "optimizer": "" if training is None else f"network by {training.optimizer}",
         "depth": "" if own.depth is None else f"{own.depth} layers",
         "seed": seed_words(runs),
-        "float64": "float64" if run.config.extraction.float64 else "float32",
+        "float64": {None: "", False: "float32", True: "float64"}[run.config.extraction.float64],
         "quick": "quick" if run.quick else "",
     }
