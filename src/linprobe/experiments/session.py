@@ -188,7 +188,7 @@ class Session:
         ]
         source = NetworkLayers(
             *(self._extractor(self._network), splits, self._points, None, settings.feature_bytes),
-            rereads=settings.float64 is None,
+            rereads=settings.float64 is None and sgd is None,
             reuse_memory=True,
             strict=settings.strict,
         )
