@@ -238,7 +238,8 @@ def _doubts(probe: Probe) -> Iterator[str]:
     elif record.status == Status.MAX_PASSES_REACHED:
         yield f"{name}: the passes over the features ran out before tol; raise l2 or tol."
     elif record.converged and _is_constant(probe):
-        left = _left(record) if record.rounded else ""
+        tried = record.native is not None or record.no_float64 is not None
+        left = _left(record) if record.rounded and tried else ""
         yield f"{name} is constant on the training samples{left}."
     elif record.rounded:
         yield f"{name} varies little beyond the rounding of its activations{_left(record)}."
