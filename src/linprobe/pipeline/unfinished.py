@@ -91,7 +91,8 @@ class Unfinished:
     """
 
     def __init__(self, run_folder: Path, *, overwrite: bool = False) -> None:
-        self.folder, self.run = run_folder / UNFINISHED, None
+        self.folder = run_folder / UNFINISHED
+        self.run: RunRecord | None = None
         self._run_folder, self._overwrite = run_folder, overwrite
         self._begun = _Begun("", replaces=overwrite)
 
@@ -154,9 +155,7 @@ def is_finished(record: ProbeRecord) -> bool:
     return record.status != Status.FAILED and record.missing is None
 
 
-def only_finished(
-    probes: Mapping[str, Probe], num_features: Mapping[str, int]
-) -> dict[str, Probe]:
+def only_finished(probes: Mapping[str, Probe], num_features: Mapping[str, int]) -> dict[str, Probe]:
     """Leave out what is not finished or has another number of features."""
     return {
         layer: probes[layer]

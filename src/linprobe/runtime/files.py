@@ -18,9 +18,9 @@ from linprobe.runtime.text import first_line
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path` that replaces it when the block ends without error.
 
-    It is on the disk, and so is its name, when this returns: also a machine that loses its power
-    leaves the old file or the new one. After an exception the temporary file is gone and `path` is what it was before. Missing
-    parent folders are made.
+    It is on the disk, and so is its name, when the block has ended: also a machine that loses its
+    power has the old file or the new one. After an exception the temporary file is gone and `path`
+    is what it was before. Missing parent folders are made.
 
     Raises:
         LinprobeError: The file can't be written.
