@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.kills import content
 from linprobe.data import ImageDataset
 from linprobe.experiments import samples as loading
 from linprobe.experiments import session
@@ -23,7 +24,6 @@ from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.lock import folder_lock
 from linprobe.runtime.randomness import generator
 from tests.support import killed
-from tests.support.killed import content
 from tests.support.tiny import TinyExperiment, tiny_dataset
 
 METHOD = ProbeConfig(l2_path=(1e-1, 1e-2))

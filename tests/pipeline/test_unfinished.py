@@ -15,7 +15,9 @@ LABELS = torch.tensor([0, 1])
 
 
 def made(layer="a", **changes):
-    record = replace(probe_record(layer=layer), **{"evaluation": None, "num_features": 3, **changes})
+    record = replace(
+        probe_record(layer=layer), **{"evaluation": None, "num_features": 3, **changes}
+    )
     return Probe(record, torch.ones(2, 3, dtype=torch.float64), torch.zeros(2))
 
 

@@ -1,6 +1,5 @@
 """Runs that are killed, and taken up again, in processes of their own."""
 
-import json
 import os
 import signal
 from itertools import count
@@ -46,14 +45,3 @@ def run(out, kill_at=None, **changes):
 
 def draw_nothing(*_):
     """Stand for figures and pages."""
-
-
-def content(folder):
-    """What results.json says, times and memory aside."""
-    found = json.loads((Path(folder) / "results.json").read_text())
-    del found["seconds"], found["peak_rss_bytes"]
-    for checkpoint in found["checkpoints"]:
-        del checkpoint["stages"]
-        for probe in checkpoint["probes"]:
-            del probe["seconds"]
-    return found
