@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
-from benchmarks import figure8_training, precision, scales
+from benchmarks import exactness, figure8_training, precision, scales
 from benchmarks.figure8_training import BARS, DEPTH, Candidate
 from linprobe.data import ImageDataset
 from linprobe.experiments.networks import DeepMLP
+from linprobe.experiments.samples import Samples
+from linprobe.probes.base import Targets
 from linprobe.probes.config import ProbeConfig
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset
@@ -152,3 +154,14 @@ def test_each_scale_is_shown_at_each_ratio(monkeypatch, capsys):
         ["layer", "layer"], ["feature", "feature"], ["auto", "feature"]
     ]  # fmt: skip
     assert float(rows[0][4]) > 0.4 and float(rows[1][4]) < 0.25 and rows[1][4] == rows[2][4]
+
+
+def test_the_exactness_table(monkeypatch, capsys):
+    data = tiny_dataset()
+    samples = Samples(data, data.train_images, Targets(data.train_labels, 10, 20))
+    monkeypatch.setattr(exactness, "load_samples", lambda _: samples)
+    monkeypatch.setattr(exactness, "ProbeConfig", lambda exact: ProbeConfig(1e-4, exact=exact))
+    exactness.main(["--layers", "layer2,logits", "--depth", "2", "--minibatches", "1"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [["layer2", "128", "1e-04"], ["logits", "10", "1e-04"]]
+    assert all(int(row[3]) <= int(row[4]) and int(row[8]) > int(row[9]) == 0 for row in rows)

@@ -85,6 +85,21 @@ def test_few_rows_keep_their_products(small, dtype):
     torch.testing.assert_close(features.double() @ lifted.T, found.double() @ weight.T, **tolerance)
 
 
+@pytest.mark.parametrize("max_rows", [0, 2048])
+def test_projecting_is_the_transpose_of_lifting(small, monkeypatch, max_rows):
+    monkeypatch.setattr(rowspace, "MAX_ROWS", max_rows)
+    features = low_rank(300, 600, 8)[1]
+    space = find_row_space(DenseFeatures(features), torch.Generator())
+    generator = torch.Generator().manual_seed(4)
+    weight, gradient = (
+        torch.randn(3, columns, generator=generator, dtype=torch.float64)
+        for columns in (space.coordinates.num_features, 600)
+    )
+    torch.testing.assert_close(
+        (space.lift(weight) * gradient).sum(), (weight * space.project(gradient)).sum()
+    )
+
+
 def test_no_coordinates_of_rows_that_are_all_zero(small):
     assert find_row_space(DenseFeatures(torch.zeros(10, 60)), torch.Generator()) is None
 
@@ -116,7 +131,9 @@ def test_a_direction_outside_a_basis_is_certified_and_mended(small, monkeypatch)
 
     def found(features, _):
         return RowSpace(
-            features.transformed(wrong, features.dtype), lambda weight: weight @ wrong.T
+            features.transformed(wrong, features.dtype),
+            lambda weight: weight @ wrong.T,
+            lambda gradient: gradient @ wrong,
         )
 
     monkeypatch.setattr("linprobe.probes.softmax.find_row_space", found)

@@ -10,7 +10,6 @@ from cyclopts import App, CycloptsError, Parameter
 
 import linprobe
 from linprobe.cli.compare import compare
-from linprobe.cli.ends import Terminated, terminable
 from linprobe.cli.errors import option_names, translated, usage_message
 from linprobe.cli.flags import as_options
 from linprobe.cli.help import help_text
@@ -23,7 +22,7 @@ from linprobe.cli.show import show
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.terminals import plain_where_needed
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 _HELP = ("--help", "-h")
 _LINPROBE = """Linear classifier probes whose every point is a certified optimum.
@@ -49,13 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; default: those of the process.
 
     Returns:
-        The exit code: 0; 2 for what the user can put right; 130 after Ctrl-C; 143 after
-        SIGTERM; 1 for the rest.
+        The exit code: 0; 2 for what the user can put right; 130 after Ctrl-C; 1 for the rest.
         Each failure is one line on stderr. With LINPROBE_DEBUG=1, tracebacks are shown too.
     """
     # Threads that spin while they wait make small problems many times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    with plain_where_needed(), terminable():
+    with plain_where_needed():
         return _exit_code(list(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -65,9 +63,8 @@ def _exit_code(words: list[str]) -> int:
     except LinprobeError as error:
         return _fail(EXIT_USAGE, str(error))
     except KeyboardInterrupt as end:
-        by_signal = isinstance(end, Terminated)
-        said = ("terminated" if by_signal else "interrupted") + (f"; {end}" if str(end) else "")
-        return _fail(EXIT_TERMINATED if by_signal else EXIT_INTERRUPTED, said)
+        kept = str(end) or "files of finished checkpoints are kept"
+        return _fail(EXIT_INTERRUPTED, f"interrupted; {kept}")
     except Exception as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         return _fail(EXIT_FAILURE, f"unexpected {what} (set LINPROBE_DEBUG=1 to see the traceback)")

@@ -45,10 +45,13 @@ class RowSpace:
         coordinates: (n_samples, rank), with the products of the rows among each other unchanged.
         lift: maps a weight (n_classes, rank) of the coordinates to the float64 weight
             (n_classes, n_features) of the same logits and the same norm.
+        project: maps a float64 gradient (n_classes, n_features) to that over the coordinates, the
+            transpose of `lift`.
     """
 
     coordinates: FeatureMatrix
     lift: Callable[[Tensor], Tensor]
+    project: Callable[[Tensor], Tensor]
 
 
 def find_row_space(features: FeatureMatrix, generator: torch.Generator) -> RowSpace | None:
@@ -69,7 +72,9 @@ def find_row_space(features: FeatureMatrix, generator: torch.Generator) -> RowSp
     if basis is None:
         return None
     return RowSpace(
-        coordinates(features, basis, generator), lambda weight: weight.double() @ basis.T.double()
+        coordinates(features, basis, generator),
+        lift=lambda weight: weight.double() @ basis.T.double(),
+        project=lambda gradient: gradient @ basis.double(),
     )
 
 
@@ -89,7 +94,12 @@ def _of_few_rows(features: FeatureMatrix) -> RowSpace | None:
             [part @ block.double() for part, block in zip(factors, blocks, strict=True)]
         ).sum(0)
 
-    return RowSpace(DenseFeatures((vectors * root).to(features.dtype), owned=True), lift)
+    def project(gradient: Tensor) -> Tensor:
+        blocks = [gradient @ block.double().T for block in features.blocks(_GRAM_BLOCK)]
+        onto: Tensor = torch.cat(blocks, dim=1) @ vectors / root
+        return onto
+
+    return RowSpace(DenseFeatures((vectors * root).to(features.dtype), owned=True), lift, project)
 
 
 def row_space(features: FeatureMatrix, generator: torch.Generator) -> Tensor | None:

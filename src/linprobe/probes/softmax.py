@@ -4,8 +4,10 @@
 2. The problem is solved on the training rows that are not held out, for a path of `l2` from large
    to small, each solution starting from those before it.
 3. The `l2` with the least held-out cross-entropy is refitted on all training rows, starting from
-   its solution, and certified in float64 at the weight that is returned.
-4. The test split is touched once, by that weight.
+   its solution, and certified in float64 at the weight that is returned. Where the probe is to be
+   exact, it is then refined (`linprobe.core.refine`) to a gap far below the tolerance.
+4. The test split is touched once, by that weight; of an exact probe that leaves test samples
+   undecided, by that of a refinement that decides them too.
 """
 
 import math
@@ -16,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from linprobe.core.certificate import Certificate, certify, float64_logits
+from linprobe.core.certificate import Certificate, certify
 from linprobe.core.features import (
     LARGEST,
     DenseFeatures,
@@ -26,6 +28,7 @@ from linprobe.core.features import (
 )
 from linprobe.core.optimum_bounds import OptimumBounds, UnknownBounds
 from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.refine import refine_certified
 from linprobe.core.row_space import find_row_space
 from linprobe.core.solve import (
     DEFAULT_SOLVER,
@@ -36,6 +39,7 @@ from linprobe.core.solve import (
     solve_certified,
 )
 from linprobe.core.solvers.base import Point, Status
+from linprobe.core.solvers.refinement import Refinement
 from linprobe.probes.base import (
     FailedProbe,
     FittedProbe,
@@ -57,12 +61,11 @@ from linprobe.runtime.errors import LinprobeError
 
 _FLOAT32_L2 = 1e-10  # smaller penalties are below the rounding of float32 from the start
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
-# A refit that is to be exact aims at this share of l2, where margins are known to a few hundredths,
-# and of tol, so that a large penalty doesn't leave the weight zero, whose scores rank nothing.
-_EXACT_SHARE = 1e-3
-# Polishing aims at this share of the gap that would decide all samples, and not too far at a time.
-_POLISH, _MOST_AT_ONCE = 0.3, 1e-5
-_POLISHED_WIDE_BYTES = 2**24  # problems up to this size are polished in float64
+# A refit that is to be exact goes on to this share of l2, where margins are known to about a
+# thousandth, and of tol; of many features, where passes are dear, to the larger one. Then to this
+# share of the gap that would decide all samples.
+_EXACT_SHARE, _EXACT_SHARE_OF_MANY, _MANY_FEATURES = 1e-6, 1e-3, 1024
+_POLISH = 0.3
 # Rounding of the gradient, of the features' precision; its square over 2 l2 is left of the gap.
 _GRADIENT_ROUNDING = 0.1
 _NAN = float("nan")
@@ -202,17 +205,19 @@ class _Fit:
         self.wide = self.widens and self.config.l2_path[-1] < _FLOAT32_L2
         if self.wide:
             self.solved = in_float64(self.solved)
+        self.refinement: Refinement | None = None  # made when it is needed
 
     def run(self) -> FittedProbe:
         """Fit the probe, but for its seconds."""
         path = solve_path(self.solved, self.targets, self.config, self.solver, self.on_solve)
-        tol, l2 = self.config.tol, path.best.l2
-        aim = tol
-        if self.config.exact:
-            aim = min(tol, max(_EXACT_SHARE * min(tol, l2), 2 * self._least_gap(l2)))
         start = None if self._is_misled(path.start) else path.start
-        refit = self._solve(path, self._attempts(aim), start, self.config.max_passes)
+        attempts = self._attempts(self.config.tol)
+        refit = self._solve(path, attempts, start, self.config.max_passes)
         may_polish = self.config.exact and refit.status is Status.CONVERGED
+        if may_polish:
+            many = self.solved.num_features > _MANY_FEATURES
+            share = _EXACT_SHARE_OF_MANY if many else _EXACT_SHARE
+            refit = self._nearer(path, refit, share * min(self.config.tol, path.best.l2))
         return self._fitted(path, refit, may_polish)
 
     def _is_misled(self, start: Point) -> bool:
@@ -224,34 +229,38 @@ class _Fit:
         loss, _ = loss_and_error(logits, targets.labels, targets.sample_weight)
         return loss > math.log(targets.num_classes)
 
-    def _least_gap(self, l2: float, *, polished: bool = False) -> float:
-        """About the duality gap (nats) at which the arithmetic ends."""
-        wide = self.wide or (polished and self._polishes_wide)
-        eps = torch.finfo(torch.float64 if wide else self.solved.dtype).eps
+    def _least_gap(self, l2: float) -> float:
+        """About the duality gap (nats) at which the solver's arithmetic ends."""
+        eps = torch.finfo(self.solved.dtype).eps
         return float((_GRADIENT_ROUNDING * eps) ** 2 / (2 * l2))
 
-    @property
-    def _polishes_wide(self) -> bool:
-        x = self.features
-        return self.widens and 8 * x.num_rows * x.num_features <= _POLISHED_WIDE_BYTES
+    def _nearer(self, path: Path, refit: CertifiedSolution, gap: float) -> CertifiedSolution:
+        """Solve on to a duality gap (nats), as far as arithmetic and passes allow."""
+        l2 = path.best.l2
+        if self.refinement is None:
+            # In coordinates of the row space, if those served the refit.
+            space, x = (self.space, self.solved) if refit.attempt == 0 else (None, self.features)
+            self.refinement = Refinement(self._problem(x), l2, path.learned, space)
+
+        def solve(start: Point, tol: float, max_passes: float) -> CertifiedSolution:
+            attempt = self._attempts(tol)[refit.attempt]
+            return self._solve(path, [attempt], start, max_passes)
+
+        return refine_certified(
+            refit,
+            self.refinement,
+            partial(self._check, l2),
+            solve,
+            goal=gap,
+            least=2 * self._least_gap(l2),
+            max_passes=self.config.max_passes,
+        )
 
     def _polished(self, path: Path, before: CertifiedSolution, gap: float) -> FittedProbe | None:
         """Solve on to a gap that decides all samples; None where arithmetic ends before."""
-        l2, then = path.best.l2, before.certificate.duality_gap
-        least, goal = self._least_gap(l2, polished=True), _POLISH * gap
-        left = self.config.max_passes - before.num_passes
-        if goal < least or left <= 0:
-            return None
-        attempts, start = self._attempts(max(goal, _MOST_AT_ONCE * then)), before.own_point
-        attempt = attempts[before.attempt]
-        if self._polishes_wide and before.attempt < len(attempts) - 1:
-            logits = float64_logits(self.features, before.point.weight)
-            attempt, start = attempts[-1], replace(before.point, logits=logits)
-        refit = self._solve(path, [attempt], start, left)
-        now = refit.certificate.duality_gap
-        passes, number = before.num_passes + refit.num_passes, attempts.index(attempt)
-        refit = replace(refit, num_passes=passes, attempt=number)
-        return self._fitted(path, refit, now < then / 2) if now < then else None
+        refit = self._nearer(path, before, _POLISH * gap)
+        nearer = refit.certificate.duality_gap < before.certificate.duality_gap
+        return self._fitted(path, refit, may_polish=True) if nearer else None
 
     def _fitted(self, path: Path, refit: CertifiedSolution, may_polish: bool) -> FittedProbe:
         certificate, best, penalties = refit.certificate, path.best, self.config.l2_path
@@ -290,18 +299,11 @@ class _Fit:
         self, path: Path, attempts: list[Attempt], start: Point | None, max_passes: float
     ) -> CertifiedSolution:
         """Solve on all rows; where the certificate disagrees with the solver, try harder."""
-        features, targets, l2 = self.features, self.targets, path.best.l2
-
-        def check(weight: Tensor, bias: Tensor) -> Certificate:
-            s = targets.sample_weight
-            return certify(features, targets.labels, weight, bias, l2, sample_weight=s)
-
+        l2 = path.best.l2
         return solve_certified(
             attempts,
-            lambda x: SoftmaxRegression(
-                x, targets.labels, targets.num_classes, targets.sample_weight
-            ),
-            check,
+            self._problem,
+            partial(self._check, l2),
             l2,
             tol=self.config.tol,
             max_passes=max_passes,
@@ -310,6 +312,16 @@ class _Fit:
             options=path.learned,
             on_attempt=lambda passes, gap: self.on_solve("refit", l2, passes, gap),
         )
+
+    def _problem(self, features: FeatureMatrix) -> SoftmaxRegression:
+        targets = self.targets
+        return SoftmaxRegression(
+            features, targets.labels, targets.num_classes, targets.sample_weight
+        )
+
+    def _check(self, l2: float, weight: Tensor, bias: Tensor) -> Certificate:
+        labels, s = self.targets.labels, self.targets.sample_weight
+        return certify(self.features, labels, weight, bias, l2, sample_weight=s)
 
 
 def _with_absent_classes(fitted: FittedProbe, present: Tensor, num_classes: int) -> FittedProbe:

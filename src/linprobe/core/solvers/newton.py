@@ -136,9 +136,7 @@ class SubsampledNewton:
         return model
 
     def _model(self, l2: float) -> NewtonModel:
-        num_features = self.problem.num_features
-        most = _MAX_WHITENED if l2 <= _WHITENED_L2 else _ALWAYS_WHITENED
-        kind = WhitenedModel if num_features <= most else SketchedModel
+        kind = suited_model(self.problem.num_features, l2)
         if kind not in self._models:
             self._models[kind] = kind(self.problem, self.options, self._generator)
         self._last = self._models[kind]
@@ -160,6 +158,12 @@ class SubsampledNewton:
 
     def _from_zero(self, l2: float, accuracy: float) -> Minimum:
         return minimise_in_span(self.problem, l2, Point.zero(self.problem), accuracy=accuracy)
+
+
+def suited_model(num_features: int, l2: float) -> type[WhitenedModel] | type[SketchedModel]:
+    """Return the kind of model that is fastest for so many features and this penalty."""
+    most = _MAX_WHITENED if l2 <= _WHITENED_L2 else _ALWAYS_WHITENED
+    return WhitenedModel if num_features <= most else SketchedModel
 
 
 class _Trace:
