@@ -56,11 +56,11 @@ def networks() -> None:
     data = load("mnist")
     for experiment in (Figure5(), Figure8()):
         network: Any = experiment.network(generator(0, "network"), quick=False)
-        train = experiment.trainer(network, data, generator(0, "training"), quick=False)
+        trainer = experiment.trainer(network, data, generator(0, "training"), quick=False)
         before = 0
         for name, step in experiment.checkpoints(len(data.train_images), quick=False):
             if step:
-                train(step - before, lambda done, total, loss: None)
+                trainer.advance(step - before, lambda done, total, loss: None)
             before = step
             inputs = network.preprocess(data.train_images[:_ROWS])
             features = extract_features(network, inputs, list(network.probe_points.values()))

@@ -10,6 +10,7 @@ import torch
 
 import linprobe
 from linprobe.cli import main as cli
+from linprobe.cli.ends import Terminated
 from linprobe.data import load
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.experiments import figure5, figure8, samples, session
@@ -242,11 +243,12 @@ def no_data(monkeypatch):
 
 
 @pytest.mark.parametrize("figure", ["fig5", "fig8"])
-def test_folders_are_checked_first(figure, no_data, tmp_path, capsys):
+def test_folders_are_checked_first(figure, no_data, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     assert cli.main(["reproduce", figure, "--out", str(tmp_path / "file")]) == 2
     assert "can't write to" in error_line(capsys)
     (tmp_path / "results.json").touch()
+    monkeypatch.setattr(samples, "load", lambda *_: tiny_dataset())
     assert cli.main(["reproduce", figure, "--out", str(tmp_path)]) == 2
     assert "already holds a run" in error_line(capsys)
 
@@ -262,7 +264,8 @@ def failing(error):
     ("error", "code", "message"),
     [
         (LinprobeError("no such thing; try another"), 2, "linprobe: no such thing; try another"),
-        (KeyboardInterrupt(), 130, "linprobe: interrupted; files of finished checkpoints are kept"),
+        (KeyboardInterrupt(), 130, "linprobe: interrupted; finished layers are kept in runs/fig5"),
+        (Terminated(), 143, "linprobe: terminated; finished layers are kept in runs/fig5"),
         (ZeroDivisionError("a\nb"), 1, "unexpected ZeroDivisionError: a (set LINPROBE_DEBUG=1"),
     ],
 )

@@ -16,6 +16,7 @@ from linprobe import LinprobeError
 from linprobe.pipeline import engine, sources
 from linprobe.pipeline.folder import RunFolder
 from linprobe.records.store import load_run
+from linprobe.runtime.lock import folder_lock
 from tests.support.options import fit_options, grouped
 
 X = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
@@ -311,3 +312,25 @@ def test_threads_write_side_by_side(monkeypatch, stop, tmp_path):
     calls = stop()
     fitted(tmp_path)
     assert "a" not in calls and load_run(tmp_path).complete
+
+
+def test_an_old_run_stays_until_the_new_one_is_complete(stop, tmp_path):
+    fitted(tmp_path)
+    before, whole = content(tmp_path), fitted(tmp_path / "whole", seed=1)
+    stop(KeyboardInterrupt(), {"c"})
+    with pytest.raises(KeyboardInterrupt):
+        fitted(RunFolder(tmp_path, overwrite=True), seed=1)
+    assert content(tmp_path) == before
+    calls = stop()
+    report = fitted(tmp_path, seed=1)  # what was begun may be ended
+    assert calls == ["c", "d"] and str(report) == str(whole)
+    assert content(tmp_path) == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("run", [fitted, probed])
+def test_two_calls_at_once_are_refused(run, stop, tmp_path):
+    calls = stop()
+    with folder_lock(tmp_path), pytest.raises(LinprobeError, match="another process is writing"):
+        run(tmp_path)
+    assert calls == []
+    run(tmp_path)

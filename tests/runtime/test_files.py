@@ -32,3 +32,17 @@ def test_file_is_as_readable_as_any_new_one(tmp_path):
     with atomic_write(tmp_path / "a.txt"):
         pass
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_what_is_renamed_is_on_the_disk_before(tmp_path, monkeypatch):
+    synced = []
+    sync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda n: (synced.append((os.fstat(n).st_ino, os.listdir(tmp_path))), sync(n))
+    )
+    with atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        number = temporary.stat().st_ino
+    (first, before), (second, after) = synced
+    assert (first, second) == (number, tmp_path.stat().st_ino)
+    assert before != after == ["a.txt"]

@@ -25,6 +25,23 @@ def tiny_dataset(num_train=120, num_test=50):
     return ImageDataset("tiny", *split(num_train), *split(num_test), {"file": "00ff"}, "made up")
 
 
+class TinyTrainer:
+    """Trains nothing, and says so in `trained`."""
+
+    def __init__(self, trained):
+        self.trained = trained
+
+    def advance(self, num_minibatches, on_batch):
+        torch.ones(100, 100).sum()
+        self.trained.append(num_minibatches)
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+
 @dataclass(frozen=True)
 class TinyExperiment:
     """Probes of a network of few layers, before and after training that does nothing.
@@ -51,11 +68,7 @@ class TinyExperiment:
         return tuple(zip(("untrained", "later"), self.steps, strict=False))
 
     def trainer(self, network, data, generator, *, quick):
-        def train(num_minibatches, on_batch):
-            torch.ones(100, 100).sum()
-            self.trained.append(num_minibatches)
-
-        return train
+        return TinyTrainer(self.trained)
 
     def batch_seconds(self, *, quick):
         return 0.5

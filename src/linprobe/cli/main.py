@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import linprobe
 from linprobe.cli.compare import compare
+from linprobe.cli.ends import Terminated, terminable
 from linprobe.cli.errors import option_names, translated, usage_message
 from linprobe.cli.flags import as_options
 from linprobe.cli.help import help_text
@@ -22,7 +23,7 @@ from linprobe.cli.show import show
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.terminals import plain_where_needed
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 _HELP = ("--help", "-h")
 _LINPROBE = """Linear classifier probes whose every point is a certified optimum.
@@ -48,12 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; default: those of the process.
 
     Returns:
-        The exit code: 0; 2 for what the user can put right; 130 after Ctrl-C; 1 for the rest.
+        The exit code: 0; 2 for what the user can put right; 130 after Ctrl-C; 143 after
+        SIGTERM; 1 for the rest.
         Each failure is one line on stderr. With LINPROBE_DEBUG=1, tracebacks are shown too.
     """
     # Threads that spin while they wait make small problems many times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    with plain_where_needed():
+    with plain_where_needed(), terminable():
         return _exit_code(list(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -63,8 +65,9 @@ def _exit_code(words: list[str]) -> int:
     except LinprobeError as error:
         return _fail(EXIT_USAGE, str(error))
     except KeyboardInterrupt as end:
-        kept = str(end) or "files of finished checkpoints are kept"
-        return _fail(EXIT_INTERRUPTED, f"interrupted; {kept}")
+        by_signal = isinstance(end, Terminated)
+        said = ("terminated" if by_signal else "interrupted") + (f"; {end}" if str(end) else "")
+        return _fail(EXIT_TERMINATED if by_signal else EXIT_INTERRUPTED, said)
     except Exception as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         return _fail(EXIT_FAILURE, f"unexpected {what} (set LINPROBE_DEBUG=1 to see the traceback)")

@@ -1,13 +1,12 @@
 """The command ``linprobe probe``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from linprobe.activations.options import ExtractionOptions
+from linprobe.cli.ends import kept_in
 from linprobe.cli.flags import cpu_threads, flag, names
 from linprobe.cli.network import DATA, Images, Network, open_data, open_network
 from linprobe.cli.options import METRIC, OUT, Evaluation, Extraction, Method
@@ -77,7 +76,10 @@ def probe(
             _describe,
             *(factory, network, images, found, loaded, untrained),
         )
-        with kept_in(out), show_progress(make_console(stderr=True)) as on_event:
+        with (
+            kept_in(out, overwrite=overwrite),
+            show_progress(make_console(stderr=True)) as on_event,
+        ):
             report = linprobe.probe(
                 module,
                 found.train,
@@ -96,17 +98,6 @@ def probe(
     if report.unwritten is not None:
         raise LinprobeError(report.unwritten)
     print(f"Written to {out}")
-
-
-@contextmanager
-def kept_in(out: Path) -> Iterator[None]:
-    """Say after Ctrl-C where finished layers are kept."""
-    try:
-        yield
-    except KeyboardInterrupt as end:
-        raise KeyboardInterrupt(
-            f"finished layers are kept in {out}; the same command goes on from there"
-        ) from end
 
 
 def _with_untrained(

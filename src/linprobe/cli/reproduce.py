@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter
 
+from linprobe.cli.ends import kept_in
 from linprobe.cli.flags import (
     BELOW_ONE,
     COUNT,
@@ -125,7 +126,11 @@ def _reproduce(experiment: Experiment, settings: Settings, run: Run) -> None:
     from linprobe.runtime.memory import tune_allocator
 
     tune_allocator()
-    with cpu_threads(run.threads), show_progress(make_console(stderr=True)) as on_event:
+    with (
+        kept_in(settings.out, overwrite=settings.overwrite),
+        cpu_threads(run.threads),
+        show_progress(make_console(stderr=True)) as on_event,
+    ):
         if run.seeds > 1:
             records = run_over_seeds(experiment, settings, run.seeds, on_event)
         else:

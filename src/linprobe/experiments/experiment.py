@@ -16,8 +16,21 @@ if TYPE_CHECKING:
 OnBatch = Callable[[int, int, float], None]
 """Called as ``on_batch(done, total, loss)`` now and then and at the end; loss in nats."""
 
-Train = Callable[[int, OnBatch], None]
-"""Called as ``train(num_minibatches, on_batch)``: trains a network towards its next checkpoint."""
+
+class Trainer(Protocol):
+    """The training of a network, from checkpoint to checkpoint."""
+
+    def advance(self, num_minibatches: int, on_batch: OnBatch) -> None:
+        """Train to the next checkpoint, which is so many minibatches away."""
+        ...
+
+    def state(self) -> "Mapping[str, Tensor]":
+        """Give what further training depends on, beside the network's own tensors."""
+        ...
+
+    def restore(self, state: "Mapping[str, Tensor]") -> None:
+        """Go on from a `state` that another trainer gave, of the same arguments, or this one."""
+        ...
 
 
 class Network(Protocol):
@@ -59,8 +72,8 @@ class Experiment(Protocol):
         generator: "torch.Generator",
         *,
         quick: bool,
-    ) -> Train:
-        """Give the training of the network."""
+    ) -> Trainer:
+        """Give the training of the network, which has not begun."""
         ...
 
     def batch_seconds(self, *, quick: bool) -> float:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from linprobe.data import ImageDataset
-    from linprobe.experiments.experiment import OnBatch, Train
+    from linprobe.experiments.experiment import Trainer
     from linprobe.probes.minibatch import SGDProtocol
     from linprobe.records.config import ExperimentRecord
     from linprobe.records.schema import RunRecord
@@ -76,24 +76,14 @@ class Figure5:
         generator: "torch.Generator",
         *,
         quick: bool,
-    ) -> "Train":
+    ) -> "Trainer":
         """See `Experiment`."""
         from linprobe.experiments.networks import ConvNet
-        from linprobe.experiments.training import train_convnet
+        from linprobe.experiments.training import ConvNetTrainer
 
         assert isinstance(network, ConvNet)
-
-        def train(num_minibatches: int, on_batch: "OnBatch") -> None:
-            train_convnet(
-                network,
-                data.train_images,
-                data.train_labels,
-                epochs=self._epochs(quick=quick),
-                generator=generator,
-                on_batch=on_batch,
-            )
-
-        return train
+        images, labels = data.train_images, data.train_labels
+        return ConvNetTrainer(network, images, labels, self._epochs(quick=quick), generator)
 
     def batch_seconds(self, *, quick: bool) -> float:
         """See `Experiment`."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from linprobe.data import ImageDataset
-    from linprobe.experiments.experiment import Train
+    from linprobe.experiments.experiment import Trainer
     from linprobe.experiments.training import MLPTraining
     from linprobe.probes.minibatch import SGDProtocol
     from linprobe.records.config import ExperimentRecord
@@ -91,16 +91,14 @@ class Figure8:
         generator: "torch.Generator",
         *,
         quick: bool,
-    ) -> "Train":
+    ) -> "Trainer":
         """See `Experiment`."""
         from linprobe.experiments.networks import DeepMLP
         from linprobe.experiments.training import MLPTrainer
 
         assert isinstance(network, DeepMLP)
-        training = self.training()
-        return MLPTrainer(
-            network, data.train_images, data.train_labels, training, generator
-        ).advance
+        images, labels = data.train_images, data.train_labels
+        return MLPTrainer(network, images, labels, self.training(), generator)
 
     def training(self) -> "MLPTraining":
         """Settings of the network's training."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from linprobe.experiments.experiment import Experiment
 from linprobe.experiments.session import run
-from linprobe.experiments.settings import Settings
+from linprobe.experiments.settings import FREE, Settings
 from linprobe.records.comparison.curves import Curve
 from linprobe.records.comparison.distances import compare
 from linprobe.records.schema import RunRecord
@@ -20,13 +20,13 @@ from linprobe.report.overlay import draw_comparison
 from linprobe.report.plots import save_figure
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
+from linprobe.runtime.lock import folder_lock
 from linprobe.runtime.progress import Event, OnEvent, ignore
 
 ASKED_JSON = "seeds.json"
 """File that says what the runs in a folder were asked for, so that another call can resume."""
 
-# Settings that change no number of a run, or that its seed stands for.
-_FREE = ("out", "overwrite", "seed", "data_dir", "feature_bytes")
+_FREE = (*FREE, "seed")
 
 
 def run_over_seeds(
@@ -35,7 +35,7 @@ def run_over_seeds(
     """Run an experiment with the seeds from ``settings.seed`` on, in ``settings.out/seedN``.
 
     A seed whose run is complete is kept, unless ``settings.overwrite`` says otherwise; one that
-    was interrupted is run again. Whatever fails later, finished seeds are complete.
+    was interrupted goes on where it was. Whatever fails later, finished seeds are complete.
 
     Args:
         experiment: what to run.
@@ -49,6 +49,14 @@ def run_over_seeds(
     Raises:
         LinprobeError: The folder holds something else, or what `run` raises.
     """
+    check_folder(settings.out, overwrite=settings.overwrite)
+    with folder_lock(settings.out):
+        return _run_over_seeds(experiment, settings, count, on_event)
+
+
+def _run_over_seeds(
+    experiment: Experiment, settings: Settings, count: int, on_event: OnEvent
+) -> tuple[RunRecord, ...]:
     seeds = range(settings.seed, settings.seed + count)
     _prepare(experiment, settings, seeds)
     left = [seed for seed in seeds if not _is_finished(settings, seed)]
@@ -56,7 +64,8 @@ def run_over_seeds(
         text = f"seed{seed} was finished before and is kept (overwrite=True runs it again)"
         on_event(Event(0.0, settings.out.name, "evaluate", text, milestone=True))
     for done, seed in enumerate(left):
-        mine = replace(settings, seed=seed, out=settings.out / f"seed{seed}", overwrite=True)
+        # Overwriting has emptied its folder already.
+        mine = replace(settings, seed=seed, out=settings.out / f"seed{seed}", overwrite=False)
         run(experiment, mine, _within(on_event, seed, done, len(left)))
         _summarise(settings.out)
     return load_seeds(settings.out) if left else _summarise(settings.out)
@@ -65,7 +74,6 @@ def run_over_seeds(
 def _prepare(experiment: Experiment, settings: Settings, seeds: range) -> None:
     """Check the folder before anything is computed; with overwriting, empty the seeds' folders."""
     out, asked = settings.out, _asked(experiment, settings)
-    check_folder(out, overwrite=settings.overwrite)
     mine = {f"seed{seed}" for seed in seeds}
     kept = [path for path in seed_folders(out) if not (settings.overwrite and path.name in mine)]
     known = _read(out / ASKED_JSON)

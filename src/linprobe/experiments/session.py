@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,35 +18,36 @@ from linprobe.activations.rules import ProbePoint
 from linprobe.data.inputs import Source, example_batch
 from linprobe.data.splits import Split
 from linprobe.evaluation.controls import ControlData, of_records
-from linprobe.evaluation.metrics import metric_records
-from linprobe.experiments.experiment import Experiment, OnBatch
+from linprobe.experiments.experiment import Experiment, OnBatch, Trainer
+from linprobe.experiments.kept import NetworkStates, network_fingerprint, run_fingerprint
+from linprobe.experiments.records import BATCH_SIZE, first_record
 from linprobe.experiments.samples import Samples, load_samples
 from linprobe.experiments.settings import Settings
 from linprobe.experiments.training import network_error_rate
 from linprobe.pipeline.controls import with_plan
-from linprobe.pipeline.engine import Probed, checkpoint_record, probe_layers
+from linprobe.pipeline.engine import Probed, Shelf, checkpoint_record, probe_layers
 from linprobe.pipeline.layer_probe import save_probes
 from linprobe.pipeline.meter import Meter, expected_costs
-from linprobe.pipeline.records import controls_record, method_record, minibatch_record
 from linprobe.pipeline.sources import NetworkLayers
 from linprobe.pipeline.task import Task, failure_notes
+from linprobe.pipeline.unfinished import Parts, Unfinished, is_finished
 from linprobe.probes.minibatch import MinibatchProbe
 from linprobe.probes.weights import numbered_class_weight
-from linprobe.records.config import ExtractionRecord, RunConfig
-from linprobe.records.environment import environment, peak_rss_bytes
+from linprobe.records.environment import peak_rss_bytes
 from linprobe.records.schema import RunRecord
-from linprobe.records.store import prepare_folder
+from linprobe.records.store import check_writable
 from linprobe.records.store import save as save_run
 from linprobe.report.page import write_report
 from linprobe.runtime.files import atomic_write
+from linprobe.runtime.lock import folder_lock
 from linprobe.runtime.progress import OnEvent, Tracker, ignore
 from linprobe.runtime.randomness import generator
-
-_BATCH_SIZE = 500
 
 
 def run(experiment: Experiment, settings: Settings, on_event: OnEvent = ignore) -> RunRecord:
     """Train an experiment's network, probe it at each checkpoint, and write the run.
+
+    Called again, it goes on where an earlier call with the same experiment and settings stopped.
 
     Args:
         experiment: what to run.
@@ -55,20 +55,22 @@ def run(experiment: Experiment, settings: Settings, on_event: OnEvent = ignore) 
         on_event: receives progress.
 
     Raises:
-        LinprobeError: The folder can't be used, or the data can't be had.
+        LinprobeError: The folder can't be used or holds another run, or the data can't be had.
     """
     draws = generator(settings.seed, "network")
     network = experiment.network(draws, quick=settings.quick).to(settings.device)
-    prepare_folder(settings.out, overwrite=settings.overwrite)
-    session = Session(experiment, settings, load_samples(settings), network, on_event)
-    session.run()
+    check_writable(settings.out)
+    with folder_lock(settings.out):
+        session = Session(experiment, settings, load_samples(settings), network, on_event)
+        session.run()
     return session.record
 
 
 class Session:
-    """Probes a network at its checkpoints and writes everything down after each.
+    """Probes a network at its checkpoints and writes everything down.
 
-    Whatever fails later, the files of finished checkpoints are complete.
+    Each layer and each state of the network is on disk before the next is begun, and the files of
+    a finished checkpoint are complete, whatever ends the process later.
 
     Args:
         experiment: what to run.
@@ -100,21 +102,52 @@ class Session:
         self._batch_cost = experiment.batch_seconds(quick=settings.quick)
         probing = len(self._checkpoints) * sum(self._costs.values())
         self._tracker = Tracker(on_event, probing + self._batch_cost * self._checkpoints[-1][1])
-        self.record = self._first_record()
+        dataset = samples.record()
+        self._fingerprint = run_fingerprint(experiment, settings, dataset)
+        self._unfinished = Unfinished(settings.out, overwrite=settings.overwrite)
+        found = self._unfinished.open(self._fingerprint)
+        self._earlier = first_record(experiment, settings, dataset, self._fingerprint)
+        self._earlier = self.record = self._earlier if found is None else found
 
     def run(self) -> None:
-        """Train and probe, checkpoint after checkpoint."""
-        settings, (name, step), seconds = self._settings, self._checkpoints[0], 0.0
+        """Train and probe, checkpoint after checkpoint, what is not done yet."""
+        if self.record.complete and not self._unfinished.folder.exists():
+            text = "the run is complete (overwrite=True makes it again)"
+            self._tracker.report(self.record.experiment, "evaluate", text, milestone=True)
+            return
+        self._unfinished.begin()
+        settings, before = self._settings, 0
+        states = NetworkStates(self._unfinished.folder, self._fingerprint)
         draws = generator(settings.seed, "training")
-        train = self._experiment.trainer(
+        trainer = self._experiment.trainer(
             self._network, self._samples.dataset, draws, quick=settings.quick
         )
-        self.probe(name, step, seconds)
-        for (_, before), (name, step) in pairwise(self._checkpoints):
-            started = time.perf_counter()
-            with self.training(name, step - before) as on_batch:
-                train(step - before, on_batch)
-            self.probe(name, step, time.perf_counter() - started)
+        for name, step in self._checkpoints:
+            seconds = states.restore(name, self._network, trainer)
+            if is_new := seconds is None:
+                seconds = self._train(trainer, name, step - before)
+                states.save(name, self._network, trainer, seconds)
+            else:
+                self._tracker.spend((step - before) * self._batch_cost)
+            if is_new or not self._is_done(name):
+                self.probe(name, step, seconds)
+            before = step
+        if all(is_finished(p) for c in self.record.checkpoints for p in c.probes):
+            self._unfinished.remove()
+
+    def _is_done(self, name: str) -> bool:
+        """Tell whether the record has the checkpoint, and nothing of it is to be tried again."""
+        known = [c for c in self.record.checkpoints if c.name == name]
+        return bool(known) and all(map(is_finished, known[0].probes))
+
+    def _train(self, trainer: Trainer, name: str, num_minibatches: int) -> float:
+        """Train the network to its next checkpoint; return the seconds."""
+        if not num_minibatches:
+            return 0.0
+        started = time.perf_counter()
+        with self.training(name, num_minibatches) as on_batch:
+            trainer.advance(num_minibatches, on_batch)
+        return time.perf_counter() - started
 
     @contextlib.contextmanager
     def training(self, name: str, num_minibatches: int) -> Iterator[OnBatch]:
@@ -144,43 +177,49 @@ class Session:
         started = time.perf_counter()
         rate = network_error_rate(self._network, data.test_images, data.test_labels)
         evaluated = time.perf_counter() - started
-        probed = self._probe_layers(name)
+        labels = data.test_labels
+        hashed = network_fingerprint(self._fingerprint, self._network)
+        parts = Parts(self._unfinished.folder / name, hashed, labels)
+        probed = self._probe_layers(name, parts)
         stages = {"train": train_seconds, **probed.stages}
         stages["evaluate"] += evaluated
-        save_probes(settings.out, name, probed.probes, data.test_labels)
+        self._unfinished.clear()
+        save_probes(settings.out, name, probed.probes, labels)
         state = {key: value.cpu().contiguous() for key, value in self._network.state_dict().items()}
         with atomic_write(settings.out / "networks" / f"{name}.safetensors") as temporary:
             save_file(state, temporary)
-        first = next((c.probes for c in self.record.checkpoints if c.step == 0), ())
+        record = _before(self.record, step)
+        first = next((c.probes for c in record.checkpoints if c.step == 0), ())
         controls = of_records(
             settings.evaluation,
-            ControlData(self._task.targets, self._task.test_labels),
+            ControlData(self._task.targets, labels),
             probed.records,
             untrained=first,
             untrained_seed=settings.seed,
         )
         failed = (f"At {name}: {note}" for note in failure_notes(probed.probes.values()))
-        config = replace(self.record.config, notes=(*self.record.config.notes, *failed))
-        self.record = replace(self.record, config=config).with_checkpoint(
+        config = replace(record.config, notes=(*record.config.notes, *failed))
+        self.record = replace(record, config=config).with_checkpoint(
             checkpoint_record(
                 *(name, replace(probed, stages=stages), self._task),
                 controls=tuple(controls),
                 step=step,
                 network_test_error_rate=rate,
             ),
-            seconds=time.perf_counter() - self._started,
-            peak_rss_bytes=peak_rss_bytes(),
+            seconds=self._earlier.seconds + time.perf_counter() - self._started,
+            peak_rss_bytes=max(self._earlier.peak_rss_bytes, peak_rss_bytes()),
             complete=name == self._checkpoints[-1][0],
         )
-        save_run(self.record, settings.out)
         self._experiment.draw(self.record, settings.out)
         write_report(self.record, settings.out)
+        save_run(self.record, settings.out)  # last: a checkpoint that it has needs no more work
+        self._unfinished.written()
 
-    def _probe_layers(self, name: str) -> Probed:
+    def _probe_layers(self, name: str, shelf: Shelf | None = None) -> Probed:
         settings, sgd = self._settings, self._settings.probe_training
         train, test = self._inputs()
         splits = [
-            Split.read(Source(data, name, _BATCH_SIZE), None)
+            Split.read(Source(data, name, BATCH_SIZE), None)
             for data, name in (
                 ((train, self._task.targets.labels), "train"),
                 ((test, self._task.test_labels), "test"),
@@ -197,7 +236,7 @@ class Session:
         unit = "passes" if sgd is None else "epochs"
         solves = 1 + len(settings.method.l2_path) if sgd is None else sgd.max_epochs
         meter = Meter(self._tracker, name, self._costs, num_solves=solves, unit=unit)
-        return probe_layers(source, self._task, meter)
+        return probe_layers(source, self._task, meter, shelf)
 
     def _make_task(self) -> Task:
         samples, settings = self._samples, self._settings
@@ -230,7 +269,7 @@ class Session:
         return [replace(point, stated=None) for point in points]
 
     def _extractor(self, network: nn.Module) -> Extractor:
-        options = ExtractionOptions(reduce="flatten", tokens=None, batch_size=_BATCH_SIZE)
+        options = ExtractionOptions(reduce="flatten", tokens=None, batch_size=BATCH_SIZE)
         device = torch.device(self._settings.device)
         return Extractor(network, options, self._settings.seed, device)
 
@@ -241,31 +280,10 @@ class Session:
         test = network.preprocess(samples.dataset.test_images)
         return network.preprocess(samples.train_images), test
 
-    def _first_record(self) -> RunRecord:
-        settings = self._settings
-        return RunRecord(
-            experiment=self._experiment.name,
-            protocol=settings.protocol,
-            seed=settings.seed,
-            quick=settings.quick,
-            config=RunConfig(
-                device=settings.device,
-                method=method_record(settings.method, settings.sgd),
-                minibatch=minibatch_record(settings.probe_training),
-                extraction=ExtractionRecord(
-                    batch_size=_BATCH_SIZE,
-                    memory_bytes=settings.feature_bytes,
-                    float64=settings.float64,
-                ),
-                controls=controls_record(settings.evaluation, settings.seed),
-                mdl=settings.evaluation.mdl,
-                experiment=self._experiment.record(quick=settings.quick),
-            ),
-            dataset=self._samples.record(),
-            environment=environment(torch.get_num_threads(), settings.device),
-            seconds=0.0,
-            peak_rss_bytes=0,
-            complete=False,
-            checkpoints=(),
-            metrics=metric_records(),
-        )
+
+def _before(run: RunRecord, step: int) -> RunRecord:
+    """What the run has of earlier checkpoints."""
+    kept = tuple(c for c in run.checkpoints if c.step < step)
+    named = tuple(f"At {c.name}: " for c in kept)
+    notes = tuple(note for note in run.config.notes if note.startswith(named))
+    return replace(run, checkpoints=kept, config=replace(run.config, notes=notes))

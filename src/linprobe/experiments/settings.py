@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 QUICK_PROBE_EPOCHS = 5
 DEVICES = ("cpu", "cuda")
 
+FREE = ("out", "overwrite", "data_dir", "feature_bytes", "strict")
+"""Names of the settings that change no number of a run."""
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -1,6 +1,6 @@
 """Training of the figures' networks, batch by batch, from explicit generators."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -20,6 +20,7 @@ OptimizerName = Literal["sgd", "rmsprop", "adam"]
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 
 _REPORT_EVERY = 20
+_DONE = "minibatches"
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,45 @@ def train_convnet(
     return total
 
 
+class ConvNetTrainer:
+    """Trains the convolutional network once, by `train_convnet`: a `Trainer`.
+
+    Args:
+        network: trained in place, on its device.
+        images: (n, 28, 28) uint8.
+        labels: (n,) int64.
+        epochs: passes over the training part.
+        generator: of minibatches and dropout, on the CPU.
+    """
+
+    def __init__(
+        self,
+        network: ConvNet,
+        images: Tensor,
+        labels: Tensor,
+        epochs: int,
+        generator: torch.Generator,
+    ) -> None:
+        self._network, self._images, self._labels = network, images, labels
+        self._epochs, self._generator = epochs, generator
+
+    def advance(self, num_minibatches: int, on_batch: OnBatch | None = None) -> None:
+        """Train all epochs, which have so many minibatches."""
+        train_convnet(
+            *(self._network, self._images, self._labels),
+            epochs=self._epochs,
+            generator=self._generator,
+            on_batch=on_batch,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Give nothing: there is no further training."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Do nothing."""
+
+
 class MLPTrainer:
     """Trains the deep network by a number of minibatches at a time.
 
@@ -213,6 +253,35 @@ class MLPTrainer:
             if on_batch is not None and _is_report(done, num_minibatches):
                 on_batch(done, num_minibatches, float(loss))
         self.network.eval()
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what the optimiser knows of each parameter, and the number of minibatches."""
+        found: dict[int, dict[str, Any]] = self._optimizer.state_dict()["state"]
+        state = {
+            f"{number}.{name}": torch.as_tensor(value)
+            for number, values in found.items()
+            for name, value in values.items()
+            if value is not None
+        }
+        return {_DONE: torch.tensor(self.num_minibatches), **state}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on after the minibatches of a `state`, which may not be fewer than those so far."""
+        done = int(state[_DONE])
+        # The order of samples depends on the generator alone: it is drawn, and passed over.
+        for _ in range(done - self.num_minibatches):
+            next(self._batches)
+            self._schedule.last_epoch += 1
+        self.num_minibatches = done
+        known: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            number, _, name = key.partition(".")
+            if key != _DONE:
+                known.setdefault(int(number), {})[name] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        for group, base in zip(groups, self._schedule.base_lrs, strict=True):
+            group["lr"] = base * self.training.decay_at(done, len(self._images))
+        self._optimizer.load_state_dict({"state": known, "param_groups": groups})
 
 
 def network_error_rate(

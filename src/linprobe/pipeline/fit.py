@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -111,18 +112,20 @@ def fit_probes(
     _check_arrays(opened, (len(y), len(yt)), solved_on)
     task = replace(task, notes=(*task.notes, *_copies(opened)))
     source = ArrayLayers(opened, task.permutation, solved_on)
-    if folder is not None:
-        hashed = Fingerprint()
-        hashed.add(*hashed_settings(task), opened, str(solved_on))
-        if (kept := folder.open(hashed.text, task.test_labels)) is not None:
-            return kept
-    with progress_shown(progress) as show:
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(folder.locked())
+            hashed = Fingerprint()
+            hashed.add(*hashed_settings(task), opened, str(solved_on))
+            if (kept := folder.open(hashed.text, task.test_labels)) is not None:
+                return kept
+        show = stack.enter_context(progress_shown(progress))
         probed = probe_layers(source, task, single_meter(show, source.num_features, task), folder)
-    asked = ExtractionRecord(groups=groups is not None, sample_weight=sample_weight is not None)
-    origin = ("arrays", asked, str(solved_on), started)
-    controls, _ = controls_of_task(task)
-    report = make_report(task, probed, *origin, controls)
-    return report if folder is None else folder.finish(report)
+        asked = ExtractionRecord(groups=groups is not None, sample_weight=sample_weight is not None)
+        origin = ("arrays", asked, str(solved_on), started)
+        controls, _ = controls_of_task(task)
+        report = make_report(task, probed, *origin, controls)
+        return report if folder is None else folder.finish(report)
 
 
 def _copies(opened: Mapping[str, tuple[Array, Array]]) -> Iterator[str]:

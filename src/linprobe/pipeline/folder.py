@@ -1,46 +1,22 @@
-"""The folder that a call writes its run to: each layer when it is done, the rest at the end.
+"""The folder that a call writes its run to: each layer when it is done, the rest at the end."""
 
-Until the run is complete, ``FOLDER/unfinished`` holds a part for each finished layer: its weights
-and predictions as `save_probes` writes them, and its record, which is written last. Each file
-appears whole or not at all. A later call with the same fingerprint takes the parts up.
-"""
-
-import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from torch import Tensor
 
-from linprobe.core.solvers.base import Status
 from linprobe.evaluation.plan import EvaluationPlan
-from linprobe.pipeline.layer_probe import Probe, load_probe, save_probes
+from linprobe.pipeline.layer_probe import Probe
 from linprobe.pipeline.report import ProbeReport, load_report
 from linprobe.pipeline.task import Task
-from linprobe.records.codec import from_text, to_text
-from linprobe.records.evidence import ControlRecord
-from linprobe.records.schema import ProbeRecord
-from linprobe.records.store import (
-    JSON_NAME,
-    UNFINISHED,
-    check_writable,
-    load_run,
-    prepare_folder,
-)
+from linprobe.pipeline.unfinished import Parts, Unfinished, is_finished, only_finished
+from linprobe.records.store import check_writable
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.files import atomic_write
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What is known of a finished layer beside its tensors."""
-
-    fingerprint: str
-    record: ProbeRecord
-    controls: tuple[ControlRecord, ...]
+from linprobe.runtime.lock import folder_lock
 
 
 class RunFolder:
@@ -64,11 +40,15 @@ class RunFolder:
         describe: Callable[[ProbeReport], None] | None = None,
         metric: str | None = None,
     ) -> None:
-        self.path, self.describe, self._overwrite = Path(folder), describe, overwrite
-        self._parts, self._metric = self.path / UNFINISHED, metric
+        self.path, self.describe, self._metric = Path(folder), describe, metric
+        self._unfinished = Unfinished(self.path, overwrite=overwrite)
         self._fingerprint = ""
-        self._labels: Tensor | None = None
+        self._parts: Parts | None = None
         check_writable(self.path)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing to the folder; see `folder_lock`."""
+        return folder_lock(self.path)
 
     def open(self, fingerprint: str, test_labels: Tensor) -> ProbeReport | None:
         """Take up what an earlier call left.
@@ -83,56 +63,30 @@ class RunFolder:
         Raises:
             LinprobeError: The folder holds another run, and is not to be overwritten.
         """
-        self._fingerprint, self._labels = fingerprint, test_labels
-        if self._overwrite:
-            return None
-        if set(self._fingerprints()) - {fingerprint}:
-            raise LinprobeError(
-                f"{self.path} already holds a run of other data, another network or other "
-                "settings; choose another folder, or replace that run with overwrite=True"
-            )
-        if (self.path / JSON_NAME).exists() and not self._parts.exists():
+        self._fingerprint = fingerprint
+        self._parts = Parts(self._unfinished.folder, fingerprint, test_labels)
+        run = self._unfinished.open(fingerprint)
+        if run is not None and not self._unfinished.folder.exists():
             with suppress(LinprobeError):
                 report = load_report(self.path)
-                if all(map(_is_finished, report.records)):
+                if all(map(is_finished, report.records)):
                     return report
         return None
 
     def finished(self, num_features: Mapping[str, int]) -> dict[str, Probe]:
-        """Find the layers that earlier calls finished, of so many features.
-
-        What is to be overwritten is deleted here, where the work begins.
-        """
-        if self._overwrite:
-            prepare_folder(self.path, overwrite=True)
+        """Find the layers that earlier calls finished, of so many features."""
+        assert self._parts is not None
+        self._unfinished.begin()
         found: dict[str, Probe] = {}
-        if (self.path / JSON_NAME).exists():
+        if self._unfinished.run is not None:
             with suppress(LinprobeError):
                 found |= load_report(self.path)
-        for path in self._parts.glob("*.json"):
-            with suppress(LinprobeError):  # a damaged part is made again
-                part = from_text(_Part, path.read_bytes())
-                found[part.record.layer] = load_probe(
-                    self._parts, path.stem, part.record, part.controls
-                )
-        return {
-            layer: found[layer]
-            for layer, width in num_features.items()
-            if layer in found
-            and _is_finished(found[layer].record)
-            and found[layer].record.num_features == width
-        }
+        return only_finished(found, num_features) | self._parts.finished(num_features)
 
     def put(self, probe: Probe) -> None:
         """Write a finished layer; where that fails, it is kept in memory alone."""
-        record, name = probe.record, f"{probe.record.index:05d}"
-        if not _is_finished(record):
-            return
-        part = _Part(self._fingerprint, record, probe.controls)
-        with suppress(LinprobeError):  # said once, when the whole run can't be written either
-            save_probes(self._parts, name, {record.layer: probe}, self._labels)
-            with atomic_write(self._parts / f"{name}.json") as temporary:
-                temporary.write_bytes(to_text(part))
+        assert self._parts is not None
+        self._parts.put(probe)
 
     def finish(self, report: ProbeReport) -> ProbeReport:
         """Write the whole run; where that fails, warn, and let the report say so."""
@@ -141,29 +95,14 @@ class RunFolder:
         if self.describe is not None:
             self.describe(report)
         try:
+            self._unfinished.clear()
             report.write(self.path, self._metric)
         except LinprobeError as error:
             report.unwritten = f"{error}; then call report.save(FOLDER, overwrite=True)"
             warnings.warn(str(error), stacklevel=4)
             return report
-        shutil.rmtree(self._parts, ignore_errors=True)
+        self._unfinished.remove()
         return report
-
-    def _fingerprints(self) -> Iterator[str | None]:
-        """Fingerprints of what is there; None: a run without one, or a damaged one."""
-        if (self.path / JSON_NAME).exists():
-            try:
-                yield load_run(self.path).config.fingerprint
-            except LinprobeError:
-                yield None
-        for path in self._parts.glob("*.json"):
-            with suppress(LinprobeError):
-                yield from_text(_Part, path.read_bytes()).fingerprint
-
-
-def _is_finished(record: ProbeRecord) -> bool:
-    """Tell whether a later call could add nothing: what an error took away is tried again."""
-    return record.status != Status.FAILED and record.missing is None
 
 
 def hashed_settings(task: Task) -> tuple[object, ...]:

@@ -121,6 +121,8 @@ def probe(
     folder = run_folder(out)
     with ONE_AT_A_TIME, ExitStack() as stack:
         show = stack.enter_context(progress_shown(progress))
+        if folder is not None:
+            stack.enter_context(folder.locked())
         stack.enter_context(seeded(seed))
         layers = numbers_as_names(layers)
         hashed = None if folder is None else Fingerprint()

@@ -41,15 +41,15 @@ _WRITTEN = (
 
 
 def save(run: RunRecord, folder: Path) -> None:
-    """Write results.json and results.csv into `folder`, each whole or not at all.
+    """Write results.csv and, last of a run's files, results.json; each whole or not at all.
 
     A number that is not finite is null in JSON, and an empty cell in the table.
     """
     folder = Path(folder)
     text = json.dumps({"schema": SCHEMA, **to_json(run)}, indent=1, allow_nan=False)
+    write_table(run, folder / CSV_NAME)
     with atomic_write(folder / JSON_NAME) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    write_table(run, folder / CSV_NAME)
 
 
 def load_run(folder: Path) -> RunRecord:
@@ -128,12 +128,18 @@ def check_writable(folder: Path) -> None:
 def prepare_folder(folder: Path, *, overwrite: bool) -> None:
     """Check the folder, and delete the files of an earlier run, while other files stay."""
     check_folder(folder, overwrite=overwrite)
+    clear_folder(folder)
+    with _writing(folder):
+        if (folder / UNFINISHED).exists():
+            shutil.rmtree(folder / UNFINISHED)
+
+
+def clear_folder(folder: Path) -> None:
+    """Delete the files of a run, but for layers of an unfinished one; other files stay."""
     with _writing(folder):
         for pattern in _WRITTEN:
             for path in folder.glob(pattern):
                 path.unlink()
-        if (folder / UNFINISHED).exists():
-            shutil.rmtree(folder / UNFINISHED)
 
 
 @contextmanager

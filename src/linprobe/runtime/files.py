@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
@@ -17,8 +18,9 @@ from linprobe.runtime.text import first_line
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path` that replaces it when the block ends without error.
 
-    After an exception the temporary file is gone and `path` is what it was before. Missing
-    parent folders are made.
+    It is on the disk, and so is its name, when the block has ended: also a machine that loses its
+    power has the old file or the new one. After an exception the temporary file is gone and `path`
+    is what it was before. Missing parent folders are made.
 
     Raises:
         LinprobeError: The file can't be written.
@@ -28,7 +30,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
+        with contextlib.suppress(OSError):  # not every system can do so with a folder
+            _sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -39,6 +45,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 "with space left: free some, or choose another"
             ) from error
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
