@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import exactness, figure8_training, precision, scales
+from benchmarks import exactness, figure8_training, penalties, precision, scales
 from benchmarks.figure8_training import BARS, DEPTH, Candidate
 from linprobe.data import ImageDataset
 from linprobe.experiments.networks import DeepMLP
@@ -153,7 +153,19 @@ def test_each_scale_is_shown_at_each_ratio(monkeypatch, capsys):
     assert [row[2:4] for row in rows] == 2 * [
         ["layer", "layer"], ["feature", "feature"], ["auto", "feature"]
     ]  # fmt: skip
-    assert float(rows[0][4]) > 0.4 and float(rows[1][4]) < 0.25 and rows[1][4] == rows[2][4]
+    assert all(float(row[4]) < 0.25 for row in rows) and rows[1][4] == rows[2][4]
+    assert float(rows[0][6]) < 1e-4 * float(rows[1][6]), "one scale needs a smaller penalty"
+
+
+def test_penalties_by_the_fixed_path_and_by_one_that_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(penalties, "load", lambda _: tiny_dataset())
+    usual = penalties.path.NUM_ERRORS
+    penalties.main(["--layers", "layer1,layer3", "--errors", "1,2", "--path", "--float64"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| layer")]
+    assert [line.split(" | ")[1] for line in lines[1:4]] == [
+        "fixed", "1 standard errors", "2 standard errors"
+    ]  # fmt: skip
+    assert len(lines) == 1 + 2 * 3 and penalties.path.NUM_ERRORS == usual
 
 
 def test_the_exactness_table(monkeypatch, capsys):

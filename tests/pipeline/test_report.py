@@ -35,8 +35,12 @@ def test_table_holds_every_layer(report):
 
 
 def test_the_edge_of_the_path_is_said(report):
-    assert report["first"].record.l2_at_edge
-    assert "The chosen l2 stands at an end of the path for 2 probes: first, second" in str(report)
+    x = torch.eye(3)[Y] + 0.1 * X[:, :3]
+    train, test = ({"first": part, "second": part} for part in (x[:150], x[150:]))
+    ended = linprobe.fit_probes(train, Y[:150], (test, Y[150:]), **grouped(l2=(1.0, 0.5)))
+    assert ended["first"].record.l2_at_edge and not report["first"].record.l2_at_edge
+    said = "2 of 2 probes (first, second): the l2 path ended while the held-out cross-entropy still"
+    assert said in str(ended) and "Leave l2 out" in str(ended) and "path" not in str(report)
 
 
 def test_it_is_a_mapping(report):

@@ -36,12 +36,18 @@ def test_massive_activations_do_not_hide_what_the_others_know(ratio):
     assert len(told) == (ratio != 1)
 
 
-def test_one_scale_may_be_asked_for_and_its_limit_is_said():
-    report = probed(1e4, scale="layer")
+def test_one_scale_may_be_asked_for_and_a_path_that_ends_early_is_said():
+    report = probed(1e4, scale="layer", extend=False)
     record = report["h"].record
-    assert record.scale == "layer" and record.test_error_rate > 0.4 and record.l2_at_edge
+    assert record.scale == "layer" and record.l2 == 1e-9 and record.l2_at_edge
     assert "may be limited by the penalty rather than by the layer" in str(report)
     assert "scale 'feature'" in str(report)
+
+
+def test_the_path_goes_on_to_what_small_columns_know():
+    record = probed(1e6, scale="layer")["h"].record
+    assert record.scale == "layer" and record.converged and not record.l2_at_edge
+    assert record.l2 < 1e-14 and record.test_error_rate == pytest.approx(0.165, abs=0.003)
 
 
 def test_the_scale_is_certified_and_exported():

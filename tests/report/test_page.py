@@ -124,7 +124,7 @@ def test_what_the_run_found_unusual_is_listed():
     text = report_html(run_record(checkpoint_record([], probes=probes), config=config))
     first, *rest = re.findall(r'<li class="note">(.*?)</li>', text)
     assert first == html.escape(EVIL)
-    assert rest[0].startswith("1 of 2 probes chose the smallest or largest penalty of the l2 path")
+    assert rest[0].startswith("1 of 2 probes (input): the chosen penalty stands at an end of the")
     assert rest[1].startswith("1 probe: the activations are constant up to their own rounding")
 
 

@@ -146,8 +146,8 @@ def test_doubts_are_said():
     lines = list(summary_lines(run, "x"))
     assert lines[0].startswith("1 of 2 probes converged")
     assert lines[1] == "NOT converged: 1 probes (max_passes_reached); marked *."
-    assert lines[2].startswith("1 of 2 probes chose the smallest or largest penalty of the l2 path")
-    assert "give a wider path" in lines[2]
+    assert lines[2].startswith("1 of 2 probes (input): the chosen penalty stands at an end of the")
+    assert "Leave l2 out" in lines[2]
     assert lines[3].startswith("1 probe: the activations are constant up to their own rounding")
     assert "not a result" in output
 

@@ -76,6 +76,7 @@ else:
         tol=flag(positive, "NATS"),
         scale=Scale,
         class_weight=flag(_class_weight, "WEIGHTS"),
+        extend=Annotated[bool, Parameter(negative="--no-extend")],
         exact=Annotated[bool, Parameter(negative="--no-exact")],
     )
     Extraction = options_of(

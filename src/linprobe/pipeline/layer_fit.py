@@ -1,7 +1,7 @@
 """The work on one layer: fit and certify its probe, evaluate it, record it."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -29,10 +29,12 @@ from linprobe.probes.base import (
 from linprobe.probes.weights import row_weights
 from linprobe.records.evidence import ControlRecord, Evaluation
 from linprobe.records.predictions import Predictions
-from linprobe.records.schema import ProbeRecord
+from linprobe.records.schema import ProbeRecord, TriedPenalty
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import is_out_of_memory
 from linprobe.runtime.text import size_text
+
+_TRIED = [field.name for field in fields(TriedPenalty)]
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def _record(
         evaluation=evaluation,
         rounded=fitted.rounded,
         scale=fitted.scale,
+        path=tuple(TriedPenalty(**{k: getattr(p, k) for k in _TRIED}) for p in fitted.path),
     )
 
 

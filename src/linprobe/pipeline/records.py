@@ -17,6 +17,7 @@ def method_record(
         return MethodRecord(config.tol, config.validation_fraction)
     known = {field.name for field in fields(MethodRecord)}
     found = {k: v for k, v in asdict(config).items() if k in known}
+    found["extend"] = config.extends_path
     if isinstance(config.class_weight, Mapping):
         weights = config.class_weight.items()
         found["class_weight"] = {classes[k] if classes else str(k): v for k, v in weights}

@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CHECKPOINT = "network"
-EDGE = (
-    "Their errors may be limited by the penalty rather than by the layer: give a wider path of l2, "
-    "or scale 'feature' where the sizes of the columns differ much."
-)
 _WIDTH = 200  # a layer's name may be long
 
 
@@ -220,12 +216,8 @@ class ProbeReport(Mapping[str, Probe]):
         )
         if exactness := wording.exactness(self.records):
             yield exactness
-        edge = [record.layer for record in self.records if record.l2_at_edge]
-        if edge:
-            some = ", ".join(edge[:3]) + (" ..." if len(edge) > 3 else "")
-            yield (
-                f"The chosen l2 stands at an end of the path for {len(edge)} probes: {some}. {EDGE}"
-            )
+        if edge := wording.path_ended(self.run):
+            yield edge
         if alike := wording.one_answer(self.records):
             yield alike
         if again := wording.read_again(self.records):

@@ -75,7 +75,10 @@ class FailedProbe:
 class PathPoint:
     """One `l2` of the path, solved on the rows that are not held out.
 
-    `duality_gap` is the solver's own; only the refit is certified.
+    Attributes:
+        standard_error: of the difference of its held-out cross-entropy from that of the chosen one,
+            over the held-out rows.
+        duality_gap: the solver's own; only the refit is certified.
     """
 
     l2: float
@@ -84,6 +87,7 @@ class PathPoint:
     duality_gap: float
     num_passes: float
     status: Status
+    standard_error: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,9 @@ class FittedProbe:
             ``logits = raw_features @ weight.T + bias``.
         bias: (K,) float64; minus infinity for a class without training samples.
         standardisation: the map to the space where `l2` is stated; ``weight / scale`` is W.
-        path: the penalties tried, in order.
-        l2_at_edge: whether the chosen penalty is the first or last of several.
+        path: the penalties tried, from large to small.
+        l2_at_edge: whether the path ended at the chosen penalty though the held-out cross-entropy
+            still fell towards it by more than its noise.
         num_passes: of the path and the refit together; epochs of a probe trained by minibatches.
         rounded: of what varies in the features, 1 % or more may be their own rounding; see
             `linprobe.core.features.StandardisedFeatures.rounding`.
@@ -288,12 +293,16 @@ def loss_and_error(
     logits: Tensor, labels: Tensor, sample_weight: Tensor | None = None
 ) -> tuple[float, float]:
     """Compute cross-entropy (nats) and error rate of logits (K, n_samples), float64."""
-    own = logits.gather(0, labels[None])[0]
-    losses, wrong = logits.logsumexp(0) - own, (logits.argmax(0) != labels).double()
+    losses, wrong = sample_losses(logits, labels), (logits.argmax(0) != labels).double()
     if sample_weight is None:
         return float(losses.mean()), float(wrong.mean())
     share = sample_weight / sample_weight.sum()
     return float(share @ losses), float(share @ wrong)
+
+
+def sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute the cross-entropy (nats) of each sample from logits (K, n_samples): (n_samples,)."""
+    return logits.logsumexp(0) - logits.gather(0, labels[None])[0]
 
 
 def check_splits(

@@ -32,6 +32,8 @@ class ProbeConfig:
         tol: duality gap (nats) at which a problem counts as solved.
         validation_fraction: share of the training rows held out for choosing `l2`.
         max_passes: passes over the features allowed for each `l2`.
+        extend: go on beyond either end of the default path, decade by decade, while the held-out
+            cross-entropy falls by more than its noise; penalties that are given stay as they are.
         exact: solve the chosen penalty on, beyond `tol`, until the certificate tells of each test
             sample whether the exact optimum classifies it correctly, or the arithmetic ends.
         seed: of the solver's row samples.
@@ -54,6 +56,7 @@ class ProbeConfig:
     scale: Scale
     exact: bool
     class_weight: ClassWeight
+    extend: bool
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class ProbeConfig:
         scale: Scale = "auto",
         exact: bool = True,
         class_weight: ClassWeight = None,
+        extend: bool = True,
     ) -> None:
         tol = positive_number("tol", tol, "a positive number of nats")
         between = "a number between 0 and 1, such as 1/6"
@@ -82,6 +86,12 @@ class ProbeConfig:
         object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "exact", bool(exact))
         object.__setattr__(self, "class_weight", check_class_weight(class_weight))
+        object.__setattr__(self, "extend", bool(extend))
+
+    @property
+    def extends_path(self) -> bool:
+        """True if the path may go on beyond its ends: it is the default one."""
+        return self.extend and self.l2_path == DEFAULT_L2_PATH
 
 
 def falling_path(l2: Penalties) -> tuple[float, ...]:

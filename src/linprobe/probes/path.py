@@ -1,19 +1,34 @@
-"""The path of penalties: solved on the fitted rows, judged on the held-out ones."""
+"""The path of penalties: solved on the fitted rows, judged on the held-out ones.
 
+The default path goes on beyond its ends, a decade at a time, while the held-out cross-entropy still
+falls by more than `NUM_ERRORS` standard errors of its paired difference over the held-out rows, and
+by more than solves resolve. Below the path that is done in float64: rounding of float32 leaves the
+gradient g an error of about 1e-8, and the gap ``||g||^2 / (2 l2)`` more than `tol` of it.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf, isfinite
+from math import inf, isfinite, log10, nan
 
 import torch
+from torch import Tensor
 
 from linprobe.core.features import FeatureMatrix
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solve import SolverFactory
-from linprobe.core.solvers.base import NewtonOptions, Point
-from linprobe.probes.base import OnSolve, PathPoint, Targets, loss_and_error
+from linprobe.core.solvers.base import NewtonOptions, Point, Status
+from linprobe.probes.base import OnSolve, PathPoint, Targets, loss_and_error, sample_losses
 from linprobe.probes.config import ProbeConfig
 
+NUM_ERRORS = 2.0
+"""Standard errors that a fall of the held-out cross-entropy has to exceed."""
+
+_LEAST_FALL = 1e-4  # nats; where nothing is left to gain, a fall may be small but sure
 _STOP_RATIO = 1.05  # times the best held-out cross-entropy: the path has turned
 _PATIENCE = 2
+
+Widen = Callable[[], FeatureMatrix]
+"""Makes a copy of the features in float64."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +36,28 @@ class Path:
     """The penalties that were tried, and where the refit may start.
 
     Attributes:
-        points: in the order tried.
+        points: from large to small.
         best: the one of least held-out cross-entropy.
+        at_edge: the path ended at it, though the held-out cross-entropy still fell by more than its
+            noise.
+        features: all rows, as they were read when `best` was solved.
         start: its solution, with the logits of all rows, those held out last.
         learned: what the solver of the refit may begin with.
     """
 
     points: tuple[PathPoint, ...]
     best: PathPoint
+    at_edge: bool
+    features: FeatureMatrix
     start: Point
     learned: NewtonOptions
+
+    def shortened(self) -> "Path":
+        """Choose the next larger penalty, because the best can't be certified on all rows."""
+        larger = self.points[self.points.index(self.best) - 1]
+        least = min(p.validation_cross_entropy for p in self.points if isfinite(p.standard_error))
+        lost = larger.validation_cross_entropy - least
+        return replace(self, best=larger, at_edge=lost > NUM_ERRORS * larger.standard_error)
 
 
 def solve_path(
@@ -39,6 +66,7 @@ def solve_path(
     config: ProbeConfig,
     solver: SolverFactory,
     on_solve: OnSolve,
+    widen: Widen | None = None,
 ) -> Path:
     """Solve for each penalty from large to small, until the held-out cross-entropy has turned.
 
@@ -48,43 +76,147 @@ def solve_path(
         config: the method's numbers.
         solver: makes the solver.
         on_solve: called after each solve.
+        widen: of float32 features, to extend the path downwards; None: it isn't extended there.
     """
-    num_fit, labels = targets.num_fit, targets.labels
-    held_out = features.rows(num_fit, features.num_rows)
-    fit, held = (None, None) if (s := targets.sample_weight) is None else (s[:num_fit], s[num_fit:])
-    problem = SoftmaxRegression(
-        features.rows(0, num_fit), labels[:num_fit], targets.num_classes, fit
-    )
-    bound = solver(problem, NewtonOptions(seed=config.seed))
-    share = num_fit / len(labels)  # of all rows, which num_passes counts
-    path: list[PathPoint] = []
-    starts: tuple[Point, ...] = ()
+    walk = _Walk(features, targets, config, solver, on_solve)
     for l2 in config.l2_path:
-        solution = bound.solve(l2, tol=config.tol, max_passes=config.max_passes, starts=starts)
-        point = solution.point
-        starts = (point, *starts[:1])
-        logits = held_out.logits(point.weight)
-        cross_entropy, error_rate = loss_and_error(
-            logits.double() + point.bias[:, None], labels[num_fit:], held
-        )
-        if not isfinite(cross_entropy):
-            cross_entropy = inf  # logits beyond the dtype
-        passes = share * solution.num_passes + (1 - share) / 2
-        path.append(
-            PathPoint(l2, cross_entropy, error_rate, solution.duality_gap, passes, solution.status)
-        )
-        on_solve("path", l2, passes, solution.duality_gap)
-        best = min(path, key=lambda p: p.validation_cross_entropy)
-        if best is path[-1]:
-            start = replace(point, logits=torch.cat([point.logits, logits], dim=1))
-            learned = bound.learned
-        if _turned(path):
+        walk.solve(l2)
+        if walk.has_turned():
             break
-    return Path(tuple(path), best, start, learned)
+    if config.extends_path:
+        walk.extend_up()
+        walk.extend_down(widen)
+    return walk.path()
 
 
-def _turned(path: list[PathPoint]) -> bool:
-    """Tell whether held-out cross-entropy has clearly passed its minimum."""
-    losses = [p.validation_cross_entropy for p in path]
-    since_best = len(losses) - 1 - losses.index(min(losses))
-    return losses[-1] > _STOP_RATIO * min(losses) or since_best >= _PATIENCE
+
+class _Walk:
+    """Solves one penalty after the other, and remembers the best."""
+
+    def __init__(
+        self,
+        features: FeatureMatrix,
+        targets: Targets,
+        config: ProbeConfig,
+        solver: SolverFactory,
+        on_solve: OnSolve,
+    ) -> None:
+        self._targets, self._config, self._on_solve = targets, config, on_solve
+        self._solver, self._options = solver, NewtonOptions(seed=config.seed)
+        self._points: list[PathPoint] = []  # from large to small
+        self._losses: list[Tensor] = []  # of the held-out rows, at each point
+        self._unsolved: list[PathPoint] = []
+        self._starts: tuple[Point, ...] = ()
+        self._read(features)
+
+    def _read(self, features: FeatureMatrix) -> None:
+        """Read these features from now on."""
+        targets, end = self._targets, self._targets.num_fit
+        self._features = features
+        self._fitted, self._held_out = features.rows(0, end), features.rows(end, features.num_rows)
+        weight = targets.sample_weight
+        self._weight = None if weight is None else weight[end:]
+        problem = SoftmaxRegression(
+            *(self._fitted, targets.labels[:end], targets.num_classes),
+            None if weight is None else weight[:end],
+        )
+        self._bound = self._solver(problem, self._options)
+        self._starts = tuple(replace(p, logits=self._fitted.logits(p.weight)) for p in self._starts)
+
+    def solve(self, l2: float, *, above: bool = False, extra: bool = False) -> bool:
+        """Solve for the next penalty, and tell whether it is the best so far.
+
+        Args:
+            l2: below all before it.
+            above: it is above them instead.
+            extra: it counts only if the solver converges.
+        """
+        config, end = self._config, self._targets.num_fit
+        starts = () if above else self._starts
+        solution = self._bound.solve(l2, tol=config.tol, max_passes=config.max_passes, starts=starts)
+        found = solution.point
+        if not above:
+            self._starts = (found, *starts[:1])
+        logits, labels = self._held_out.logits(found.weight), self._targets.labels
+        scores = logits.double() + found.bias[:, None]
+        loss, error = loss_and_error(scores, labels[end:], self._weight)
+        loss = loss if isfinite(loss) else inf  # logits beyond the dtype
+        share = end / len(labels)  # of all rows, which num_passes counts
+        passes = share * solution.num_passes + (1 - share) / 2
+        point = PathPoint(l2, loss, error, solution.duality_gap, passes, solution.status)
+        self._on_solve("path", l2, passes, solution.duality_gap)
+        if extra and solution.status is not Status.CONVERGED:
+            self._unsolved.append(point)
+            return False
+        place = 0 if above else len(self._points)
+        self._points.insert(place, point)
+        self._losses.insert(place, sample_losses(scores, labels[end:]))
+        best = min(self._points, key=lambda p: p.validation_cross_entropy) is point
+        if best:
+            start = replace(found, logits=torch.cat([found.logits, logits], dim=1))
+            self._best = point, self._features, start, self._bound.learned
+        return best
+
+    def has_turned(self) -> bool:
+        """Tell whether held-out cross-entropy has clearly passed its minimum.
+
+        A rise within its noise is none: the loss may be flat until columns of small variance count.
+        """
+        losses = [p.validation_cross_entropy for p in self._points]
+        if losses[-1] > _STOP_RATIO * min(losses):
+            return True
+        best = losses.index(min(losses))
+        rise, error = _mean_and_error(self._losses[-1] - self._losses[best], self._weight)
+        return len(losses) - 1 - best >= _PATIENCE and rise > NUM_ERRORS * error
+
+    def extend_up(self) -> None:
+        """Go on to larger penalties while that helps."""
+        while self._falls_to(0) and self.solve(
+            _decade(self._points[0].l2, 1), above=True, extra=True
+        ):
+            pass
+
+    def extend_down(self, widen: Widen | None) -> None:
+        """Go on to smaller penalties while that helps, as far as arithmetic allows."""
+        while self._falls_to(-1):
+            if self._features.dtype != torch.float64:
+                if widen is None:
+                    return
+                self._options = self._bound.learned
+                self._read(widen())
+            if not self.solve(_decade(self._points[-1].l2, -1), extra=True):
+                return
+
+    def path(self) -> Path:
+        """Give what was found."""
+        best, features, start, learned = self._best
+        least = self._losses[self._points.index(best)]
+        points = [
+            replace(point, standard_error=_mean_and_error(losses - least, self._weight)[1])
+            for point, losses in zip(self._points, self._losses, strict=True)
+        ]
+        chosen = points[self._points.index(best)]
+        points = sorted([*points, *self._unsolved], key=lambda p: -p.l2)
+        at_edge = self._falls_to(0) or self._falls_to(-1)
+        return Path(tuple(points), chosen, at_edge, features, start, learned)
+
+    def _falls_to(self, end: int) -> bool:
+        """Tell whether held-out cross-entropy falls, by more than its noise, to an end (0, -1)."""
+        if len(self._points) < 2 or self._best[0] is not self._points[end]:
+            return False
+        before = self._losses[-2 if end else 1]
+        fall, error = _mean_and_error(before - self._losses[end], self._weight)
+        return fall > NUM_ERRORS * error and fall > max(_LEAST_FALL, self._config.tol)
+
+
+def _decade(l2: float, step: int) -> float:
+    return float(10.0 ** (round(log10(l2)) + step))
+
+
+def _mean_and_error(values: Tensor, weight: Tensor | None) -> tuple[float, float]:
+    """Compute the mean of values (n,), with their weights, and its standard error."""
+    n = len(values)
+    share = torch.full_like(values, 1 / max(n, 1)) if weight is None else weight / weight.sum()
+    mean = float(share @ values)
+    square = float((share * (values - mean)).square().sum())
+    return mean, (square * n / (n - 1)) ** 0.5 if n > 1 else nan

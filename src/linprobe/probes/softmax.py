@@ -209,16 +209,26 @@ class _Fit:
 
     def run(self) -> FittedProbe:
         """Fit the probe, but for its seconds."""
-        path = solve_path(self.solved, self.targets, self.config, self.solver, self.on_solve)
-        start = None if self._is_misled(path.start) else path.start
-        attempts = self._attempts(self.config.tol)
-        refit = self._solve(path, attempts, start, self.config.max_passes)
+        path = solve_path(
+            *(self.solved, self.targets, self.config, self.solver, self.on_solve),
+            (lambda: in_float64(self.solved)) if self.widens else None,
+        )
+        self.wide, self.solved = self.wide or path.features is not self.solved, path.features
+        refit = self._refit(path)
+        while refit.status is not Status.CONVERGED and path.best.l2 < self.config.l2_path[-1]:
+            path = path.shortened()
+            refit = self._refit(path)
         may_polish = self.config.exact and refit.status is Status.CONVERGED
         if may_polish:
             many = self.solved.num_features > _MANY_FEATURES
             share = _EXACT_SHARE_OF_MANY if many else _EXACT_SHARE
             refit = self._nearer(path, refit, share * min(self.config.tol, path.best.l2))
         return self._fitted(path, refit, may_polish)
+
+    def _refit(self, path: Path) -> CertifiedSolution:
+        start = None if self._is_misled(path.start) else path.start
+        attempts = self._attempts(self.config.tol)
+        return self._solve(path, attempts, start, self.config.max_passes)
 
     def _is_misled(self, start: Point) -> bool:
         """Tell whether nearly all of a class's weight is held out: a guess is a better start."""
@@ -263,7 +273,7 @@ class _Fit:
         return self._fitted(path, refit, may_polish=True) if nearer else None
 
     def _fitted(self, path: Path, refit: CertifiedSolution, may_polish: bool) -> FittedProbe:
-        certificate, best, penalties = refit.certificate, path.best, self.config.l2_path
+        certificate, best = refit.certificate, path.best
         weight, bias = self.features.standardisation.to_raw(refit.point.weight, refit.point.bias)
         return FittedProbe(
             weight=weight,
@@ -271,7 +281,7 @@ class _Fit:
             standardisation=self.features.standardisation,
             path=path.points,
             l2=best.l2,
-            l2_at_edge=len(penalties) > 1 and best.l2 in (penalties[0], penalties[-1]),
+            l2_at_edge=path.at_edge,
             status=refit.status,
             validation_error_rate=best.validation_error_rate,
             validation_cross_entropy=best.validation_cross_entropy,

@@ -11,7 +11,10 @@ Chart = Literal["curve", "bars"]
 
 @dataclass(frozen=True)
 class MethodRecord:
-    """Numbers of `ProbeConfig`, by which probes were fitted; NaN, () and None: not used."""
+    """Numbers of `ProbeConfig`, by which probes were fitted; NaN, () and None: not used.
+
+    `extend` tells whether the path went on beyond its ends where that helped.
+    """
 
     tol: Number
     validation_fraction: Number
@@ -21,6 +24,7 @@ class MethodRecord:
     scale: str | None = None
     exact: bool = False
     class_weight: str | dict[str, Number] | None = None
+    extend: bool = False
 
 
 @dataclass(frozen=True)

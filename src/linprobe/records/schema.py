@@ -32,6 +32,24 @@ Split = Literal["test", "train"]
 
 
 @dataclass(frozen=True)
+class TriedPenalty:
+    """One penalty of a probe's path, solved on the rows that were not held out.
+
+    Attributes:
+        l2: the penalty.
+        validation_cross_entropy: of the held-out rows, nats.
+        standard_error: of the difference of that from the chosen penalty's, over the held-out rows.
+        status: of the solve; one that did not converge beyond the ends of the default path could
+            not be chosen.
+    """
+
+    l2: Number
+    validation_cross_entropy: Number
+    standard_error: Number
+    status: str
+
+
+@dataclass(frozen=True)
 class ProbeRecord:
     """One probe of one layer; error rates are fractions, cross-entropies nats.
 
@@ -44,7 +62,9 @@ class ProbeRecord:
         reducer: how the layer was made smaller before probing; None: not at all.
         l2: the penalty chosen on held-out training samples; by protocol "sgd", which has none,
             the one that the certificate is for.
-        l2_at_edge: the choice stands at an end of the path, so a better one may lie beyond.
+        l2_at_edge: the path ended at the choice, though the held-out cross-entropy still fell by
+            more than its noise: a better one may lie beyond. In runs that have no `path`, the
+            choice stands at an end of the path.
         status: "converged", or why not; by protocol "sgd" what ended the training.
         duality_gap: certified bound on the distance of `objective` from its minimum, nats.
         test_error_ci95: Wilson interval of the test error rate.
@@ -64,6 +84,7 @@ class ProbeRecord:
             what varies, so that this probe is of a pass in float64; None: this probe is it.
         no_float64: why activations that are `rounded` were not read in float64; None: they were,
             or need not be, or that was not to be tried.
+        path: the penalties tried, from large to small; empty: unknown.
     """
 
     layer: str
@@ -95,6 +116,7 @@ class ProbeRecord:
     missing: str | None = None
     native: "ProbeRecord | None" = None
     no_float64: str | None = None
+    path: tuple[TriedPenalty, ...] = ()
 
     @property
     def converged(self) -> bool:

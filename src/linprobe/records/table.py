@@ -10,9 +10,8 @@ from linprobe.records.evidence import Evaluation
 from linprobe.records.schema import ProbeRecord, RunRecord
 from linprobe.runtime.files import write_csv
 
-PROBE_FIELDS = tuple(
-    item.name for item in fields(ProbeRecord) if item.name not in ("evaluation", "native")
-)
+_NESTED = ("evaluation", "native", "path")
+PROBE_FIELDS = tuple(item.name for item in fields(ProbeRecord) if item.name not in _NESTED)
 """Fields of a probe that hold one value, or the two ends of an interval."""
 
 _NATIVE_FIELDS = ("dtype", "train_error_rate", "test_error_rate", "test_cross_entropy")

@@ -206,14 +206,8 @@ def title(run: RunRecord) -> str:
 def doubts(run: RunRecord) -> Iterator[str]:
     """Say what limits the probes though they are certified, and what to do about it."""
     probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
-    at_edge = sum(probe.l2_at_edge for probe in probes)
-    if at_edge:
-        yield (
-            f"{at_edge:,} of {counted(len(probes), 'probe')} chose the smallest or largest "
-            "penalty of the l2 path, so a better one may lie beyond it, and their errors may be "
-            "limited by the penalty rather than by the layer: give a wider path, or scale "
-            "'feature' where the sizes of the columns differ much."
-        )
+    if edge := path_ended(run):
+        yield edge
     if alike := one_answer(probes):
         yield alike
     if again := read_again(probes):
@@ -257,15 +251,41 @@ def _own_reading(probe: ProbeRecord) -> str:
     )
 
 
-def one_answer(probes: Sequence[ProbeRecord]) -> str:
-    """Say which probes answer one class for every test sample; "" where none does."""
-    found = [probe.layer for probe in probes if answers_one(probe)]
+def path_ended(run: RunRecord) -> str:
+    """Say for which probes a penalty beyond the path may be better; "" where that is none."""
+    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
+    found = [probe for probe in probes if probe.l2_at_edge]
     if not found:
         return ""
-    some = ", ".join(found[:_MAX_NAMED]) + (" ..." if len(found) > _MAX_NAMED else "")
+    why = "the chosen penalty stands at an end of the l2 path"  # all that old runs know
+    if any(probe.path for probe in found):
+        why = "the l2 path ended while the held-out cross-entropy still fell"
+    advice = "Leave l2 out, so that the path goes on while that helps, or give a wider one; or take"
+    if run.config.method.extend:
+        advice = (
+            "Smaller penalties were beyond this arithmetic; they may be within it for fewer "
+            "features (reduce), activations in float64, or"
+        )
+    return (
+        f"{len(found):,} of {counted(len(probes), 'probe')} ({_some(found)}): {why}, so a better "
+        "penalty may lie beyond it, and the error may be limited by the penalty rather than by "
+        f"the layer. {advice} scale 'feature' where the sizes of the columns differ much."
+    )
+
+
+def _some(probes: Sequence[ProbeRecord]) -> str:
+    named = ", ".join(probe.layer for probe in probes[:_MAX_NAMED])
+    return named + (" ..." if len(probes) > _MAX_NAMED else "")
+
+
+def one_answer(probes: Sequence[ProbeRecord]) -> str:
+    """Say which probes answer one class for every test sample; "" where none does."""
+    found = [probe for probe in probes if answers_one(probe)]
+    if not found:
+        return ""
     verb = "answers" if len(found) == 1 else "answer"
     return (
-        f"{counted(len(found), 'probe')} ({some}) {verb} one class for every test sample, so the "
+        f"{counted(len(found), 'probe')} ({_some(found)}) {verb} one class for every test sample, so the "
         "test error only counts the other classes; AUROC and average precision tell whether the "
         "scores rank."
     )
