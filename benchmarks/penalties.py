@@ -21,31 +21,29 @@ from linprobe.probes.softmax import fit_probe
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import generator
 
+Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Features and labels, of the training rows and of the test rows."""
+
 _NETWORKS = ("deep", "conv")
 _LAYERS = "layer8,layer20,layer45,layer64,layer100"
-_COLUMNS = "| layer | path | l2 | held-out cross-entropy | test error | at an end | passes | seconds |"
+_COLUMNS = (
+    "| layer | path | l2 | held-out cross-entropy | test error | at an end | passes | seconds |"
+)
 
 
-def compare(
-    train: torch.Tensor,
-    labels: torch.Tensor,
-    test: torch.Tensor,
-    test_labels: torch.Tensor,
-    errors: Sequence[float],
-) -> Iterator[tuple[str, FittedProbe]]:
+def compare(data: Data, errors: Sequence[float]) -> Iterator[tuple[str, FittedProbe]]:
     """Fit by the fixed path, then by the path that goes on, for each number of standard errors."""
-    data = train, labels, test, test_labels
-    yield "fixed", _fitted(*data, extend=False)
+    yield "fixed", _fitted(data, extend=False)
     usual = path.NUM_ERRORS
     try:
         for number in errors:
             path.NUM_ERRORS = number
-            yield f"{number:g} standard errors", _fitted(*data, extend=True)
+            yield f"{number:g} standard errors", _fitted(data, extend=True)
     finally:
         path.NUM_ERRORS = usual
 
 
-def _fitted(*data: torch.Tensor, extend: bool) -> FittedProbe:
+def _fitted(data: Data, *, extend: bool) -> FittedProbe:
     fitted = fit_probe(*data, ProbeConfig(extend=extend))
     if not isinstance(fitted, FittedProbe):
         raise LinprobeError(f"no probe was fitted: {fitted.reason}")
@@ -98,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
             extract_features(network, network.preprocess(images).to(dtype), [tap])[tap].flatten(1)
             for images in (data.train_images[order], data.test_images)
         )
-        for name, fitted in compare(train, labels, test, test_labels, errors):
+        for name, fitted in compare((train, labels, test, test_labels), errors):
             print(row(layer, name, fitted), flush=True)
             for line in points(fitted) if options.path else ():
                 print(line, flush=True)

@@ -89,7 +89,6 @@ def solve_path(
     return walk.path()
 
 
-
 class _Walk:
     """Solves one penalty after the other, and remembers the best."""
 
@@ -133,7 +132,9 @@ class _Walk:
         """
         config, end = self._config, self._targets.num_fit
         starts = () if above else self._starts
-        solution = self._bound.solve(l2, tol=config.tol, max_passes=config.max_passes, starts=starts)
+        solution = self._bound.solve(
+            l2, tol=config.tol, max_passes=config.max_passes, starts=starts
+        )
         found = solution.point
         if not above:
             self._starts = (found, *starts[:1])

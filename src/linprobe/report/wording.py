@@ -285,9 +285,9 @@ def one_answer(probes: Sequence[ProbeRecord]) -> str:
         return ""
     verb = "answers" if len(found) == 1 else "answer"
     return (
-        f"{counted(len(found), 'probe')} ({_some(found)}) {verb} one class for every test sample, so the "
-        "test error only counts the other classes; AUROC and average precision tell whether the "
-        "scores rank."
+        f"{counted(len(found), 'probe')} ({_some(found)}) {verb} one class for every test sample, "
+        "so the test error only counts the other classes; AUROC and average precision tell whether "
+        "the scores rank."
     )
 
 
