@@ -1,12 +1,8 @@
-"""The scripts beside the benchmarks: the search for Figure 8's training, and precision."""
+"""The scripts beside the benchmarks: precision and scales."""
 
-import json
-
-import pytest
 import torch
 
-from benchmarks import exactness, figure8_training, penalties, precision, scales
-from benchmarks.figure8_training import BARS, DEPTH, Candidate
+from benchmarks import exactness, penalties, precision, scales
 from linprobe.data import ImageDataset
 from linprobe.experiments.networks import DeepMLP
 from linprobe.experiments.samples import Samples
@@ -14,86 +10,6 @@ from linprobe.probes.base import Targets
 from linprobe.probes.config import ProbeConfig
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Twelve layers instead of 128, two steps instead of 2,000."""
-    monkeypatch.setattr(figure8_training, "DEPTH", 12)
-    monkeypatch.setattr(figure8_training, "BARS", (0, 5, 6, 12))
-    monkeypatch.setattr(figure8_training, "STEPS", (0, 1, 2))
-    monkeypatch.setattr(figure8_training, "_PROBE", ProbeConfig(l2_path=(1e-2,)))
-    return tiny_dataset()
-
-
-def found_as(rates, network=0.1, **settings):
-    steps = {str(s): {"network": network, "probes": rates} for s in figure8_training.STEPS}
-    return {"candidate": vars(Candidate("adam", 1e-4, **settings)), "steps": steps, "seconds": 1.0}
-
-
-def test_candidates_differ_and_cover_what_the_search_is_about():
-    candidates = figure8_training.coarse()
-    assert len({one.key for one in candidates}) == len(candidates) >= 20
-    for name in ("optimizer", "learning_rate", "batch_size", "decay", "gain", "slope"):
-        assert len({getattr(one, name) for one in candidates}) > 1
-
-
-def test_a_candidate_is_trained_and_probed(small):
-    settings = {"batch_size": 32, "gain": 2.0, "slope": 0.3}
-    found = figure8_training.measure(Candidate("adam", 1e-3, **settings), small)
-    assert found["candidate"] | settings == found["candidate"]
-    assert list(found["steps"]) in (["0", "1"], ["0", "1", "2"])
-    for step in found["steps"].values():
-        assert len(step["probes"]) == 4 and all(0 <= rate <= 1 for rate in step["probes"])
-
-
-def test_a_candidate_that_learns_nothing_is_given_up(small, monkeypatch):
-    monkeypatch.setattr(figure8_training, "_LEARNED", -1.0)
-    found = figure8_training.measure(Candidate("sgd", 1e-9, 32), small)
-    assert list(found["steps"]) == ["0", "1"]
-
-
-def test_slope_gain_and_seed_make_another_network(small, monkeypatch):
-    monkeypatch.setattr(figure8_training, "STEPS", (0,))
-    choices = ({}, {"slope": 0.9}, {"seed": 1})
-    probes = [
-        figure8_training.measure(Candidate("adam", 1e-3, 32, **one), small)["steps"]["0"]
-        for one in choices
-    ]
-    assert probes[0] == probes[0] != probes[1] and probes[0] != probes[2]
-
-
-def test_the_table_puts_the_nearest_first_and_tells_the_halves_apart():
-    bars = figure8_training.published_bars()
-    assert {len(panel) for panel in bars.values()} == {DEPTH + 1}
-    exact = [bars["2000"][bar] for bar in BARS]
-    off = [rate + 0.25 * (bar >= 64) for bar, rate in zip(BARS, exact, strict=True)]
-    found = {"far": found_as(off, seed=1), "near": found_as(exact, seed=2)}
-    near, far = figure8_training.table(found, bars)[2:]
-    assert near.endswith("| .000 | .000 |") and " 2 |" in near
-    assert far.endswith("| .000 | .250 |")
-
-
-def test_finalists_are_the_nearest_with_five_seeds():
-    bars = figure8_training.published_bars()
-    exact = [bars["2000"][bar] for bar in BARS]
-    found = {
-        "near": found_as(exact, slope=0.2),
-        "far": found_as([rate + 0.1 for rate in exact]),
-        "another seed": found_as(exact, seed=3),
-    }
-    chosen = figure8_training.finalists(found, bars, 1)
-    assert [one.seed for one in chosen] == [0, 1, 2, 3, 4]
-    assert {one.slope for one in chosen} == {0.2}
-
-
-def test_what_is_measured_is_not_measured_again(tmp_path, monkeypatch, capsys):
-    path = tmp_path / "found.json"
-    found = {one.key: found_as([0.5] * len(BARS)) for one in figure8_training.coarse()}
-    path.write_text(json.dumps(found))
-    monkeypatch.setattr(figure8_training, "measure", None)
-    figure8_training.main(["--out", str(path)])
-    assert len(capsys.readouterr().out.splitlines()) == 2 + len(found)
 
 
 def splits_of(shift, noise=0.0):

@@ -101,7 +101,7 @@ def test_help_describes_every_option(figure, capsys):
     options += " --protocol --epochs --float64 --controls --repeats --mdl --l2 --tol"
     own = {
         "fig5": "--recipe",
-        "fig8": "--depth --optimizer --learning-rate --batch-size --momentum --slope",
+        "fig8": "--depth --optimizer --learning-rate --batch-size --momentum --slope --skip",
     }
     for option in [*options.split(), *own[figure].split()]:
         assert option in text
@@ -167,13 +167,13 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
     for arguments in (
         "",
         "--optimizer sgd --learning-rate 0.01 --momentum 0",
-        "--optimizer rmsprop --batch-size 64 --slope 0.3",
+        "--optimizer rmsprop --batch-size 64 --slope 0.3 --skip layer1_added",
     ):
         assert cli.main(["reproduce", "fig8", *arguments.split()]) == 0
     assert [experiment for experiment, _, _ in no_run] == [
         Figure8(),
         Figure8(optimizer="sgd", learning_rate=0.01, momentum=0.0),
-        Figure8(optimizer="rmsprop", batch_size=64, slope=0.3),
+        Figure8(optimizer="rmsprop", batch_size=64, slope=0.3, skip="layer1_added"),
     ]
     assert cli.main(["reproduce", "fig8", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())

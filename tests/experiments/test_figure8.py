@@ -117,11 +117,12 @@ def test_network_can_be_trained_otherwise(short, tmp_path):
     weights = []
     for optimizer in ("adam", "sgd", "rmsprop"):
         folder = tmp_path / optimizer
-        experiment = Figure8(2, optimizer, 0.01, batch_size=16, slope=0.3)
+        experiment = Figure8(2, optimizer, 0.01, batch_size=16, slope=0.3, skip="layer1_added")
         record = run(experiment, settings(folder))
         assert record.config.experiment.training.optimizer == optimizer
         assert record.config.experiment.training.batch_size == 16
         assert record.config.experiment.negative_slope == 0.3
+        assert record.config.experiment.skip_from == "layer1_added"
         weights.append(load_file(folder / "networks" / "step2.safetensors")["logits.weight"])
     assert not torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])
@@ -133,6 +134,7 @@ def test_network_can_be_trained_otherwise(short, tmp_path):
         ({"depth": 3}, "depth is 3; expected an even number of layers, 2 or more"),
         ({"depth": 0}, "depth is 0; expected an even number of layers, 2 or more"),
         ({"slope": 1.5}, "slope is 1.5; expected a number from 0 to 1"),
+        ({"skip": "layer2"}, "unknown skip 'layer2'; expected one of: input, layer1, layer1_added"),
         ({"momentum": 0.5}, "momentum is for optimizer 'sgd'; 'adam' has none: leave it out"),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from linprobe.activations.taps import Taps
+from linprobe.experiments.figure8 import SKIPS, Skip
 from linprobe.experiments.networks import RECIPES, ConvNet, DeepMLP
 from linprobe.runtime.errors import LinprobeError
 
@@ -134,9 +135,10 @@ def check_glorot(module: nn.Module, fan_in: int, fan_out: int) -> None:
     assert not module.bias.any()
 
 
+@pytest.mark.parametrize("skip", SKIPS)
 @pytest.mark.parametrize("depth", [2, 10, 30])
-def test_the_deep_network_computes_what_the_paper_says(depth: int) -> None:
-    network = DeepMLP(depth, seeded(0))
+def test_the_deep_network_computes_what_the_paper_says(depth: int, skip: Skip) -> None:
+    network = DeepMLP(depth, seeded(0), skip=skip)
     names = ["input", *(f"layer{i}" for i in range(1, depth + 1)), "logits"]
     assert list(network.probe_points) == names
     x = network.preprocess(random_images(2))
@@ -145,7 +147,10 @@ def test_the_deep_network_computes_what_the_paper_says(depth: int) -> None:
     linears = [m for m in network.modules() if isinstance(m, nn.Linear)]
     for index in range(depth):
         # The skip enters layer L/2 counted from 0, which is bar L/2 of the published figure.
-        inputs = torch.cat([h, x], 1) if index == depth // 2 else h
+        inputs = h
+        if index == depth // 2:
+            start = x if skip == "input" else captured["layer1"]
+            inputs = h + start if skip == "layer1_added" else torch.cat([h, start], 1)
         h = inputs @ linears[index].weight.T
         h = torch.where(h > 0, h, 0.1 * h)
         torch.testing.assert_close(captured[f"layer{index + 1}"], h)

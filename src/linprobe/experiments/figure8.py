@@ -5,7 +5,7 @@ Modules that need torch are imported when they are used: the command line reads 
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import real_number, whole_number
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from linprobe.probes.minibatch import SGDProtocol
     from linprobe.records.config import ExperimentRecord
     from linprobe.records.schema import RunRecord
+
+Skip = Literal["input", "layer1", "layer1_added"]
+SKIPS: tuple[str, ...] = get_args(Skip)
 
 DEPTH, QUICK_DEPTH = 128, 10
 STEPS, QUICK_STEPS = (0, 500, 2000), (0, 20, 60)
@@ -40,6 +43,8 @@ class Figure8:
         batch_size: samples a minibatch of the network's training.
         momentum: of optimizer sgd; None: .9.
         slope: of the network's leaky ReLU at negative numbers.
+        skip: what enters the middle layer too: "input" or "layer1" (the first hidden layer's
+            output), concatenated, or "layer1_added", summed.
     """
 
     name: ClassVar[str] = "fig8"
@@ -57,6 +62,7 @@ class Figure8:
     batch_size: int = 512
     momentum: float | None = None
     slope: float = 0.1
+    skip: Skip = "input"
 
     def __post_init__(self) -> None:
         if self.momentum is not None and self.optimizer != "sgd":
@@ -70,6 +76,9 @@ class Figure8:
                     f"depth is {depth}; expected an even number of layers, 2 or more"
                 )
             object.__setattr__(self, "depth", depth)
+        if self.skip not in SKIPS:
+            known = ", ".join(SKIPS)
+            raise LinprobeError(f"unknown skip {self.skip!r}; expected one of: {known}")
         slope = real_number("slope", self.slope, "a number from 0 to 1", lambda x: 0 <= x <= 1)
         object.__setattr__(self, "slope", slope)
 
@@ -77,7 +86,8 @@ class Figure8:
         """See `Experiment`."""
         from linprobe.experiments.networks import DeepMLP
 
-        return DeepMLP(self._depth(quick=quick), generator, negative_slope=self.slope)
+        depth = self._depth(quick=quick)
+        return DeepMLP(depth, generator, negative_slope=self.slope, skip=self.skip)
 
     def checkpoints(self, num_train: int, *, quick: bool) -> tuple[tuple[str, int], ...]:
         """See `Experiment`."""
@@ -131,6 +141,7 @@ class Figure8:
             chart="bars",
             depth=depth,
             skip_layer=f"layer{depth // 2 + 1}",
+            skip_from=self.skip,
             negative_slope=self.slope,
             training=TrainingRecord(**asdict(self.training())),
         )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from linprobe.experiments.figure5 import RECIPES, Recipe
+from linprobe.experiments.figure8 import Skip
 from linprobe.runtime.errors import LinprobeError
 
 NEGATIVE_SLOPE = 0.1
@@ -97,9 +98,9 @@ class DeepMLP(nn.Module):
     """A pathologically deep network with one skip connection from the input (Figure 8).
 
     `depth` dense layers of `width` units with leaky ReLU, Glorot-uniform weights, zero biases,
-    and a dense layer of 10 on top. The input is concatenated to what enters the layer in the
-    middle: ``layer{depth / 2 + 1}``, counted from 1. In the paper's figure, whose bars count from
-    0, that is bar 64 of 128, the first low one of the upper half.
+    and a dense layer of 10 on top. A skip connection leads to the layer in the middle,
+    ``layer{depth / 2 + 1}``, counted from 1. In the paper's figure, whose bars count from 0, that
+    is bar 64 of 128, the first low one of the upper half.
 
     Args:
         depth: number of hidden layers, even.
@@ -108,6 +109,8 @@ class DeepMLP(nn.Module):
         negative_slope: of the leaky ReLU. The paper does not give it; with .01 the optimum at
             bars 3 to 15 of its untrained network would be worse than what it published.
         num_inputs: pixels.
+        skip: what enters the middle layer too: "input" or "layer1" (the first hidden layer's
+            output), concatenated, or "layer1_added", summed.
 
     Raises:
         LinprobeError: `depth` is odd or less than 2.
@@ -121,16 +124,18 @@ class DeepMLP(nn.Module):
         width: int = 128,
         negative_slope: float = NEGATIVE_SLOPE,
         num_inputs: int = 784,
+        skip: Skip = "input",
     ) -> None:
         super().__init__()
         if depth < 2 or depth % 2:
             raise LinprobeError(f"depth is {depth}; expected an even number of layers, 2 or more")
-        self.depth = depth
+        self.depth, self.skip = depth, skip
         self.receiver = depth // 2 + 1
+        joined = {"input": num_inputs, "layer1": width, "layer1_added": 0}[skip]
         with _no_random_numbers():
             fan_in = num_inputs
             for index in range(1, depth + 1):
-                layer = nn.Linear(fan_in + (num_inputs if index == self.receiver else 0), width)
+                layer = nn.Linear(fan_in + (joined if index == self.receiver else 0), width)
                 _glorot(layer, generator)
                 self.add_module(f"layer{index}", nn.Sequential(layer, nn.LeakyReLU(negative_slope)))
                 fan_in = width
@@ -149,11 +154,14 @@ class DeepMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, 10) of preprocessed images (n, 784)."""
-        h = x
+        h = start = x
         for index in range(1, self.depth + 1):
             if index == self.receiver:
-                h = torch.cat([h, x], dim=1)
+                added = self.skip == "layer1_added"
+                h = h + start if added else torch.cat([h, start], dim=1)
             h = self.get_submodule(f"layer{index}")(h)
+            if index == 1 and self.skip != "input":
+                start = h
         logits: Tensor = self.logits(h)
         return logits
 

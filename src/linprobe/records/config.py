@@ -100,6 +100,7 @@ class ExperimentRecord:
         epochs: of training before the last checkpoint.
         depth: hidden layers.
         skip_layer: name of the layer that receives the skip connection.
+        skip_from: what it brings, as the experiment's option `skip` says; None: not recorded.
         negative_slope: of the leaky ReLU.
         training: of the network.
     """
@@ -109,6 +110,7 @@ class ExperimentRecord:
     epochs: int | None = None
     depth: int | None = None
     skip_layer: str | None = None
+    skip_from: str | None = None
     negative_slope: float | None = None
     training: TrainingRecord | None = None
 
