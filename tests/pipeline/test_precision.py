@@ -130,7 +130,7 @@ class Sunk(nn.Module):
             self.a.weight.copy_(1.1 * torch.eye(20)), self.a.bias.zero_()
 
     def forward(self, x):
-        x = self.b(self.a(x))
+        x = self.b(self.a(x)) * 1  # which deviations can't do
         return self.c(x.float() if self.cast else x)
 
 
@@ -280,3 +280,15 @@ def test_masks_tokens_and_layouts_are_as_before():
     record = linprobe.probe(network, part, part, layers=[""], method=METHOD)[""].record
     assert record.native is not None and record.reducer == record.native.reducer == "tokens=mean"
     assert record.test_error_rate < record.native.test_error_rate
+
+
+def test_dense_layers_that_drown_even_in_float64_are_read_as_deviations():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(20, 20), nn.LeakyReLU(), nn.Linear(20, 20), nn.ReLU())
+    with torch.no_grad():
+        network[0].weight.copy_(1.1e-12 * torch.eye(20)), network[0].bias.fill_(1e6)
+        network[2].weight.copy_(0.9 * torch.eye(20))
+    report = linprobe.probe(network, *raw_data(), method=METHOD)
+    for record in report.records:
+        assert record.native.rounded and record.dtype == "float64" and not record.rounded
+        assert record.test_error_rate == pytest.approx(0.08, abs=0.01)

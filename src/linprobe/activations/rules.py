@@ -167,6 +167,7 @@ class ProbePoint:
         is_guessed: the layout could not be told, and matters.
         is_spared: there is a mask, of other tokens.
         is_scaled: the mask has another length than the layer has tokens.
+        base: (num_features,) float64 that the features are the deviations from; None: zero.
     """
 
     layer: str
@@ -181,6 +182,7 @@ class ProbePoint:
     is_guessed: bool = False
     is_spared: bool = False
     is_scaled: bool = False
+    base: Tensor | None = None
 
     @property
     def kept_dtype(self) -> torch.dtype:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from linprobe.activations.deviations import forward_from, select_base, select_delta
 from linprobe.activations.extract import Extractor
 from linprobe.activations.inference import lacks_values, network_device, own_tensors
 from linprobe.activations.rules import ProbePoint
@@ -40,6 +41,37 @@ def in_float64(extractor: Extractor, points: Sequence[ProbePoint], batch: Batch)
         LinprobeError: There is no copy, or it does not run; the message says why.
     """
     wide = replace(extractor, network=float64_copy(extractor.network), dtype=torch.float64)
+    if (exact := _by_deviations(wide, points, batch)) is not None:
+        return exact
+    return _checked(wide, points, batch)
+
+
+def _by_deviations(wide: Extractor, points: Sequence[ProbePoint], batch: Batch) -> _Readable | None:
+    """Read layers as deviations from the first sample; None: the network is not of that kind."""
+    options, inputs = wide.options, batch.args
+    is_usual = options.forward is None and options.select is None and not batch.kwargs
+    if not (is_usual and len(inputs) == 1 and all(point.is_plain for point in points)):
+        return None
+    if not isinstance(inputs[0], Tensor) or not inputs[0].is_floating_point():
+        return None
+    sample = inputs[0][:1].to(network_device(wide.network), torch.float64)
+    forward, bases = forward_from(sample), dict[str, Tensor]()
+    reader = replace(wide, options=replace(options, forward=forward, select=select_delta))
+    taps = Taps(wide.network, [point.tap for point in points], select_base)
+    try:
+        found = _checked(reader, points, batch)
+        taps.stream_during(bases.__setitem__, reader.runner(batch))
+    except LinprobeError:
+        return None
+    if found[2]:
+        return None
+    place = wide.device
+    based = [replace(p, base=bases[p.tap].flatten().to(place)) for p in found[1]]
+    return reader, based, {}
+
+
+def _checked(wide: Extractor, points: Sequence[ProbePoint], batch: Batch) -> _Readable:
+    """Run an example and see which layers it gives in float64."""
     by_tap, found, failures = {p.tap: p for p in points}, set[str](), dict[str, str]()
     watch = _NarrowingWatch()
 
@@ -55,8 +87,8 @@ def in_float64(extractor: Extractor, points: Sequence[ProbePoint], batch: Batch)
         layer = by_tap[tap].layer
         failures[layer] = layer_reason(layer, error)
 
-    with watch, seeded(extractor.seed):
-        taps = Taps(wide.network, list(by_tap), extractor.options.select)
+    with watch, seeded(wide.seed):
+        taps = Taps(wide.network, list(by_tap), wide.options.select)
         taps.stream_during(note, wide.runner(batch), fail)
     read = [replace(p, dtype=torch.float64) for p in points if p.tap in found]
     return wide, read, failures

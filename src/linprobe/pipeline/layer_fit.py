@@ -49,6 +49,8 @@ class LayerFeatures:
         columns: which coordinates a random reducer kept.
         offset: (n_features,) float64 that was subtracted from both splits; None: nothing was.
         born: dtype that the values had been rounded to before; None: `dtype`.
+        rounded_at: (n_features,) float64, the part of `offset` that was there when values were
+            rounded; None: all of it.
     """
 
     train: Tensor
@@ -58,6 +60,7 @@ class LayerFeatures:
     columns: Tensor | None = None
     offset: Tensor | None = None
     born: torch.dtype | None = None
+    rounded_at: Tensor | None = None
 
 
 def fit_layer(
@@ -161,9 +164,10 @@ def _fit(
     started = time.perf_counter()
     if not all_finite(features.test):
         return None, nonfinite(DenseFeatures(features.test), targets.num_classes, "test")
-    born = features.born or features.dtype
+    born, offset = features.born or features.dtype, features.rounded_at
+    offset = features.offset if offset is None else offset
     prepared = method.prepare(
-        DenseFeatures(features.train, owned=True, born=born, offset=features.offset), targets
+        DenseFeatures(features.train, owned=True, born=born, offset=offset), targets
     )
     seconds = time.perf_counter() - started
     if isinstance(prepared, FailedProbe):

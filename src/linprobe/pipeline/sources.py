@@ -1,6 +1,7 @@
 """Sources of features: a network that is run over data, or arrays that are there already."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -25,6 +26,7 @@ from linprobe.runtime.threads import NARROW
 Array = Tensor | np.ndarray
 
 _COPIED_ROWS = 4096
+_BORN_ROWS = 256  # that tell which dtype values had before
 
 
 def thread_count(device: torch.device) -> int:
@@ -158,15 +160,8 @@ class NetworkLayers:
         point = self._points[layer]
         # Popped, so that a layer's features are freed once its probe is done.
         x, xt = train.pop(layer), test.pop(layer)
-        offset = born = None
-        if self._centre and x.dtype == torch.float64:
-            # What varies fits float32 once the mean is gone.
-            mean = x.mean(0)
-            offset = mean if bool(mean.isfinite().all()) else None
-        if offset is not None:
-            born = born_dtype(DenseFeatures(x))
-            x, xt = (part.sub_(offset).float() for part in (x, xt))
-        return LayerFeatures(x, xt, point.dtype, point.stated, point.columns, offset, born)
+        features = LayerFeatures(x, xt, point.dtype, point.stated, point.columns)
+        return _centred(features, point.base) if self._centre else features
 
     def _room(self, split: Split, widest: int) -> Tensor | None:
         if not self._reuse:
@@ -175,6 +170,26 @@ class NetworkLayers:
         if len(dtypes) > 1:
             return None
         return torch.empty(len(split.labels) * widest, dtype=dtypes.pop())
+
+
+def _centred(features: LayerFeatures, base: Tensor | None) -> LayerFeatures:
+    """Subtract the training mean of float64 features and round what varies to float32.
+
+    Args:
+        features: overwritten.
+        base: (n_features,) that they are the deviations from; None: zero.
+    """
+    x, xt = features.train, features.test
+    mean = x.mean(0)
+    if not bool(mean.isfinite().all()):
+        return features
+    born = born_dtype(DenseFeatures(x if base is None else x[:_BORN_ROWS] + base))
+    x, xt = (part.sub_(mean).float() for part in (x, xt))
+    found = replace(features, train=x, test=xt, offset=mean, born=born)
+    if base is None:
+        return found
+    # What deviates is rounded by itself, unless the data were rounded before.
+    return replace(found, offset=mean + base, rounded_at=mean if born == torch.float64 else None)
 
 
 class ArrayLayers:
