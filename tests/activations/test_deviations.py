@@ -26,7 +26,8 @@ class Skip(nn.Module):
         self.two = nn.Sequential(nn.Linear(14, 8, bias=False), nn.ReLU(inplace=True), *more)
 
     def forward(self, x):
-        return self.two(torch.cat([self.one(x), x], dim=1))
+        once = self.one(x)
+        return self.two(torch.cat([once + once, x], dim=1))
 
 
 def read(network, layers, batch=None, **options):

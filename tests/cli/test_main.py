@@ -136,6 +136,15 @@ def test_options_reach_figure5(no_run, tmp_path, capsys):
     assert f"Written to {tmp_path}" in output
 
 
+@pytest.mark.parametrize(
+    ("flag", "float64"), [("--float64", True), ("--float32", False), ("", None)]
+)
+def test_one_flag_reads_all_layers_in_float64_and_one_none(no_run, flag, float64):
+    assert cli.main(["reproduce", "fig8", *flag.split()]) == 0
+    ((_, settings, _),) = no_run
+    assert settings.float64 is float64
+
+
 def test_defaults_and_depth_of_figure8(no_run):
     assert cli.main(["reproduce", "fig8"]) == 0
     assert cli.main(["reproduce", "fig8", "--depth", "30"]) == 0

@@ -155,7 +155,8 @@ def probed(network, method=METHOD, **options):
 def test_layers_that_drown_in_float32_are_read_in_float64_and_keep_both_probes():
     network = Sunk()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    a, b, c = probed(network).records
+    report = probed(network)
+    a, b, c = report.records
     assert (a.dtype, a.native, a.rounded) == ("float32", None, False)
     for record in (b, c):
         assert (record.dtype, record.rounded, record.no_float64) == ("float64", False, None)
@@ -163,6 +164,10 @@ def test_layers_that_drown_in_float32_are_read_in_float64_and_keep_both_probes()
         own = record.native
         assert own.dtype == "float32" and own.rounded and own.native is None
         assert own.test_error_rate > 0.4 and own.evaluation is not None
+    assert str(report).count("converged, read in float64") == 2
+    frame = report.to_pandas().set_index("layer")
+    assert list(frame.native_dtype[1:]) == ["float32", "float32"]
+    assert frame.native_test_error_rate["b"] == b.native.test_error_rate
     for name, value in network.state_dict().items():
         assert value.dtype == torch.float32 and torch.equal(value, before[name])
 

@@ -8,13 +8,14 @@ import pytest
 from linprobe.report.building import build_chart, optimum_is_close
 from linprobe.report.chart import LOG_TICKS, fitting_scale, named_places, tick_text
 from linprobe.report.measures import MEASURES, TRAIN_ERROR, V_INFORMATION, measures
-from linprobe.report.style import CONTROL_LOOKS, NETWORK
+from linprobe.report.style import CONTROL_LOOKS, NATIVE_LOOKS, NETWORK
 from tests.support.records import (
     checkpoint_record,
     control_record,
     dataset_record,
     evaluation_record,
     probe_record,
+    read_again,
     run_record,
 )
 
@@ -141,3 +142,15 @@ def test_ticks_are_named_where_they_fit():
     assert named_places(130, 16) == [*range(0, 121, 10), 129]
     assert len(named_places(100_000, 16)) == 2
     assert [tick_text(tick) for tick in (LOG_TICKS[0], 0.05, 20.0)] == ["0.000001", "0.05", "20"]
+
+
+def test_what_the_network_itself_sees_is_a_line_where_it_was_read_otherwise():
+    checkpoint = checkpoint_record([0.1, 0.2, 0.3, 0.4, 0.5])
+    checkpoint = read_again(checkpoint, ["layer1", "layer2", "logits"], 0.8)
+    *_, found = of(checkpoint)
+    assert found.look is NATIVE_LOOKS["float32"] and found.recorded
+    assert [p.place for p in found.points[:6]] == pytest.approx([0.6, 1, 1.4, 1.6, 2, 2.4])
+    assert math.isnan(found.points[6].place) and len(found.points) == 10
+    assert found.values == 9 * [0.8]
+    chart = build_chart(run_record(checkpoint), checkpoint, TRAIN_ERROR)
+    assert [s.look for s in chart.of("reference")][-1] is NATIVE_LOOKS["float32"]

@@ -15,6 +15,7 @@ from tests.support.records import (
     control_record,
     dataset_record,
     probe_record,
+    read_again,
     run_config,
     run_record,
     trained_run,
@@ -288,3 +289,11 @@ def test_global_settings_are_left_alone(tmp_path):
     before = dict(matplotlib.rcParams)
     save_figure(figure8(deep_run(3)), tmp_path / "x")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_figure8_shows_what_a_float32_network_sees_by_one_entry_of_the_key():
+    run = deep_run(10)
+    probed = tuple(read_again(item, ["layer4", "layer5"]) for item in run.checkpoints)
+    found = keys(figure8(replace(run, checkpoints=probed)))
+    assert found.count("probe of float32 activations") == 1
+    assert "probe of float32 activations" not in keys(figure8(run))

@@ -5,7 +5,13 @@ import math
 import pytest
 
 from linprobe.report.textcurve import HEIGHT, text_curves
-from tests.support.records import checkpoint_record, probe_record, run_record, trained_run
+from tests.support.records import (
+    checkpoint_record,
+    probe_record,
+    read_again,
+    run_record,
+    trained_run,
+)
 
 
 def lines_of(rates, *, braille=False, width=49, **changes):
@@ -101,3 +107,11 @@ def test_no_values_no_curve():
     lost = probe_record(rate=math.nan, status="nonfinite_features")
     assert text_curves(run_record(checkpoint_record([], probes=(lost,))), width=80) == []
     assert text_curves(run_record(), width=80) == []
+
+
+def test_what_the_network_itself_sees_has_a_mark_and_a_line_of_words():
+    checkpoint = read_again(checkpoint_record([0.2] * 5), ["layer1", "layer3"], 0.8)
+    lines = text_curves(run_record(checkpoint), width=49, braille=False)
+    assert lines[1].count("o") == 2 and "0.8000" in lines[1]
+    assert lines[-2].strip() == "o probe of float32 activations"
+    assert not any("o probe" in line for line in text_curves(run_record(), width=49))

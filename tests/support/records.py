@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from linprobe.evaluation.statistics import wilson_interval
 from linprobe.records.config import ExperimentRecord, ExtractionRecord, MethodRecord, RunConfig
@@ -163,3 +164,13 @@ def trained_run(*statuses, **changes):
         rate = math.nan if lost else 0.1 + 0.01 * i
         probes.append(probe_record(i, f"layer{i}", rate, status, duality_gap=gap, num_passes=12))
     return run_record(checkpoint_record([], probes=tuple(probes)), protocol="sgd", **changes)
+
+
+def read_again(checkpoint, layers, rate=0.8865, dtype="float32"):
+    """The checkpoint with these layers read in float64, beside probes of the own activations."""
+
+    def both(probe):
+        own = replace(probe, dtype=dtype, test_error_rate=rate, rounded=True)
+        return replace(probe, dtype="float64", native=own) if probe.layer in layers else probe
+
+    return replace(checkpoint, probes=tuple(map(both, checkpoint.probes)))

@@ -26,6 +26,11 @@ class Deviations:
     def __init__(self, base: Tensor, delta: Tensor) -> None:
         self.base, self.delta = base, delta
 
+    def __add__(self, other: object) -> "Deviations":
+        if not isinstance(other, Deviations):
+            return NotImplemented
+        return Deviations(self.base + other.base, self.delta + other.delta)
+
     @classmethod
     def __torch_function__(
         cls, func: Any, types: object, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -235,10 +235,11 @@ def read_again(probes: Sequence[ProbeRecord]) -> str:
     some = ", ".join(names[:_MAX_NAMED]) + (" ..." if len(names) > _MAX_NAMED else "")
     kinds = " or ".join(sorted({str(own.dtype) for _, own in found}))
     rates = [own.test_error_rate for _, own in found]
+    ends = " to ".join(dict.fromkeys(map(plain, (min(rates), max(rates)))))
     return (
         f"{counted(len(found), 'probe')} ({some}) read a float64 pass of the network: what varies "
         f"in these layers drowns in the rounding of {kinds}, of which probes have test errors of "
-        f"{plain(min(rates))} to {plain(max(rates))}."
+        f"{ends}."
     )
 
 
