@@ -27,8 +27,9 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-cache --no-logo
 
 reproduce: $(STAMP)
-	$(BIN)/linprobe reproduce fig5 --out runs/fig5 --overwrite
-	$(BIN)/linprobe reproduce fig8 --out runs/fig8 --overwrite
+	$(BIN)/linprobe reproduce fig5 --out runs/fig5
+	$(BIN)/linprobe reproduce fig8 --out runs/fig8
+	$(BIN)/python -m linprobe.experiments.findings runs/fig5 runs/fig8
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

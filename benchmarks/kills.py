@@ -18,7 +18,7 @@ from linprobe.experiments.session import run
 from linprobe.experiments.settings import Settings
 from linprobe.probes.config import ProbeConfig
 
-_LOADED = ("matplotlib.pyplot", "plotly.graph_objects", __name__)
+_LOADED = ("matplotlib.pyplot", "plotly.graph_objects", "linprobe.experiments.session")
 
 
 def content(folder: Path) -> dict[str, Any]:

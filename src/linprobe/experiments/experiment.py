@@ -92,6 +92,11 @@ class Experiment(Protocol):
         """Record the options."""
         ...
 
+    @staticmethod
+    def finding(run: "RunRecord") -> str:
+        """Say in a line without its full stop what a run shows of `claim`, and what not."""
+        ...
+
     def draw(self, run: "RunRecord", folder: Path) -> None:
         """Write the figures of a run so far."""
         ...

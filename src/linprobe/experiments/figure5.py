@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
+from linprobe.experiments.wording import compared
+from linprobe.records.evidence import RISES
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import whole_number
 
@@ -115,6 +117,29 @@ class Figure5:
         from linprobe.records.config import ExperimentRecord
 
         return ExperimentRecord(recipe=self.recipe, epochs=self._epochs(quick=quick))
+
+    @staticmethod
+    def finding(run: "RunRecord") -> str:
+        """See `Experiment`."""
+        if len(run.checkpoints) < 2:
+            return "the trained network has not been probed"
+        untrained, trained = run.checkpoints[0], run.checkpoints[-1]
+        before, after = untrained.test_errors, trained.test_errors
+        relu = before["conv1_postact"]
+        rises = [step.to_layer for step in trained.steps if step.verdict == RISES]
+        return compared(
+            (
+                "untrained, probes are much better after the first ReLU",
+                relu < before["input"] / 2,
+                f"test error {before['input']:.4f} on the input, {relu:.4f} there",
+            ),
+            (
+                "trained, the error falls from layer to layer but for fc1_preact",
+                after["logits"] < after["input"] and set(rises) <= {"fc1_preact"},
+                f"{after['input']:.4f} on the input, {after['logits']:.4f} at the logits, "
+                f"significant rises: {', '.join(rises) or 'none'}",
+            ),
+        )
 
     def draw(self, run: "RunRecord", folder: Path) -> None:
         """Write figure5a (first checkpoint) and figure5b (second) as PNG and SVG."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
+from linprobe.experiments.wording import compared
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import real_number, whole_number
 
@@ -28,6 +29,7 @@ DEPTH, QUICK_DEPTH = 128, 10
 STEPS, QUICK_STEPS = (0, 500, 2000), (0, 20, 60)
 PROBE_EPOCHS = 200
 
+_SAME = 0.05  # of the error: less of a fall is no learning
 _SECONDS_PER_LAYER = 7e-4  # of a minibatch of 512 on two cores, roughly
 
 
@@ -144,6 +146,27 @@ class Figure8:
             skip_from=self.skip,
             negative_slope=self.slope,
             training=TrainingRecord(**asdict(self.training())),
+        )
+
+    @staticmethod
+    def finding(run: "RunRecord") -> str:
+        """See `Experiment`."""
+        if len(run.checkpoints) < 2:
+            return "the trained network has not been probed"
+        untrained, trained = run.checkpoints[0], run.checkpoints[-1]
+        middle = f"layer{(run.config.experiment.depth or DEPTH) // 2}"
+        before, after = untrained.test_errors, trained.test_errors
+        return compared(
+            (
+                f"after {trained.step:,} minibatches the upper half has learned",
+                after["logits"] < before["logits"] / 2,
+                f"test error at logits {after['logits']:.4f}, untrained {before['logits']:.4f}",
+            ),
+            (
+                "the lower half is left unused",
+                after[middle] >= before[middle] - _SAME,
+                f"at {middle} {after[middle]:.4f}, untrained {before[middle]:.4f}",
+            ),
         )
 
     def draw(self, run: "RunRecord", folder: Path) -> None:

@@ -168,6 +168,11 @@ class CheckpointRecord:
     controls: tuple[ControlRecord, ...] = ()
     metric_steps: tuple[MetricStep, ...] = ()
 
+    @property
+    def test_errors(self) -> dict[str, float]:
+        """Test error rate of each layer."""
+        return {probe.layer: probe.test_error_rate for probe in self.probes}
+
 
 @dataclass(frozen=True)
 class MajorityErrorRate:

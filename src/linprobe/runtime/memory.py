@@ -9,11 +9,11 @@ FEATURE_SHARE = 0.4
 """Share of the free memory that features may take; solving takes as much again."""
 
 _FALLBACK = 4.0 * 2**30  # where the system does not say
-_KEEP, _MAPPED, _PAD = 2**31 - 1, 2**30, 2**26
+_KEEP, _MAPPED, _PAD = 2**31 - 1, 2**28, 2**26
 
 
 def tune_allocator() -> bool:
-    """Let the C allocator keep what is freed, up to arrays of 1 GiB, for the next array.
+    """Let the C allocator keep what is freed, up to arrays of 256 MiB, for the next array.
 
     By default glibc gives large arrays back to the system at once, and the first touch of each
     page of the next one costs more than the arithmetic on it: solving a narrow layer takes half

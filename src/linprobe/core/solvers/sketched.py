@@ -20,7 +20,8 @@ from linprobe.core.solvers.subspace import Direction
 
 _CG = CGOptions(tol=0.1, max_steps=60)
 _FIRST_ROWS = 4000
-_SAMPLE_BYTES = 2e9
+_SAMPLE_BYTES = 1.6e9
+_GATHERED_ROWS = 1000  # at a time, in the features' dtype
 _SKETCH_RANK = 150
 _TALL_RTOL = 1e-9  # of the largest eigenvalue; vectors of smaller ones would not be orthogonal
 _REFRESH = 3  # directions that share one preconditioner
@@ -42,6 +43,7 @@ class SketchedModel:
         self._lengths = problem.squared_norms() * problem.sample_weight
         self._preconditioner: NystromPreconditioner | None = None
         self._age = 0
+        self._room: Tensor | None = None
         cheap = fast_bfloat16(problem.device) and problem.dtype != torch.float64
         self._dtypes = [torch.bfloat16, torch.float32] if cheap else [problem.dtype]
         self._first_rows = self._num_rows = options.sample_rows or _FIRST_ROWS
@@ -73,7 +75,7 @@ class SketchedModel:
         dtype = self._dtypes[min(self._level, len(self._dtypes) - 1)]
         importance = self._problem.loss.importance(predictions) * self._lengths
         sample = draw_rows(self._problem, importance, self._num_rows, self._generator)
-        rows = self._problem.rows(sample.index).to(dtype)
+        rows = self._gathered(sample.index, dtype)
         p, s = predictions[:, sample.index], sample.weight
         if self._preconditioner is None or self._age >= _REFRESH:
             seed = int(torch.randint(2**31, (), generator=self._generator))
@@ -88,6 +90,18 @@ class SketchedModel:
             hessian, gradient.to(p.dtype), precondition=preconditioner, options=_CG
         )
         return Direction(weight.double(), self._problem.logits(weight))
+
+    def _gathered(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        """Take rows (m, n_features) in that dtype, into the memory of those before."""
+        num_rows, num_features = len(index), self._problem.num_features
+        size = num_rows * num_features
+        if self._room is None or self._room.dtype != dtype or len(self._room) < size:
+            self._room = None  # freed before there is another
+            self._room = torch.empty(size, dtype=dtype, device=index.device)
+        rows = self._room[:size].view(num_rows, num_features)
+        for part, out in zip(index.split(_GATHERED_ROWS), rows.split(_GATHERED_ROWS), strict=True):
+            out.copy_(self._problem.rows(part))
+        return rows
 
 
 class NystromPreconditioner:
