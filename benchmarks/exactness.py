@@ -47,8 +47,8 @@ def networks(options: argparse.Namespace, samples: Samples) -> Iterator[tuple[An
         ]
         if own and steps:
             draws = generator(0, "training")
-            train = experiment.trainer(network, samples.dataset, draws, quick=False)
-            train(steps, lambda done, total, loss: None)
+            trainer = experiment.trainer(network, samples.dataset, draws, quick=False)
+            trainer.advance(steps, lambda done, total, loss: None)
         yield network.eval(), own
 
 
