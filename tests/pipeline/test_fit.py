@@ -1,5 +1,6 @@
 """Features that are at hand: tensors, arrays and mapped files give the same probes."""
 
+import os
 import threading
 
 import numpy as np
@@ -178,12 +179,78 @@ def test_a_test_split_that_is_no_pair():
         linprobe.fit_probes({"a": X[TRAIN]}, Y[TRAIN], {"a": X[TEST]})
 
 
-def test_features_that_no_memory_holds(monkeypatch):
-    monkeypatch.setattr(linprobe.pipeline.fit, "free_bytes", lambda device: 3200.0)
-    message = r"layer 'a': 8 features of 200 samples take 6.25 KiB, and 3.12 KiB of memory are free"
-    with pytest.raises(LinprobeError, match=message) as caught:
-        fitted()
-    assert "or 2 of the features" in str(caught.value)
+@pytest.mark.parametrize("kind", ["tensor", "array", "file", "columns", "on disk", "half"])
+@pytest.mark.parametrize("memory", [2.4e3, 4e3])
+def test_features_beyond_the_budget_are_streamed_to_the_same_probe(tmp_path, kind, memory):
+    """Training and test rows, or training rows alone."""
+    dtype = torch.float16 if kind == "half" else torch.float32
+    parts, labels = [X[TRAIN].to(dtype), X[150:170].to(dtype)], Y[150:170]
+    given = {
+        "tensor": lambda x, name: x,
+        "half": lambda x, name: x,
+        "array": lambda x, name: x.numpy(),
+        "file": lambda x, name: np.save(tmp_path / name, x.numpy()) or tmp_path / name,
+        "columns": lambda x, name: np.asfortranarray(x.numpy()),
+        "on disk": lambda x, name: OnDisk(x.numpy()),
+    }[kind]
+    train, test = (given(x, name) for x, name in zip(parts, ("a.npy", "b.npy"), strict=True))
+
+    def fit(train, test, **options):
+        options = fit_options(l2=1e-2, exact=False, **options)
+        return linprobe.fit_probes({"a": train}, Y[TRAIN], ({"a": test}, labels), **options)
+
+    whole, report = fit(*(x.float() for x in parts))["a"], fit(train, test, memory_bytes=memory)
+    part = report["a"]
+    assert part.record.status == "converged" and part.record.l2 == whole.record.l2
+    assert part.record.dtype == str(dtype).removeprefix("torch.")
+    assert part.record.test_error_rate == whole.record.test_error_rate
+    assert part.record.objective == pytest.approx(whole.record.objective, abs=1e-4)
+    assert part.record.float32_changes == whole.record.float32_changes == 0
+    torch.testing.assert_close(part.weight, whole.weight, rtol=0.02, atol=0.01)
+    assert report.run.config.extraction.memory_bytes == memory
+
+
+def test_rows_of_weight_zero_and_rows_that_are_not_finite_are_streamed_too(tmp_path):
+    x, weight = X[TRAIN].clone(), torch.ones(150)
+    x[17, 3], weight[17] = float("nan"), 0
+    np.save(tmp_path / "x.npy", x.numpy())
+    streamed = {"train": {"a": tmp_path / "x.npy"}, "memory_bytes": 4e3, "l2": 1e-2}
+    assert fitted(**streamed, sample_weight=weight)["a"].record.converged
+    reason = fitted(**streamed)["a"].record.reason
+    assert "1 of 150 training rows (the first is row 17)" in reason
+    with pytest.raises(LinprobeError, match="memory_bytes is 0; expected a positive number of"):
+        fitted(memory_bytes=0)
+
+
+def test_a_file_that_shrinks_while_its_probe_is_fitted_fails_that_layer_alone(
+    tmp_path, monkeypatch
+):
+    np.save(tmp_path / "x.npy", X[TRAIN].numpy())
+    real = linprobe.pipeline.engine.fit_layer
+
+    def shrunk(layer, *args):
+        if layer == "a":
+            os.truncate(tmp_path / "x.npy", 999)
+        return real(layer, *args)
+
+    monkeypatch.setattr(linprobe.pipeline.engine, "fit_layer", shrunk)
+    train, test = {"a": tmp_path / "x.npy", "b": X[TRAIN]}, {"a": X[TEST], "b": X[TEST]}
+    report = fitted(train, test, memory_bytes=4e3, l2=1e-2)
+    assert "x.npy has changed while it was read" in report["a"].record.reason
+    assert report["b"].record.converged
+
+
+def test_a_streamed_layer_is_found_again(tmp_path):
+    np.save(tmp_path / "x.npy", X[TRAIN].numpy())
+    options = {"memory_bytes": 4e3, "l2": 1e-2, "exact": False}
+    given = {"train": {"a": tmp_path / "x.npy"}, "out": tmp_path / "out", **options}
+    one, two = fitted(**given), fitted(**given)
+    assert str(one) == str(two) and torch.equal(one["a"].weight, two["a"].weight)
+    other = X[TRAIN].numpy()
+    other[3] += 1
+    np.save(tmp_path / "x.npy", other)
+    with pytest.raises(LinprobeError):
+        fitted(**given)
 
 
 def test_a_device_that_is_not_there():

@@ -21,6 +21,6 @@ def grouped(**flat):
 
 
 def fit_options(**flat):
-    """As `grouped`, for `fit_probes`, which has a device of its own."""
-    device = {"device": flat.pop("device")} if "device" in flat else {}
-    return {**grouped(**flat), **device}
+    """As `grouped`, for `fit_probes`, which has a device and a memory of its own."""
+    own = {name: flat.pop(name) for name in ("device", "memory_bytes") if name in flat}
+    return {**grouped(**flat), **own}

@@ -149,16 +149,18 @@ def _logits(
 
 def float64_logits(features: Tensor | FeatureMatrix, weight: Tensor) -> Tensor:
     """Compute ``weight @ features.T`` in float64, (n_classes, n_samples), whatever their dtype."""
-    features = as_features(features)
-    blocks = features.blocks(_rows(features))
-    return torch.cat([weight.double() @ block.double().T for block in blocks], dim=1)
+    features, weight = as_features(features), weight.double()
+    out = weight.new_empty(len(weight), features.num_rows)
+    for where, block in features.parts(_rows(features)):
+        out[:, where] = weight @ block.double().T
+    return out
 
 
 def _float64_backproject(residuals: Tensor, features: FeatureMatrix) -> Tensor:
     rows = _rows(features)
     total = residuals.new_zeros(len(residuals), features.num_features)
-    for r, block in zip(residuals.split(rows, dim=1), features.blocks(rows), strict=True):
-        total += r @ block.double()
+    for where, block in features.parts(rows):
+        total += residuals[:, where] @ block.double()
     return total
 
 

@@ -56,7 +56,12 @@ import torch
 from torch import Tensor
 
 from linprobe.core.certificate import Certificate
-from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation
+from linprobe.core.features import (
+    DenseFeatures,
+    FeatureMatrix,
+    Standardisation,
+    as_features,
+)
 from linprobe.core.linalg import LinAlgError
 from linprobe.core.solvers.base import Point
 
@@ -116,7 +121,11 @@ class UnknownBounds:
     """Bounds of an optimum of which nothing is known."""
 
     def error_interval(
-        self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        features: Tensor | FeatureMatrix,
+        standardisation: Standardisation,
     ) -> OptimumError:
         """Return the whole interval; see `OptimumBounds.error_interval`."""
         return OptimumError.unknown(len(labels))
@@ -190,16 +199,21 @@ class OptimumBounds:
         return cls(features, point, l2, certificate, sample_weight)
 
     def error_interval(
-        self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        features: Tensor | FeatureMatrix,
+        standardisation: Standardisation,
     ) -> OptimumError:
         """Bound the exact optimum's error rate on a test split.
 
         Args:
             logits: (n_classes, n_test) float64 of the probe, bias included.
             labels: (n_test,) int64; -1: a class that the probe does not know.
-            features: (n_test, n_features), raw, finite.
+            features: (n_test, n_features), raw, finite, a tensor or any `FeatureMatrix`.
             standardisation: of the training features.
         """
+        features = as_features(features)
         wrong, sample, other = self._open(logits, labels, features, standardisation)
         known = labels >= 0
         # The least share of the gap that a sample needs, were its margins to stay as they are.
@@ -207,7 +221,7 @@ class OptimumBounds:
         num_open = torch.bincount(sample, minlength=len(labels))
         if len(sample):
             opened, place = sample.unique(return_inverse=True)
-            seen = self.see(features[opened], standardisation)
+            seen = self._see(features, opened, standardisation)
             for pair, where in _pairs(labels[sample], other, len(logits)):
                 rows = sample[where]
                 try:
@@ -229,7 +243,11 @@ class OptimumBounds:
         return OptimumError(num_wrong / n, (num_wrong + num_left) / n, num_left, sufficient)
 
     def _open(
-        self, logits: Tensor, labels: Tensor, features: Tensor, standardisation: Standardisation
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        features: FeatureMatrix,
+        standardisation: Standardisation,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Settle all samples whose margins are wide or narrow enough for the coarse bounds.
 
@@ -242,12 +260,11 @@ class OptimumBounds:
         largest = (centre + (2 * self._radius) ** 2 / self.l2).sqrt()
         scaled = _reach(self.gap * largest.square() / 2) / largest
         wrong, sample, other = labels < 0, [], []
+        lengths = _lengths(features, standardisation)
         for start in range(0, len(labels), _TEST_ROWS):
             block = slice(start, start + _TEST_ROWS)
             y, z = labels[block].clamp_min(0), logits[:, block] + self.bias_shift[:, None]
-            x = _standardised(features[block], standardisation)
-            lengths = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in x])
-            far = _SLACK * lengths.double() + self._radius
+            far = _SLACK * lengths[block] + self._radius
             lever = (centre[:, y] + far.square() / self.l2).sqrt()
             reach = _SLACK * (scaled[:, y] * lever + far * math.sqrt(self.gap / self.l2))
             margin = z.gather(0, y[None]) - z
@@ -257,6 +274,17 @@ class OptimumBounds:
             other.append(found[:, 0])
             sample.append(found[:, 1] + start)
         return wrong, torch.cat(sample), torch.cat(other)
+
+    def _see(
+        self, features: FeatureMatrix, rows: Tensor, standardisation: Standardisation
+    ) -> _Seen:
+        """Reduce some rows (m,) of raw features to what the bounds need."""
+        some = max(_COARSE_ROWS, min(len(rows), features.room // (8 * features.num_features)))
+        parts = [self.see(features.take(part), standardisation) for part in rows.split(int(some))]
+        if len(parts) == 1:
+            return parts[0]
+        fields = ([getattr(x, name) for x in parts] for name in ("inside", "outside", "gradient"))
+        return _Seen(*map(torch.cat, fields))
 
     def see(self, features: Tensor, standardisation: Standardisation) -> _Seen:
         """Reduce raw features (n, n_features) to what the bounds need, in one read."""
@@ -333,6 +361,15 @@ def _quantile(values: Tensor, weight: Tensor, share: float) -> Tensor:
 def _reach(q: Tensor) -> Tensor:
     """Largest t with ``t^2 / (2 + t) <= q``."""
     return (q + (q * q + 8 * q).sqrt()) / 2
+
+
+def _lengths(features: FeatureMatrix, standardisation: Standardisation) -> Tensor:
+    """Lengths of raw rows once they are standardised: (n,) float64."""
+    out = torch.empty(features.num_rows, dtype=torch.float64, device=features.device)
+    for where, block in features.parts(_TEST_ROWS):
+        x = _standardised(block, standardisation)
+        out[where] = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in x]).double()
+    return out
 
 
 def _standardised(features: Tensor, standardisation: Standardisation) -> Iterator[Tensor]:

@@ -35,6 +35,7 @@ _BLOCK_ROWS = 8192
 _OUTSIDE = 1e-12
 _GRAM_OUTSIDE = 1e-14  # about what rounding leaves in a Gram matrix of float64
 _GRAM_BLOCK = 256
+_GRAM_BYTES, _SKETCH_BYTES = 32, 20  # of each number of a Gram matrix, of a sketch, at the most
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,19 @@ def find_row_space(features: FeatureMatrix, generator: torch.Generator) -> RowSp
         generator: of the sketch that is taken of more than `MAX_ROWS` rows, on the CPU.
 
     Returns:
-        None where the rank is higher, or the features are `MAX_RANK` or fewer.
+        None where the rank is higher, the features are `MAX_RANK` or fewer, or what it takes is
+        more than their room.
     """
     if features.num_features <= MAX_RANK:
         return None
     if features.num_rows <= min(MAX_ROWS, features.num_features // 2):
-        return _of_few_rows(features)
+        return (
+            None if _GRAM_BYTES * features.num_rows**2 > features.room else _of_few_rows(features)
+        )
+    if _SKETCH_BYTES * _ROWS * features.num_features > features.room:
+        return None
     basis = row_space(features, generator)
-    if basis is None:
+    if basis is None or features.num_rows * basis[0].nbytes > features.room:
         return None
     return RowSpace(
         coordinates(features, basis, generator),
@@ -79,8 +85,7 @@ def find_row_space(features: FeatureMatrix, generator: torch.Generator) -> RowSp
 
 
 def _of_few_rows(features: FeatureMatrix) -> RowSpace | None:
-    rows = torch.cat([block.double() for block in features.blocks(_GRAM_BLOCK)])
-    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    values, vectors = torch.linalg.eigh(_gram(features))
     kept = values.clamp_min(0).cumsum(0) > _GRAM_OUTSIDE * values.sum()
     if not bool(kept.any()):
         return None
@@ -88,18 +93,39 @@ def _of_few_rows(features: FeatureMatrix) -> RowSpace | None:
 
     def lift(weight: Tensor) -> Tensor:
         # In float64: small coordinates are differences of large multiples of rows.
-        factors = (weight.double() / root @ vectors.T).split(_GRAM_BLOCK, dim=1)
-        blocks = features.blocks(_GRAM_BLOCK)
-        return torch.stack(
-            [part @ block.double() for part, block in zip(factors, blocks, strict=True)]
-        ).sum(0)
+        factors = weight.double() / root @ vectors.T
+        out: Tensor = factors.new_zeros(len(weight), features.num_features)
+        for where, block in features.parts(_GRAM_BLOCK):
+            out += factors[:, where] @ block.double()
+        return out
 
     def project(gradient: Tensor) -> Tensor:
-        blocks = [gradient @ block.double().T for block in features.blocks(_GRAM_BLOCK)]
-        onto: Tensor = torch.cat(blocks, dim=1) @ vectors / root
+        products = gradient.new_empty(len(gradient), features.num_rows)
+        for where, block in features.parts(_GRAM_BLOCK):
+            products[:, where] = gradient @ block.double().T
+        onto: Tensor = products @ vectors / root
         return onto
 
     return RowSpace(DenseFeatures((vectors * root).to(features.dtype), owned=True), lift, project)
+
+
+def _gram(features: FeatureMatrix) -> Tensor:
+    """Products of the rows among each other, (n_samples, n_samples) float64.
+
+    As many rows as there is room for are multiplied with all of them at a time.
+    """
+    n, size = features.num_rows, 8 * features.num_features
+    some = n if n * size <= features.room else max(1, int(features.room // size))
+    out = torch.empty(n, n, dtype=torch.float64, device=features.device)
+    for start in range(0, n, some):
+        view = features.rows(start, min(start + some, n))
+        rows = torch.cat([block.double() for block in view.blocks(_GRAM_BLOCK)])
+        if some == n:
+            torch.mm(rows, rows.T, out=out)
+            break
+        for where, block in features.parts(_GRAM_BLOCK):
+            out[start : start + some, where] = rows @ block.double().T
+    return out
 
 
 def row_space(features: FeatureMatrix, generator: torch.Generator) -> Tensor | None:
@@ -173,8 +199,8 @@ def coordinates(
     solution: Tensor = torch.linalg.solve(gram, part.T).T.to(features.dtype)
     columns = chosen.to(features.device)
     out = solution.new_empty(features.num_rows, rank)
-    for block, image in zip(features.blocks(_BLOCK_ROWS), out.split(_BLOCK_ROWS), strict=True):
-        torch.mm(block.index_select(1, columns), solution, out=image)
+    for where, block in features.parts(_BLOCK_ROWS):
+        out[where] = block.index_select(1, columns) @ solution
     return DenseFeatures(out)
 
 
@@ -186,12 +212,17 @@ def _sketch(features: FeatureMatrix, generator: torch.Generator) -> Tensor:
     """
     size = min(_ROWS, features.num_rows)
     sums = torch.zeros(size, features.num_features, dtype=features.dtype, device=features.device)
-    for number, block in enumerate(features.blocks(size), 1):
-        factors = torch.randn(2, len(block), 1, generator=generator).to(block)
-        start = number * _STRIDE % size
-        sums[: len(block)].addcmul_(block, factors[0])
-        # From `start` on, and past the end from the beginning.
-        for to, rows in ((start, slice(0, size - start)), (0, slice(size - start, size))):
-            part = block[rows]
-            sums[to : to + len(part)].addcmul_(part, factors[1][rows])
+    number, place = 1, 0
+    for _, given in features.parts(size):
+        for block in (given[: size - place], given[size - place :]):
+            factors = torch.randn(2, len(block), 1, generator=generator).to(block)
+            start = (number * _STRIDE + place) % size
+            sums[place : place + len(block)].addcmul_(block, factors[0])
+            # From `start` on, and past the end from the beginning.
+            for to, rows in ((start, slice(0, size - start)), (0, slice(size - start, size))):
+                part = block[rows]
+                sums[to : to + len(part)].addcmul_(part, factors[1][rows])
+            place += len(block)
+            if place == size:
+                number, place = number + 1, 0
     return sums.double()

@@ -122,6 +122,6 @@ def in_float64(features: FeatureMatrix) -> DenseFeatures:
     out = torch.empty(
         features.num_rows, features.num_features, dtype=torch.float64, device=features.device
     )
-    for block, copy in zip(features.blocks(_COPY_ROWS), out.split(_COPY_ROWS), strict=True):
-        copy.copy_(block)
+    for where, block in features.parts(_COPY_ROWS):
+        out[where] = block.double()
     return DenseFeatures(out, owned=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import sqrt
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +25,19 @@ def input_hashes(batch: Batch) -> np.ndarray:
     return _hashes(tensors, count) if tensors else np.zeros(count, np.int64)
 
 
-def feature_hashes(features: Tensor | np.ndarray) -> np.ndarray:
+class Sliced(Protocol):
+    """Rows that are read where they are sliced: of tensors, arrays and files."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def __getitem__(self, rows: slice) -> Any:
+        """Read some rows, a tensor or an array."""
+        ...
+
+
+def feature_hashes(features: Sliced) -> np.ndarray:
     """Hash each row of (n_samples, n_features), a block at a time: (n_samples,) int64."""
     blocks = (features[start : start + _BLOCK] for start in range(0, len(features), _BLOCK))
     tensors = (rows if isinstance(rows, Tensor) else array_tensor(rows) for rows in blocks)

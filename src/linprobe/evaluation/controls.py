@@ -99,7 +99,7 @@ class Controls:
         self,
         layer: str,
         train: FeatureMatrix,
-        test: Tensor,
+        test: Tensor | FeatureMatrix,
         test_error_rate: float,
         on_solve: OnSolve | None = None,
     ) -> Iterator[ControlRecord]:
@@ -124,7 +124,12 @@ class Controls:
                 yield record
 
     def _control(
-        self, name: str, layer: str, repeat: int, train: FeatureMatrix, test: Tensor
+        self,
+        name: str,
+        layer: str,
+        repeat: int,
+        train: FeatureMatrix,
+        test: Tensor | FeatureMatrix,
     ) -> tuple[ControlRecord, float]:
         """Fit one draw; also return the passes that it took."""
         seed, targets = self.seed + repeat, self.data.targets

@@ -48,7 +48,7 @@ class EvaluationPlan:
         layer: str,
         fitted: FittedProbe,
         evaluation: Evaluation,
-        features: tuple[FeatureMatrix, Tensor],
+        features: tuple[FeatureMatrix, Tensor | FeatureMatrix],
         targets: Targets,
         on_solve: OnSolve | None = None,
         strict: bool = False,

@@ -8,6 +8,8 @@ first has nothing to cancel.
 import torch
 from torch import Tensor, nn
 
+from linprobe.core.features import FeatureMatrix, as_features
+
 _ROWS = 4096
 
 
@@ -64,7 +66,11 @@ def holds(module: nn.Module) -> bool:
 
 
 def float32_changes(
-    weight: Tensor, bias: Tensor, features: Tensor, logits: Tensor, offset: Tensor | None = None
+    weight: Tensor,
+    bias: Tensor,
+    features: Tensor | FeatureMatrix,
+    logits: Tensor,
+    offset: Tensor | None = None,
 ) -> int:
     """Count the predictions that a weight and bias of raw features give otherwise in float32.
 
@@ -76,7 +82,7 @@ def float32_changes(
         offset: (n_features,) float64 that was subtracted from the features.
     """
     weight, bias, changes = weight.float(), bias.float(), 0
-    for x, own in zip(features.split(_ROWS), logits.split(_ROWS, dim=1), strict=True):
+    for where, x in as_features(features).parts(_ROWS):
         raw = x.float() if offset is None else (x + offset).float()
-        changes += int(((raw @ weight.T + bias).argmax(1) != own.argmax(0)).sum())
+        changes += int(((raw @ weight.T + bias).argmax(1) != logits[:, where].argmax(0)).sum())
     return changes

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linprobe.core.features import FileRows, file_rows
 from linprobe.data.containers import as_rows
 from linprobe.data.copies import RARE, copies_note, feature_hashes, repeats
 from linprobe.data.labels import Names, read_labels
@@ -24,15 +25,16 @@ from linprobe.pipeline.engine import probe_layers
 from linprobe.pipeline.folder import RunFolder, hashed_settings, run_folder
 from linprobe.pipeline.progress import Progress, progress_shown, single_meter
 from linprobe.pipeline.report import ProbeReport, make_report
-from linprobe.pipeline.sources import Array, ArrayLayers, copied_bytes
+from linprobe.pipeline.sources import Array, ArrayLayers
 from linprobe.pipeline.task import make_task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord
 from linprobe.runtime.defaults import own_defaults
-from linprobe.runtime.devices import find_device, free_bytes, solving_device
+from linprobe.runtime.devices import find_device, solving_device
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.fingerprint import Fingerprint
-from linprobe.runtime.text import layer_name, size_text
+from linprobe.runtime.numbers import positive_number
+from linprobe.runtime.text import layer_name
 
 _COMPARED = 4  # layers to look at for one whose rows tell samples apart
 
@@ -50,6 +52,7 @@ def fit_probes(
     num_classes: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    memory_bytes: float | None = None,
     method: ProbeConfig | None = None,
     evaluation: EvaluationOptions | None = None,
     strict: bool = False,
@@ -61,9 +64,10 @@ def fit_probes(
 
     Args:
         train: layer, by name or number, to (n_train, n_features): tensors, arrays, memory-mapped
-            arrays, or paths of ``.npy`` files, which are mapped; or data frames, lists of rows,
-            arrays of other libraries. One layer is copied to memory at a time; of narrow layers,
-            as many as there are threads.
+            arrays, or paths of ``.npy`` files; or data frames, lists of rows, arrays of other
+            libraries. One layer is copied to memory at a time; of narrow layers, as many as there
+            are threads. A layer that is larger than `memory_bytes` is streamed instead: read
+            block by block, each time that all of its rows are needed.
         labels: (n_train,) classes: whole numbers, text or truth values, in a tensor, an array, a
             pandas Series or a list. They are numbered in sorted order, as `Probe.classes` says.
         test: the same layers of the test samples, and their labels.
@@ -72,6 +76,7 @@ def fit_probes(
         num_classes: K, of labels that are class numbers from 0 on; None: as many as occur.
         seed: as in `probe`.
         device: where probes are solved; the CPU instead of one without float64, as a note says.
+        memory_bytes: for the features held at a time; None: 40 % of the free memory.
         method: as in `probe`.
         evaluation: as in `probe`; no controls that start from a network or its inputs.
         strict: raise when a layer fails, instead of going on with the others.
@@ -88,6 +93,9 @@ def fit_probes(
         deprecated,
         {"method": (method, ProbeConfig), "evaluation": (evaluation, EvaluationOptions)},
     )
+    if memory_bytes is not None:
+        expected = "a positive number of bytes, or None"
+        memory_bytes = positive_number("memory_bytes", memory_bytes, expected)
     folder = run_folder(out)
     named, test_features, test_labels = _check_features(train, test)
     (y, names), (yt, test_names) = _labels(labels, "train"), _labels(test_labels, "test")
@@ -109,9 +117,9 @@ def fit_probes(
         name: (_open(named[name], name, "train"), _open(test_features[name], name, "test"))
         for name in named
     }
-    _check_arrays(opened, (len(y), len(yt)), solved_on)
+    _check_arrays(opened, (len(y), len(yt)))
     task = replace(task, notes=(*task.notes, *_copies(opened)))
-    source = ArrayLayers(opened, task.permutation, solved_on)
+    source = ArrayLayers(opened, task.permutation, solved_on, memory_bytes)
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(folder.locked())
@@ -121,7 +129,11 @@ def fit_probes(
                 return kept
         show = stack.enter_context(progress_shown(progress))
         probed = probe_layers(source, task, single_meter(show, source.num_features, task), folder)
-        asked = ExtractionRecord(groups=groups is not None, sample_weight=sample_weight is not None)
+        asked = ExtractionRecord(
+            groups=groups is not None,
+            sample_weight=sample_weight is not None,
+            memory_bytes=source.budget_bytes,
+        )
         origin = ("arrays", asked, str(solved_on), started)
         controls, _ = controls_of_task(task)
         report = make_report(task, probed, *origin, controls)
@@ -193,23 +205,21 @@ def _open(features: Any, layer: object, split: str) -> Array:
     if isinstance(features, str | Path):
         try:
             mapped: np.ndarray = np.load(features, mmap_mode="r", allow_pickle=False)
-            return mapped
+            return file_rows(mapped) or mapped
         except (OSError, ValueError) as error:
             raise LinprobeError(
                 f"{os.fspath(features)} can't be read as .npy ({error}); expected an array of "
                 "(n_samples, n_features)"
             ) from error
-    array: Array = as_rows(features, f"layer {layer!r}: the array of {split} features")
-    return array
+    array: Any = as_rows(features, f"layer {layer!r}: the array of {split} features")
+    found: Array = file_rows(array) or array
+    return found
 
 
-def _check_arrays(
-    opened: Mapping[str, tuple[Array, Array]], counts: tuple[int, int], device: torch.device
-) -> None:
+def _check_arrays(opened: Mapping[str, tuple[Array, Array]], counts: tuple[int, int]) -> None:
     for name, (train, test) in opened.items():
         _check_array(name, "train", train, counts[0])
         _check_array(name, "test", test, counts[1])
-        _check_room(name, train, test, device)
 
 
 def _check_array(name: str, split: str, features: Array, count: int) -> None:
@@ -231,18 +241,6 @@ def _check_array(name: str, split: str, features: Array, count: int) -> None:
 
 
 def _is_real(features: Array) -> bool:
-    if isinstance(features, Tensor):
-        return not features.is_complex()
+    if isinstance(features, Tensor | FileRows):
+        return not features.dtype.is_complex
     return features.dtype.kind in "biuf"
-
-
-def _check_room(name: str, train: Array, test: Array, device: torch.device) -> None:
-    size = copied_bytes(train, test)
-    room = free_bytes(device)
-    if size > room:
-        fits = max(1, int(train.shape[1] * room / size / 2))
-        raise LinprobeError(
-            f"layer {name!r}: {train.shape[1]:,} features of {len(train) + len(test):,} samples "
-            f"take {size_text(size)}, and {size_text(room)} of memory are free; expected less: "
-            f"give fewer samples, or {fits:,} of the features"
-        )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from linprobe.core.features import DenseFeatures, FeatureMatrix
+from linprobe.core.features import DenseFeatures, FeatureMatrix, StreamedFeatures, as_features
 from linprobe.core.solvers.base import Status
 from linprobe.evaluation.plan import evaluate_probe
 from linprobe.evaluation.statistics import rate_interval
@@ -39,7 +39,7 @@ _TRIED = [field.name for field in fields(TriedPenalty)]
 
 @dataclass(frozen=True)
 class LayerFeatures:
-    """Features of one layer, in buffers that may be overwritten.
+    """Features of one layer: tensors, which may be overwritten, or streamed from where they are.
 
     Attributes:
         train: (n_rows, n_features), in the task's order.
@@ -53,14 +53,25 @@ class LayerFeatures:
             rounded; None: all of it.
     """
 
-    train: Tensor
-    test: Tensor
+    train: Tensor | StreamedFeatures
+    test: Tensor | StreamedFeatures
     dtype: torch.dtype
     stated: str | None = None
     columns: Tensor | None = None
     offset: Tensor | None = None
     born: torch.dtype | None = None
     rounded_at: Tensor | None = None
+
+    @property
+    def num_features(self) -> int:
+        """Number of columns."""
+        return as_features(self.train).num_features
+
+    def first(self, count: int) -> "LayerFeatures":
+        """Leave out training rows past the first ones: those of weight zero."""
+        rows = self.train
+        some = rows[:count] if isinstance(rows, Tensor) else rows.rows(0, count)
+        return replace(self, train=some)
 
 
 def fit_layer(
@@ -103,14 +114,14 @@ def _fit_and_evaluate(
     clock: Clock,
 ) -> Probe:
     targets, test_labels = task.on(features.train.device)
-    features = replace(features, train=features.train[: task.num_train])
+    features = features.first(task.num_train)
     with clock.stage("solve"):
         prepared, fitted = _fit(task.method(layer), features, targets, test_labels, on_solve)
     if prepared is None or isinstance(fitted, FailedProbe):
         assert isinstance(fitted, FailedProbe)
         record = _failed_record(layer, index, features, fitted)
         if fitted.status is Status.NONFINITE_FEATURES:
-            splits = features.train, features.test
+            splits = as_features(features.train), as_features(features.test)
             reason = nonfinite_reason(*splits, task.order[: task.num_train], features.dtype)
             record = replace(record, reason=reason)
         return Probe(record, None, None, features.columns)
@@ -163,12 +174,13 @@ def _fit(
     check_splits(features.train, targets.labels, features.test, test_labels)
     started = time.perf_counter()
     if not all_finite(features.test):
-        return None, nonfinite(DenseFeatures(features.test), targets.num_classes, "test")
-    born, offset = features.born or features.dtype, features.rounded_at
-    offset = features.offset if offset is None else offset
-    prepared = method.prepare(
-        DenseFeatures(features.train, owned=True, born=born, offset=offset), targets
-    )
+        return None, nonfinite(as_features(features.test), targets.num_classes, "test")
+    train: FeatureMatrix | Tensor = features.train
+    if isinstance(train, Tensor):
+        born, offset = features.born or features.dtype, features.rounded_at
+        offset = features.offset if offset is None else offset
+        train = DenseFeatures(train, owned=True, born=born, offset=offset)
+    prepared = method.prepare(train, targets)
     seconds = time.perf_counter() - started
     if isinstance(prepared, FailedProbe):
         return None, prepared
@@ -228,16 +240,16 @@ def _identity(layer: str, index: int, features: LayerFeatures) -> dict[str, Any]
     return {
         "layer": layer,
         "index": index,
-        "num_features": features.train.shape[1],
+        "num_features": features.num_features,
         "reducer": features.stated,
         "dtype": str(features.born or features.dtype).removeprefix("torch."),
     }
 
 
 def _out_of_memory(layer: str, features: LayerFeatures) -> str:
-    size = features.train.nbytes + features.test.nbytes
+    width, splits = features.num_features, map(as_features, (features.train, features.test))
+    size = sum(x.dtype.itemsize * width * x.num_rows for x in splits)
     return (
-        f"layer {layer!r}: no memory left to solve {features.train.shape[1]:,} features "
-        f"({size_text(size)}); lower memory_bytes, or use "
-        f"reduce='random:{max(1, features.train.shape[1] // 4)}'"
+        f"layer {layer!r}: no memory left to solve {width:,} features ({size_text(size)}); lower "
+        f"memory_bytes, or use reduce='random:{max(1, width // 4)}'"
     )

@@ -5,10 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from linprobe.core.features import FeatureMatrix
+
 _READ_ROWS = 8192
 
 
-def nonfinite_reason(train: Tensor, test: Tensor, order: Tensor, dtype: torch.dtype) -> str:
+def nonfinite_reason(
+    train: FeatureMatrix, test: FeatureMatrix, order: Tensor, dtype: torch.dtype
+) -> str:
     """Say how many rows of features are not finite, which is the first, and what to do.
 
     Args:
@@ -24,10 +28,12 @@ def nonfinite_reason(train: Tensor, test: Tensor, order: Tensor, dtype: torch.dt
     return f"{' and '.join(parts)} hold NaN or infinity (rows count from 0); {cure}"
 
 
-def _parts(splits: tuple[tuple[str, Tensor, Tensor | None], ...]) -> Iterator[str]:
+def _parts(splits: tuple[tuple[str, FeatureMatrix, Tensor | None], ...]) -> Iterator[str]:
     for split, features, order in splits:
-        finite = torch.cat([torch.isfinite(b).all(1) for b in features.split(_READ_ROWS)])
+        finite = torch.empty(features.num_rows, dtype=torch.bool, device=features.device)
+        for where, block in features.parts(_READ_ROWS):
+            finite[where] = torch.isfinite(block).all(1)
         rows = (~finite).nonzero()[:, 0].cpu()
         if len(rows):
             first = int((rows if order is None else order[rows]).min())
-            yield f"{len(rows):,} of {len(features):,} {split} rows (the first is row {first})"
+            yield f"{len(rows):,} of {features.num_rows:,} {split} rows (the first is row {first})"

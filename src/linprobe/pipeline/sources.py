@@ -12,7 +12,16 @@ from linprobe.activations.extract import Extractor
 from linprobe.activations.groups import plan_groups
 from linprobe.activations.rules import ProbePoint
 from linprobe.activations.widened import in_float64
-from linprobe.core.features import DenseFeatures, born_dtype
+from linprobe.core.features import (
+    ArrayRows,
+    DenseFeatures,
+    FileRows,
+    RowStore,
+    StreamedFeatures,
+    TensorRows,
+    born_dtype,
+    solved_dtype,
+)
 from linprobe.data.arrays import array_tensor
 from linprobe.data.splits import Split
 from linprobe.pipeline.engine import LayerGroup
@@ -23,10 +32,11 @@ from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.memory import FEATURE_SHARE
 from linprobe.runtime.threads import NARROW
 
-Array = Tensor | np.ndarray
+Array = Tensor | np.ndarray | FileRows
 
 _COPIED_ROWS = 4096
 _BORN_ROWS = 256  # that tell which dtype values had before
+_TEST_SHARE = 0.25  # of the budget, up to which test features are copied where training ones stream
 
 
 def thread_count(device: torch.device) -> int:
@@ -180,6 +190,7 @@ def _centred(features: LayerFeatures, base: Tensor | None) -> LayerFeatures:
         base: (n_features,) that they are the deviations from; None: zero.
     """
     x, xt = features.train, features.test
+    assert isinstance(x, Tensor) and isinstance(xt, Tensor)  # networks' features are in memory
     mean = x.mean(0)
     if not bool(mean.isfinite().all()):
         return features
@@ -193,12 +204,13 @@ def _centred(features: LayerFeatures, base: Tensor | None) -> LayerFeatures:
 
 
 class ArrayLayers:
-    """Layers whose features are arrays; each is copied when its probe is fitted.
+    """Layers whose features are arrays, copied when a layer's probe is fitted, or streamed.
 
     Args:
         arrays: layer to (n_train, n_features) and (n_test, n_features), checked.
         permutation: (n_train,) int64, the row that each training row is written to.
         device: where probes are solved.
+        budget_bytes: for a layer's copy; larger ones are streamed. None: a share of what is free.
     """
 
     def __init__(
@@ -206,8 +218,11 @@ class ArrayLayers:
         arrays: Mapping[str, tuple[Array, Array]],
         permutation: Tensor,
         device: torch.device,
+        budget_bytes: float | None = None,
     ) -> None:
         self._arrays, self._permutation, self._device = arrays, permutation, device
+        room = FEATURE_SHARE * free_bytes(device) if budget_bytes is None else budget_bytes
+        self.budget_bytes = room
 
     @property
     def num_features(self) -> dict[str, int]:
@@ -219,8 +234,7 @@ class ArrayLayers:
         """Narrow layers at a time: as many as there are threads, and memory for their copies."""
         narrow = (pair for pair in self._arrays.values() if pair[0].shape[1] <= NARROW)
         largest = max((copied_bytes(*pair) for pair in narrow), default=1)
-        room = FEATURE_SHARE * free_bytes(self._device) / max(1, largest)
-        return max(1, min(thread_count(self._device), int(room)))
+        return max(1, min(thread_count(self._device), int(self.budget_bytes / max(1, largest))))
 
     @property
     def rereads(self) -> bool:
@@ -238,34 +252,43 @@ class ArrayLayers:
     def _taker(self, layer: str) -> Callable[[], LayerFeatures]:
         def take() -> LayerFeatures:
             train, test = self._arrays[layer]
-            x = _copy(train, self._device, self._permutation)
-            return LayerFeatures(x, _copy(test, self._device, None), torch_dtype(train))
+            dtype, budget = torch_dtype(train), self.budget_bytes
+            if copied_bytes(train, test) <= budget:
+                x = _copy(train, self._device, self._permutation)
+                return LayerFeatures(x, _copy(test, self._device, None), dtype)
+            held: Tensor | StreamedFeatures
+            if (size := copied_bytes(test)) <= _TEST_SHARE * budget:
+                held, budget = _copy(test, self._device, None), budget - size
+            else:
+                held = StreamedFeatures(_store(test), budget, device=self._device)
+            order = self._permutation.argsort()
+            streamed = StreamedFeatures(_store(train), budget, order=order, device=self._device)
+            return LayerFeatures(streamed, held, dtype)
 
         return take
 
 
 def torch_dtype(features: Array) -> torch.dtype:
     """The dtype of an array, as PyTorch's."""
-    if isinstance(features, Tensor):
+    if isinstance(features, Tensor | FileRows):
         return features.dtype
     return array_tensor(np.empty(0, features.dtype)).dtype
 
 
 def copied_bytes(*features: Array) -> int:
     """Bytes of copies in the dtype that probes are solved in."""
-    return sum(_solved_dtype(x).itemsize * x.shape[0] * x.shape[1] for x in features)
+    return sum(solved_dtype(torch_dtype(x)).itemsize * x.shape[0] * x.shape[1] for x in features)
 
 
-def _solved_dtype(features: Array) -> torch.dtype:
-    """Dtype that features are solved in: float64 of that and wide whole numbers, else float32."""
-    dtype = torch_dtype(features)
-    whole = not dtype.is_floating_point and dtype.itemsize >= 4  # which float32 may not hold
-    return torch.float64 if whole or dtype == torch.float64 else torch.float32
+def _store(features: Array) -> RowStore:
+    if isinstance(features, Tensor):
+        return TensorRows(features)
+    return features if isinstance(features, FileRows) else ArrayRows(features)
 
 
 def _copy(features: Array, device: torch.device, permutation: Tensor | None) -> Tensor:
     """(n_samples, n_features), row i written to row ``permutation[i]``."""
-    dtype = _solved_dtype(features)
+    dtype = solved_dtype(torch_dtype(features))
     copy = torch.empty(tuple(features.shape), dtype=dtype, device=device)
     for start in range(0, len(features), _COPIED_ROWS):
         rows = features[start : start + _COPIED_ROWS]

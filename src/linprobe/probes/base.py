@@ -153,14 +153,14 @@ class FittedProbe:
     polish: "Callable[[float], FittedProbe | None] | None" = field(default=None, repr=False)
     test: TestResult | None = None
 
-    def tested(self, features: Tensor, labels: Tensor) -> "FittedProbe":
+    def tested(self, features: Tensor | FeatureMatrix, labels: Tensor) -> "FittedProbe":
         """Evaluate the probe on the test split, once.
 
         Where the probe can be polished, that is done until the certificate tells of each test
         sample whether the exact optimum classifies it correctly.
 
         Args:
-            features: (n_test, n_features), raw; never written to.
+            features: (n_test, n_features), raw, a tensor or any `FeatureMatrix`; never written to.
             labels: (n_test,) int64.
 
         Returns:
@@ -170,7 +170,7 @@ class FittedProbe:
         Raises:
             LinprobeError: Features that are not all finite.
         """
-        started = time.perf_counter()
+        started, features = time.perf_counter(), as_features(features)
         fitted, test = self, self._on(features, labels)
         for _ in range(_MAX_POLISHES):
             left = test.optimum_error
@@ -182,7 +182,7 @@ class FittedProbe:
         seconds = self.seconds + time.perf_counter() - started
         return replace(fitted, test=test, bounds=None, polish=None, seconds=seconds)
 
-    def _on(self, features: Tensor, labels: Tensor) -> TestResult:
+    def _on(self, features: FeatureMatrix, labels: Tensor) -> TestResult:
         logits = float64_logits(features, self.weight)
         if not bool(torch.isfinite(logits).all()):  # even a zero weight carries NaN on
             raise LinprobeError(
@@ -284,7 +284,7 @@ def all_finite(features: Tensor | FeatureMatrix) -> bool:
     # The extremes carry NaN and infinity along, without a mask as large as the features.
     return all(
         bool(torch.isfinite(extreme))
-        for block in as_features(features).blocks(_READ_ROWS)
+        for _, block in as_features(features).parts(_READ_ROWS)
         for extreme in torch.aminmax(block)
     )
 
@@ -306,26 +306,31 @@ def sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def check_splits(
-    train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
+    train_features: Tensor | FeatureMatrix,
+    train_labels: Tensor,
+    test_features: Tensor | FeatureMatrix,
+    test_labels: Tensor,
 ) -> None:
     """Refuse features (n, n_features) and labels (n,) that no probe can take.
 
     Raises:
         LinprobeError: Shapes, dtypes or labels that cannot be used.
     """
+    widths = []
     for split, x, y in (
         ("train", train_features, train_labels),
         ("test", test_features, test_labels),
     ):
-        if x.ndim != 2 or not x.is_floating_point() or not x.shape[1]:
+        shape = tuple(x.shape) if isinstance(x, Tensor) else (x.num_rows, x.num_features)
+        if len(shape) != 2 or not x.dtype.is_floating_point or not shape[1]:
             raise LinprobeError(
-                f"{split} features have shape {tuple(x.shape)} and dtype {x.dtype}; expected "
+                f"{split} features have shape {shape} and dtype {x.dtype}; expected "
                 "floating point (n_samples, n_features): flatten or pool each sample"
             )
-        if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        if y.shape != shape[:1] or y.dtype != torch.int64:
             raise LinprobeError(
                 f"{split} labels have shape {tuple(y.shape)} and dtype {y.dtype}; expected "
-                f"int64 ({len(x)},), one class number for each sample"
+                f"int64 ({shape[0]},), one class number for each sample"
             )
         if len(y) < (2 if split == "train" else 1):
             raise LinprobeError(f"the {split} split has {len(y)} samples; expected more")
@@ -333,8 +338,9 @@ def check_splits(
             raise LinprobeError(
                 f"{split} labels hold {int(y.min())}; expected class numbers from 0 on"
             )
-    if train_features.shape[1] != test_features.shape[1]:
+        widths.append(shape[1])
+    if widths[0] != widths[1]:
         raise LinprobeError(
-            f"train features have {train_features.shape[1]} columns, test features "
-            f"{test_features.shape[1]}; expected the same layer for both splits"
+            f"train features have {widths[0]} columns, test features {widths[1]}; expected the "
+            "same layer for both splits"
         )

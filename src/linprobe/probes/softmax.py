@@ -201,7 +201,7 @@ class _Fit:
         self.space = find_row_space(features, generator)
         self.solved: FeatureMatrix = self.space.coordinates if self.space else features
         size = 8 * features.num_rows * features.num_features
-        self.widens = features.dtype != torch.float64 and size <= _FLOAT64_BYTES
+        self.widens = features.dtype != torch.float64 and size <= min(_FLOAT64_BYTES, features.room)
         self.wide = self.widens and self.config.l2_path[-1] < _FLOAT32_L2
         if self.wide:
             self.solved = in_float64(self.solved)

@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import fields, is_dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +13,15 @@ from torch import Tensor, nn
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _BLOCK = 2**22  # bytes that are hashed at a time
+
+
+@runtime_checkable
+class InBlocks(Protocol):
+    """Something on disk that gives its bytes itself, so that they are never all in memory."""
+
+    def byte_blocks(self) -> Iterator[bytes]:
+        """Yield all bytes that count."""
+        ...
 
 
 class Fingerprint:
@@ -46,6 +55,9 @@ class Fingerprint:
         if isinstance(value, Tensor | np.ndarray):
             self._say(f"{value.dtype} {tuple(value.shape)}")
             self._array(value)
+        elif isinstance(value, InBlocks):
+            for block in value.byte_blocks():
+                self._hash.update(block)
         elif isinstance(value, nn.Module):
             self._say(repr(value))
             for name, tensor in (*value.named_parameters(), *value.named_buffers()):

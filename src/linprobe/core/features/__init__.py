@@ -2,21 +2,25 @@
 
 from linprobe.core.features.base import FeatureMatrix
 from linprobe.core.features.dense import DenseFeatures, as_features
-from linprobe.core.features.standardised import (
-    LARGEST,
-    Standardisation,
-    StandardisedFeatures,
-    born_dtype,
-    standardised,
-)
+from linprobe.core.features.prepared import born_dtype, standardised
+from linprobe.core.features.standardised import LARGEST, Standardisation, StandardisedFeatures
+from linprobe.core.features.stores import ArrayRows, FileRows, RowStore, TensorRows, file_rows
+from linprobe.core.features.streamed import StreamedFeatures, solved_dtype
 
 __all__ = [
     "LARGEST",
+    "ArrayRows",
     "DenseFeatures",
     "FeatureMatrix",
+    "FileRows",
+    "RowStore",
     "Standardisation",
     "StandardisedFeatures",
+    "StreamedFeatures",
+    "TensorRows",
     "as_features",
     "born_dtype",
+    "file_rows",
+    "solved_dtype",
     "standardised",
 ]

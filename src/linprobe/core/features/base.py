@@ -6,6 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+Part = tuple[slice | Tensor, Tensor]
+"""Numbers of some rows, as a slice or an int64 index (m,), and the rows (m, num_features)."""
+
 
 class FeatureMatrix(Protocol):
     """Rows of one layer's features, (num_rows, num_features), wherever they are.
@@ -35,6 +38,11 @@ class FeatureMatrix(Protocol):
         """Where products are computed."""
         ...
 
+    @property
+    def room(self) -> float:
+        """Bytes that copies of rows may take; infinite where all rows are in memory."""
+        ...
+
     def logits(self, weight: Tensor) -> Tensor:
         """Multiply each row by a weight (K, num_features): (K, num_rows), contiguous, `dtype`."""
         ...
@@ -53,6 +61,13 @@ class FeatureMatrix(Protocol):
 
     def blocks(self, num_rows: int) -> Iterator[Tensor]:
         """Yield all rows in order, `num_rows` at a time; blocks are to be read, not written."""
+        ...
+
+    def parts(self, num_rows: int) -> Iterator[Part]:
+        """Yield all rows in the order that costs least to read, at most `num_rows` at a time.
+
+        Rows are to be read, not written, and last until the next part is asked for.
+        """
         ...
 
     def rows(self, start: int, stop: int) -> "FeatureMatrix":

@@ -1,11 +1,12 @@
 """Features that are one tensor in memory."""
 
 from collections.abc import Iterator
+from math import inf
 
 import torch
 from torch import Tensor
 
-from linprobe.core.features.base import FeatureMatrix
+from linprobe.core.features.base import FeatureMatrix, Part
 from linprobe.core.linalg import backproject, class_logits
 
 _TRANSFORM_ROWS = 8192
@@ -54,6 +55,11 @@ class DenseFeatures:
         """See `FeatureMatrix`."""
         return self.values.device
 
+    @property
+    def room(self) -> float:
+        """See `FeatureMatrix`."""
+        return inf
+
     def logits(self, weight: Tensor) -> Tensor:
         """See `FeatureMatrix`."""
         return class_logits(self.values, weight.to(self.dtype))
@@ -74,6 +80,12 @@ class DenseFeatures:
     def blocks(self, num_rows: int) -> Iterator[Tensor]:
         """See `FeatureMatrix`."""
         return iter(self.values.split(num_rows))
+
+    def parts(self, num_rows: int) -> Iterator[Part]:
+        """See `FeatureMatrix`; in order."""
+        for start in range(0, self.num_rows, num_rows):
+            where = slice(start, min(start + num_rows, self.num_rows))
+            yield where, self.values[where]
 
     def rows(self, start: int, stop: int) -> "DenseFeatures":
         """See `FeatureMatrix`; owned where the whole is."""

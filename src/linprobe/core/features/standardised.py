@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from linprobe.core.features.base import FeatureMatrix
-from linprobe.core.features.dense import DenseFeatures
+from linprobe.core.features.base import FeatureMatrix, Part
 from linprobe.core.scales import Scale
 
 _STANDARDISE_ROWS = 256
@@ -71,15 +70,15 @@ class Standardisation:
         for block in blocks:
             block.sub_(mean)
         largest = torch.stack([block.abs().amax(0) for block in blocks]).amax(0)
-        if _is_constant(largest, mean):
+        if is_constant(largest, mean):
             features.zero_()
             return cls(mean.double(), 1.0, torch.zeros_like(mean, dtype=torch.float64))
-        varies = largest > _ROUNDINGS * torch.finfo(features.dtype).eps * mean.abs()
+        varies = varying(largest, mean)
         # Powers of two, exact, bring squares of columns of any scale into range.
         exponent = torch.where(varies, -largest.double().log2().round(), 0.0)
         deviation = _deviation(blocks, exponent, share)
         if scale == "auto":
-            scale = _suiting(mean, deviation, varies)
+            scale = suiting_scale(mean, deviation, varies)
         if scale == "feature":
             factor = 1 / (deviation * exponent.exp2() * int(varies.sum()) ** 0.5)
             unit = torch.where(varies, factor, 0.0).to(features.dtype)
@@ -161,6 +160,11 @@ class StandardisedFeatures:
         return self._features.device
 
     @property
+    def room(self) -> float:
+        """See `FeatureMatrix`."""
+        return self._features.room
+
+    @property
     def rounding(self) -> float:
         """Root mean square of the raw features' rounding over that of what varies in them.
 
@@ -201,6 +205,10 @@ class StandardisedFeatures:
         """See `FeatureMatrix`."""
         return self._features.blocks(num_rows)
 
+    def parts(self, num_rows: int) -> Iterator[Part]:
+        """See `FeatureMatrix`."""
+        return self._features.parts(num_rows)
+
     def rows(self, start: int, stop: int) -> FeatureMatrix:
         """See `FeatureMatrix`; standardised by the statistics of the whole."""
         return self._features.rows(start, stop)
@@ -208,58 +216,6 @@ class StandardisedFeatures:
     def transformed(self, matrix: Tensor, dtype: torch.dtype) -> FeatureMatrix:
         """See `FeatureMatrix`."""
         return self._features.transformed(matrix, dtype)
-
-
-def standardised(
-    features: FeatureMatrix, scale: Scale = "layer", sample_weight: Tensor | None = None
-) -> StandardisedFeatures:
-    """Centre the rows and scale them to a mean squared length of 1.
-
-    Args:
-        features: finite. A tensor that is owned is overwritten; others are copied, float16 and
-            bfloat16 to float32. Features that are standardised are returned as they are.
-        scale: as `Standardisation.fit_` takes it.
-        sample_weight: as `Standardisation.fit_` takes it.
-    """
-    if isinstance(features, StandardisedFeatures):
-        return features
-    offset = features.offset if isinstance(features, DenseFeatures) else None
-    born = born_dtype(features)
-    dtype = features.dtype if features.dtype == torch.float64 else torch.float32
-    if isinstance(features, DenseFeatures) and features.owned and features.dtype == dtype:
-        values = features.values
-    else:
-        values = torch.empty(
-            features.num_rows, features.num_features, dtype=dtype, device=features.device
-        )
-        blocks = features.blocks(_READ_ROWS)
-        for block, out in zip(blocks, values.split(_READ_ROWS), strict=True):
-            out.copy_(block)
-    standardisation = Standardisation.fit_(values, scale, sample_weight)
-    return StandardisedFeatures(DenseFeatures(values), standardisation, born, offset)
-
-
-def born_dtype(features: FeatureMatrix) -> torch.dtype:
-    """Find the dtype that values were rounded to, which a wider one may have been made of since."""
-    born = features.born if isinstance(features, DenseFeatures) else features.dtype
-    if isinstance(features, DenseFeatures) and features.offset is not None:
-        return born  # what is left of the values no longer tells
-    for narrow in (torch.bfloat16, torch.float16, torch.float32):
-        if torch.finfo(narrow).eps <= torch.finfo(born).eps:
-            break
-        if _holds(features, narrow):
-            return narrow
-    return born
-
-
-def _holds(features: FeatureMatrix, narrow: torch.dtype) -> bool:
-    """Tell whether a dtype holds every value, and they aren't whole numbers, which are exact."""
-    whole = True
-    for block in features.blocks(_STANDARDISE_ROWS):
-        if not torch.equal(block.to(narrow).to(block.dtype), block):
-            return False
-        whole = whole and torch.equal(block.round(), block)
-    return not whole
 
 
 def _mean(blocks: Sequence[Tensor], share: Tensor | None) -> Tensor:
@@ -276,7 +232,12 @@ def _mean(blocks: Sequence[Tensor], share: Tensor | None) -> Tensor:
     return mean.to(blocks[0].dtype)
 
 
-def _is_constant(largest: Tensor, mean: Tensor) -> bool:
+def varying(largest: Tensor, mean: Tensor) -> Tensor:
+    """Tell of each column whether it varies by more than the rounding of its mean."""
+    return largest > _ROUNDINGS * torch.finfo(mean.dtype).eps * mean.abs()
+
+
+def is_constant(largest: Tensor, mean: Tensor) -> bool:
     """Tell whether centred columns are rounding of their means and no more."""
     eps, size = torch.finfo(mean.dtype).eps, mean.abs()
     if float(largest.max()) > _ROUNDINGS * eps * float(size.max()):
@@ -292,7 +253,7 @@ def _rounding(mean: Tensor, eps: float, deviation: Tensor, scale: float | Tensor
     return float((torch.minimum(half, deviation) * scale).norm())
 
 
-def _suiting(mean: Tensor, deviation: Tensor, varies: Tensor) -> Scale:
+def suiting_scale(mean: Tensor, deviation: Tensor, varies: Tensor) -> Scale:
     """Return the scale that "auto" stands for."""
     known, eps = deviation[varies] / deviation.max(), torch.finfo(mean.dtype).eps
     rounding = _rounding(mean, eps, deviation, 1 / deviation.max())

@@ -15,6 +15,7 @@ from linprobe.core.losses import Loss
 from linprobe.core.problem import LinearProblem
 
 _UNIFORM_SHARE = 0.02
+_LEAST_ROWS = 500  # that are gathered, whatever room there is
 
 Preconditioner = Callable[[Tensor], Tensor]
 """Gradient (n_classes, n_features) to something of the same shape that is nearer the solution."""
@@ -34,6 +35,12 @@ class RowSample:
 
     index: Tensor
     weight: Tensor
+
+
+def rows_in_room(problem: LinearProblem, num_rows: float) -> int:
+    """Take at most so many rows that two copies of them fit the room that the features give."""
+    num_bytes = 2 * problem.num_features * problem.dtype.itemsize
+    return int(min(num_rows, max(_LEAST_ROWS, problem.features.room / num_bytes)))
 
 
 def draw_rows(

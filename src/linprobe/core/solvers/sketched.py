@@ -15,6 +15,7 @@ from linprobe.core.solvers.sampled_hessian import (
     conjugate_gradients,
     curvature_root,
     draw_rows,
+    rows_in_room,
 )
 from linprobe.core.solvers.subspace import Direction
 
@@ -46,9 +47,11 @@ class SketchedModel:
         self._room: Tensor | None = None
         cheap = fast_bfloat16(problem.device) and problem.dtype != torch.float64
         self._dtypes = [torch.bfloat16, torch.float32] if cheap else [problem.dtype]
-        self._first_rows = self._num_rows = options.sample_rows or _FIRST_ROWS
         bytes_per_row = problem.num_features * problem.dtype.itemsize
-        self._most_rows = int(min(problem.num_samples, max(4000, _SAMPLE_BYTES / bytes_per_row)))
+        most = min(problem.num_samples, max(4000, _SAMPLE_BYTES / bytes_per_row))
+        self._most_rows = rows_in_room(problem, most)
+        self._first_rows = rows_in_room(problem, options.sample_rows or _FIRST_ROWS)
+        self._num_rows = self._first_rows
         self._l2, self._level = 1.0, 0
 
     def begin(self, predictions: Tensor, l2: float) -> None:

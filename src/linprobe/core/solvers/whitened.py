@@ -23,6 +23,7 @@ from linprobe.core.solvers.sampled_hessian import (
     conjugate_gradients,
     curvature_root,
     draw_rows,
+    rows_in_room,
 )
 from linprobe.core.solvers.subspace import Direction
 
@@ -62,7 +63,9 @@ class WhitenedModel:
         few = size <= _MAX_VARIABLES and problem.num_classes <= _MAX_CLASSES
         self._may_factorise = few and problem.loss.couples_in_pairs
         self._factorise = options.factorise and self._may_factorise
-        self._first_rows = self._num_rows = options.sample_rows or _FIRST_ROWS
+        self._most_rows = rows_in_room(problem, problem.num_samples)
+        self._first_rows = rows_in_room(problem, options.sample_rows or _FIRST_ROWS)
+        self._num_rows = self._first_rows
         self._level = 0
         self._inverse: FactorisedHessian | None = None
         self._decrement = 0.0
@@ -85,8 +88,7 @@ class WhitenedModel:
         sample = draw_rows(problem, importance, _GRAM_ROWS, self._generator)
         root = curvature_root(problem.loss, predictions[:, sample.index], sample.weight)
         # In float64: eigenvalues below 1e-7 of the largest matter at small l2.
-        scaled = problem.rows(sample.index).double().mul_(root.double()[:, None])
-        values, vectors = torch.linalg.eigh(scaled.T @ scaled)
+        values, vectors = torch.linalg.eigh(_gram(problem, sample.index, root))
         floored = (values.clamp_min(0) + l2).clamp_min(_LEAST * float(values[-1]))
         self._transform, self._penalty = vectors * floored.rsqrt(), l2 / floored
         self._back = (vectors * floored.sqrt()).T
@@ -114,7 +116,7 @@ class WhitenedModel:
         elif self._may_factorise:
             self._factorise = True
         else:
-            self._num_rows = min(2 * self._num_rows, self._problem.num_samples)
+            self._num_rows = min(2 * self._num_rows, self._most_rows)
 
     @property
     def learned(self) -> NewtonOptions:
@@ -146,12 +148,22 @@ class WhitenedModel:
             predictions,
             self._leverage,
             self._penalty,
-            _PAIR_ROWS * gradient.shape[1],
+            rows_in_room(self._problem, _PAIR_ROWS * gradient.shape[1]),
             self._generator,
         )
         step = self._inverse(gradient)
         self._decrement = float((step * gradient).sum())
         return -step
+
+
+def _gram(problem: LinearProblem, index: Tensor, root: Tensor) -> Tensor:
+    """Sum ``root_i^2 x_i x_i^T`` over the rows of an index (m,): (n_features, n_features)."""
+    some = max(1, rows_in_room(problem, len(index)))
+    gram = root.new_zeros(problem.num_features, problem.num_features, dtype=torch.float64)
+    for rows, factor in zip(index.split(some), root.double().split(some), strict=True):
+        scaled = problem.rows(rows).double().mul_(factor[:, None])
+        gram += scaled.T @ scaled
+    return gram
 
 
 def _same(gradient: Tensor) -> Tensor:
