@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from linprobe.activations.pooling import FLATTEN, choose_reducer, random_columns
 from linprobe.activations.reading import Activation, stated_layouts
 from linprobe.activations.rules import ProbePoint, Reduction, count_tokens
 from linprobe.activations.taps import Consume, Taps
+from linprobe.core.features import FileRows, ScratchRows
 from linprobe.data.batches import Batch
 from linprobe.data.inputs import Source
 from linprobe.data.splits import Split
@@ -56,6 +59,7 @@ class Extractor:
         budget_bytes: float,
         *,
         skip_unfit: bool,
+        spills: bool = False,
     ) -> tuple[list[ProbePoint], dict[str, str]]:
         """Settle how each layer becomes features, in the order of `taps`.
 
@@ -65,6 +69,7 @@ class Extractor:
             num_rows: rows of both splits.
             budget_bytes: of one layer's features.
             skip_unfit: leave out layers without samples or without tokens, instead of raising.
+            spills: what exceeds the budget goes to files.
 
         Returns:
             The points, and for each layer that is left out why.
@@ -96,7 +101,8 @@ class Extractor:
                 found = Activation(*seen[tap], batch, stated.get(layer))
                 reason = found.unfit(self.options.tokens)
             if reason is None:
-                points.append(replace(self._point(layer, found, num_rows, budget_bytes), tap=tap))
+                point = self._point(layer, found, num_rows, budget_bytes, spills)
+                points.append(replace(point, tap=tap))
             elif skip_unfit:
                 left_out[layer] = reason
             else:
@@ -132,24 +138,60 @@ class Extractor:
         Raises:
             LinprobeError: As `plan`; or a network that fails; or a layer whose shape changes.
         """
-        total = len(split.labels)
         features: dict[str, Tensor] = {}
         by_tap = {point.tap: point for point in points}
-
-        def fail(tap: str, error: Exception) -> None:
-            assert failures is not None
-            layer = by_tap.pop(tap).layer
-            failures[layer] = layer_reason(layer, error)
-            features.pop(tap, None)
-
         for point in points:
             try:
-                features[point.tap], room = self._allocate(point, total, room)
+                features[point.tap], room = self._allocate(point, len(split.labels), room)
             except LinprobeError as error:
                 if failures is None:
                     raise
-                fail(point.tap, error)
-        taps = Taps(self.network, list(by_tap), self.options.select)
+                _fail(by_tap, features, failures, point.tap, error)
+        self._fill(split, by_tap, features, permutation, on_rows, failures)
+        return {point.layer: features[tap] for tap, point in by_tap.items()}
+
+    def extract_to(
+        self,
+        folder: Path,
+        split: Split,
+        points: Sequence[ProbePoint],
+        on_rows: OnRows | None = None,
+        failures: dict[str, str] | None = None,
+    ) -> dict[str, FileRows]:
+        """Run the network over a split once, and write features to files, row i for sample i.
+
+        Args:
+            folder: may be removed afterwards: the files are open.
+            split: as `extract` takes it.
+            points: as `extract` takes them.
+            on_rows: as `extract` takes it.
+            failures: as `extract` takes it.
+
+        Returns:
+            Layer to (n_rows, n_features), in the dtype of the activations where no mean was taken.
+
+        Raises:
+            LinprobeError: As `extract`; or a disk that is full.
+        """
+        by_tap = {point.tap: point for point in points}
+        features = {point.tap: ScratchRows(folder, point.num_features) for point in points}
+        self._fill(split, by_tap, features, None, on_rows, failures)
+        return {point.layer: features[tap].finished() for tap, point in by_tap.items()}
+
+    def _fill(
+        self,
+        split: Split,
+        by_tap: dict[str, ProbePoint],
+        features: Any,
+        permutation: Tensor | None,
+        on_rows: OnRows | None,
+        failures: dict[str, str] | None,
+    ) -> None:
+        def fail(tap: str, error: Exception) -> None:
+            assert failures is not None
+            _fail(by_tap, features, failures, tap, error)
+
+        taps, total = Taps(self.network, list(by_tap), self.options.select), len(split.labels)
         with seeded(self.seed):
             for batch, rows in split.batches() if by_tap else ():
                 where = rows if permutation is None else permutation[rows].to(self.device)
@@ -159,7 +201,6 @@ class Extractor:
                     taps = Taps(self.network, list(by_tap), self.options.select)
                 if on_rows is not None:
                     on_rows(rows.stop, total)
-        return {point.layer: features[tap] for tap, point in by_tap.items()}
 
     @property
     def _needs_layouts(self) -> bool:
@@ -172,13 +213,15 @@ class Extractor:
         return run if layouts is None else partial(run, partial(layouts.following, self.network))
 
     def _point(
-        self, layer: str, found: Activation, num_rows: int, budget_bytes: float
+        self, layer: str, found: Activation, num_rows: int, budget_bytes: float, spills: bool
     ) -> ProbePoint:
         tokens = None if found.num_tokens is None else self.options.tokens
         inner = Reduction(tokens, layout=found.layout).inner_shape(found.sample)
         # Budgets are in float32 numbers; float64 ones count twice.
         budget = budget_bytes / 2 if found.dtype == torch.float64 else budget_bytes
-        reducer = choose_reducer(self.options.reduce, layer, inner, num_rows, budget)
+        reducer = choose_reducer(
+            *(self.options.reduce, layer, inner, num_rows, budget), spills=spills
+        )
         # Where everything is kept its order is that of the tensor.
         matters = tokens is not None or (len(found.sample) > 1 and reducer.pools)
         usual = "channels_last" if len(found.sample) == 2 and tokens is not None else _CHANNELS
@@ -263,9 +306,22 @@ def extract_features(
     return extractor.extract(split, points, on_rows=progress)
 
 
+def _fail(
+    by_tap: dict[str, ProbePoint],
+    features: dict[str, Any],
+    failures: dict[str, str],
+    tap: str,
+    error: Exception,
+) -> None:
+    """Go on without a layer."""
+    layer = by_tap.pop(tap).layer
+    failures[layer] = layer_reason(layer, error)
+    features.pop(tap, None)
+
+
 def _keeper(
     network: nn.Module,
-    features: Mapping[str, Tensor],
+    features: Mapping[str, Tensor | ScratchRows],
     points: Mapping[str, ProbePoint],
     batch: Batch,
     rows: slice | Tensor,
@@ -274,6 +330,9 @@ def _keeper(
 
     def keep(tap: str, tensor: Tensor) -> None:
         point, kept = points[tap], features[tap]
+        if isinstance(kept, ScratchRows):
+            kept.append(_rows(network, point, tensor, batch))
+            return
         # What is not as in the first batch gets its message from `_rows`.
         fits = tensor.shape[:1] == (len(batch),) and not tensor.is_complex()
         fits = fits and tensor.numel() == len(batch) * point.num_features

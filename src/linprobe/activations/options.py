@@ -20,7 +20,8 @@ class ExtractionOptions:
 
     Attributes:
         reduce: "flatten", "mean", "max", "pool:K", "random:M", or "auto": flatten what fits the
-            memory, and pool the rest into as many cells as fit. The report states what was done.
+            memory, and pool the rest into as many cells as fit, or one. The report states what was
+            done.
         tokens: of sequences: "last", "first", "mean", an index, or "all" for a row a token with a
             label each (-100: none). An attention mask is honoured. None: the dimensions are no
             tokens, and `reduce` takes them.
@@ -29,7 +30,9 @@ class ExtractionOptions:
             features) or "heads_last"; "features": no places. Or one of these for each pattern of
             layers. None: told from the network's operations.
         batch_size: samples in a forward pass, where the data doesn't come in batches.
-        memory_bytes: for the features held at a time; None: 40 % of the free memory.
+        memory_bytes: for the features held at a time; None: 40 % of the free memory. A layer that
+            is larger, though reduced as asked, is written to a temporary folder (beside `out`, or
+            that of TMPDIR) and streamed from there.
         device: where features are kept and probes are solved; None: the network's device. The CPU
             instead of a device without float64, such as Apple's "mps".
         forward: ``f(network, batch)``, runs the network where it isn't simply called.

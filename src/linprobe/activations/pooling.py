@@ -105,7 +105,13 @@ def random_columns(width: int, size: int, seed: int, layer: str) -> Tensor:
 
 
 def choose_reducer(
-    reduce: str, layer: str, shape: Sequence[int], num_rows: int, budget_bytes: float
+    reduce: str,
+    layer: str,
+    shape: Sequence[int],
+    num_rows: int,
+    budget_bytes: float,
+    *,
+    spills: bool = False,
 ) -> Reducer:
     """The reducer of one layer.
 
@@ -118,6 +124,7 @@ def choose_reducer(
         shape: of one sample.
         num_rows: rows of features, all splits together.
         budget_bytes: what the layer's float32 features may take.
+        spills: whether what exceeds that may go to files.
 
     Returns:
         "flatten" too where another reducer would keep everything.
@@ -132,6 +139,8 @@ def choose_reducer(
     for reducer in tried:
         if 4 * reducer.width(shape) * num_rows <= budget_bytes:
             return FLATTEN if reducer.width(shape) == math.prod(shape) else reducer
+    if spills:
+        return FLATTEN if tried[-1].width(shape) == math.prod(shape) else tried[-1]
     width = wanted.width(shape)
     room = int(budget_bytes // (4 * num_rows))
     raise LinprobeError(

@@ -1,5 +1,6 @@
 """`linprobe.probe`: certified probes of any network."""
 
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -130,6 +131,8 @@ def probe(
         if folder is None or hashed is None:
             return run.report(layers, show)
         hashed.add(layers, *run.settings())
+        if (beside := folder.path.absolute().parent).is_dir():
+            run.scratch = beside
         kept = folder.open(hashed.text, run.task.test_labels)
         return folder.finish(run.report(layers, show, folder)) if kept is None else kept
 
@@ -177,6 +180,7 @@ class _Run:
         self.extractor = Extractor(network, extraction, seed, self.device)
         budget = extraction.memory_bytes
         self.budget = FEATURE_SHARE * free_bytes(self.device) if budget is None else budget
+        self.scratch = Path(tempfile.gettempdir())
 
     def settings(self) -> Iterator[object]:
         """Give all that the probes depend on, beside the data and the choice of layers."""
@@ -222,7 +226,7 @@ class _Run:
             batch = self.splits[0].source.first().head(_EXAMPLE - 1)
             taps, rows = {point.layer: point.tap for point in points}, self.task.num_rows
             try:
-                found, _ = other.plan(taps, batch, rows, self.budget, skip_unfit=False)
+                found, _ = other.plan(taps, batch, rows, self.budget, skip_unfit=False, spills=True)
             except LinprobeError as error:
                 raise LinprobeError(f"the untrained network can't be probed: {error}") from error
             for point, its in zip(points, found, strict=True):
@@ -239,6 +243,7 @@ class _Run:
         source = NetworkLayers(
             *(extractor, self.splits, points, self.task.permutation, self.budget),
             rereads=float64 is None,
+            scratch=self.scratch,
             strict=self.task.strict,
         )
         return source.all_in_float64() if float64 else source
@@ -270,6 +275,7 @@ class _Run:
             self.task.num_rows,
             self.budget,
             skip_unfit=layers is None,
+            spills=True,
         )
         missed = unreached(self.network, table) if layers is None else []
         notes = *glob_notes(table, layers), *plan_notes(points, left_out, missed)

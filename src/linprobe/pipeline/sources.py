@@ -1,8 +1,10 @@
 """Sources of features: a network that is run over data, or arrays that are there already."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from linprobe.core.features import (
     StreamedFeatures,
     TensorRows,
     born_dtype,
+    check_space,
     solved_dtype,
 )
 from linprobe.data.arrays import array_tensor
@@ -33,6 +36,7 @@ from linprobe.runtime.memory import FEATURE_SHARE
 from linprobe.runtime.threads import NARROW
 
 Array = Tensor | np.ndarray | FileRows
+Rows = Tensor | StreamedFeatures
 
 _COPIED_ROWS = 4096
 _BORN_ROWS = 256  # that tell which dtype values had before
@@ -56,6 +60,8 @@ class NetworkLayers:
         centre: subtract the training mean of float64 features and round what varies to float32.
         rereads: layers that need it may be read again, in float64.
         reuse_memory: extract every group into the same memory, on a CPU.
+        scratch: folder that layers larger than the budget are written to for the time that they
+            are needed; None: they are held in memory nonetheless.
         strict: raise when a layer fails, instead of going on with the others.
     """
 
@@ -70,8 +76,10 @@ class NetworkLayers:
         centre: bool = False,
         rereads: bool = False,
         reuse_memory: bool = False,
+        scratch: Path | None = None,
         strict: bool = False,
     ) -> None:
+        self._scratch = scratch
         self._extractor, self._splits, self._permutation = extractor, splits, permutation
         self._points = {point.layer: point for point in points}
         self._centre, self._strict, self._budget = centre, strict, budget_bytes
@@ -107,6 +115,7 @@ class NetworkLayers:
             *(extractor, self._splits, found, self._permutation, self._budget),
             centre=True,
             reuse_memory=self._reuse,
+            scratch=self._scratch,
             strict=self._strict,
         )
         return source, failures
@@ -126,10 +135,11 @@ class NetworkLayers:
 
     def groups(self, meter: Meter, layers: Sequence[str]) -> Iterator[LayerGroup]:
         """Extract the features of one group after the other."""
-        widths, num_rows = self.num_features, sum(len(split.labels) for split in self._splits)
+        widths, num_rows = self.num_features, self._num_rows
         wanted = {layer: widths[layer] for layer in layers}
         groups = plan_groups(wanted, num_rows, self._budget, self._itemsize)
-        widest = max((sum(widths[layer] for layer in group) for group in groups), default=0)
+        held = [group for group in groups if not self._spills(group)]
+        widest = max((sum(widths[layer] for layer in group) for group in held), default=0)
         rooms = [self._room(split, widest) for split in self._splits]
         failures: dict[str, str] = {}
         for group in groups:
@@ -148,22 +158,42 @@ class NetworkLayers:
         rooms: Sequence[Tensor | None],
         meter: Meter,
         failures: dict[str, str],
-    ) -> Iterator[dict[str, Tensor]]:
+    ) -> Iterator[dict[str, Rows]]:
         orders = (self._permutation, None)
         for split, permutation, room in zip(self._splits, orders, rooms, strict=True):
             points = [self._points[layer] for layer in group if layer not in failures]
             name = "float64 " * self._centre + split.source.split
             on_rows = meter.extracting(tuple(group), name)
-            yield self._extractor.extract(
-                *(split, points, permutation, on_rows, room), None if self._strict else failures
-            )
+            failed = None if self._strict else failures
+            if not self._spills(group):
+                yield {**self._extractor.extract(split, points, permutation, on_rows, room, failed)}
+                continue
+            with tempfile.TemporaryDirectory(prefix="linprobe-", dir=self._scratch) as folder:
+                check_space(Path(folder), self._size(group) * len(split.labels) / self._num_rows)
+                files = self._extractor.extract_to(Path(folder), split, points, on_rows, failed)
+            order = None if permutation is None else permutation.argsort()
+            yield {layer: self._streamed(rows, order) for layer, rows in files.items()}
+
+    @property
+    def _num_rows(self) -> int:
+        return sum(len(split.labels) for split in self._splits)
+
+    def _size(self, group: Sequence[str]) -> float:
+        return float(self._itemsize * self._num_rows * sum(self.num_features[x] for x in group))
+
+    def _spills(self, group: Sequence[str]) -> bool:
+        """Tell whether a group, which is one layer then, exceeds the budget."""
+        return self._scratch is not None and self._size(group) > self._budget
+
+    def _streamed(self, rows: FileRows, order: Tensor | None) -> StreamedFeatures:
+        return StreamedFeatures(rows, self._budget, order=order, device=self._extractor.device)
 
     def _take(
         self,
         layer: str,
         failures: Mapping[str, str],
-        train: dict[str, Tensor],
-        test: dict[str, Tensor],
+        train: dict[str, Rows],
+        test: dict[str, Rows],
     ) -> LayerFeatures:
         if layer in failures:
             raise LinprobeError(f"layer {layer!r}: {failures[layer]}")
@@ -171,6 +201,8 @@ class NetworkLayers:
         # Popped, so that a layer's features are freed once its probe is done.
         x, xt = train.pop(layer), test.pop(layer)
         features = LayerFeatures(x, xt, point.dtype, point.stated, point.columns)
+        if isinstance(x, StreamedFeatures):
+            return replace(features, offset=point.base)  # float64 streams as it is
         return _centred(features, point.base) if self._centre else features
 
     def _room(self, split: Split, widest: int) -> Tensor | None:

@@ -3,6 +3,7 @@
 from linprobe.core.features.base import FeatureMatrix
 from linprobe.core.features.dense import DenseFeatures, as_features
 from linprobe.core.features.prepared import born_dtype, standardised
+from linprobe.core.features.scratch import ScratchRows, check_space
 from linprobe.core.features.standardised import LARGEST, Standardisation, StandardisedFeatures
 from linprobe.core.features.stores import ArrayRows, FileRows, RowStore, TensorRows, file_rows
 from linprobe.core.features.streamed import StreamedFeatures, solved_dtype
@@ -14,12 +15,14 @@ __all__ = [
     "FeatureMatrix",
     "FileRows",
     "RowStore",
+    "ScratchRows",
     "Standardisation",
     "StandardisedFeatures",
     "StreamedFeatures",
     "TensorRows",
     "as_features",
     "born_dtype",
+    "check_space",
     "file_rows",
     "solved_dtype",
     "standardised",
