@@ -330,6 +330,9 @@ def test_quick_runs_on_mnist_as_a_process(figure, tmp_path):
         untrained = {probe.layer: probe for probe in record.checkpoints[0].probes}
         better = untrained["conv1_postact"].test_error_rate
         assert better < untrained["input"].test_error_rate
+    other = run_python(MAIN, *words[:-1], "1e-3")
+    assert other.returncode == 2
+    assert "already holds a run" in other.stderr
     again = run_python(MAIN, *words)
-    assert again.returncode == 2
-    assert "already holds a run" in again.stderr
+    assert (again.returncode, again.stderr) == (0, "")
+    assert load_run(tmp_path) == record

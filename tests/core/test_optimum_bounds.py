@@ -206,7 +206,7 @@ def test_coarse_bounds_are_no_tighter_than_the_close_ones(case, rank, l2):
         bounds._radius, usual = float("inf"), bounds._radius
         everything = bounds.error_interval(logits, case.labels, case.features, SAME)
         assert found == everything
-        wrong, sample, _ = bounds._open(logits, case.labels, case.features, SAME)
+        wrong, sample, _ = bounds._open(logits, case.labels, DenseFeatures(case.features), SAME)
         assert (int(wrong.sum()), len(sample)) == (0, len(wrong) * (case.num_classes - 1))
         bounds._radius = usual
 

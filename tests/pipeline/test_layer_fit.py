@@ -66,6 +66,7 @@ def test_record_takes_every_number_from_the_probe(recorded):
     assert record.test_error_ci95 == interval
     own = {"layer", "index", "num_features", "reducer", "dtype", "reason", "missing"}
     own |= {"status", "test_error_ci95", "evaluation", "seconds", "float32_changes"}
+    own |= {"native", "no_float64", "path"}
     names = {item.name for item in fields(ProbeRecord)} - own
     assert len(names) == 15
     for name in names:

@@ -132,7 +132,7 @@ def fit_probes(
         asked = ExtractionRecord(
             groups=groups is not None,
             sample_weight=sample_weight is not None,
-            memory_bytes=source.budget_bytes,
+            memory_bytes=memory_bytes,
         )
         origin = ("arrays", asked, str(solved_on), started)
         controls, _ = controls_of_task(task)
