@@ -124,3 +124,17 @@ def test_a_class_without_samples_belongs_at_minus_infinity():
     assert certify(features, labels, weight, bias, 1e-2).duality_gap < 1e-10
     bias[2] = 0.0
     assert certify(features, labels, weight, bias, 1e-2).duality_gap > 0.1
+
+
+@pytest.mark.parametrize("size", [0.1, 5.0])
+def test_it_is_the_same_however_few_rows_are_worked_on_at_a_time(case, size, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    weight = size * torch.randn(case.num_classes + 1, case.features.shape[1], generator=draw)
+    bias, weight = torch.randn(case.num_classes + 1, generator=draw).double(), weight.double()
+    share = torch.rand(len(case.labels), generator=draw)
+    found = []
+    for numbers in (2**21, 64):
+        monkeypatch.setattr("linprobe.core.duals._BLOCK_NUMBERS", numbers)
+        c = certify(case.features, case.labels, weight, bias, 1e-3, sample_weight=share)
+        found.append([c.objective, c.duality_gap, c.bias_residual, c.error_rate, c.grad_norm])
+    assert found[0] == pytest.approx(found[1], rel=1e-10)

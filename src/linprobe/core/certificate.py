@@ -32,7 +32,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from linprobe.core.duals import Dual, SoftmaxDual, SquaredDual
+from linprobe.core.duals import Dual, SoftmaxDual, SquaredDual, row_blocks
 from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation, as_features
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import solving_device
@@ -104,17 +104,11 @@ def certify(
     weight, bias = weight.to(place, torch.float64), bias.to(place, torch.float64)
     dual = _dual(labels, len(bias), sample_weight)
     logits = _logits(features, weight, standardisation)
-    given = logits + bias[:, None]
-    data_term = dual.value(given)
-    bias_residual = float(dual.residuals(dual.predictions(given)).sum(1).abs().max())
+    data_term, error_rate, bias_residual = _at_given_bias(dual, logits, bias)
     best_bias = dual.best_bias(logits, bias)
-    predicted = dual.balanced(dual.predictions(logits + best_bias[:, None]))
-    excess = dual.divergence(predicted, given)
-
-    residuals = dual.residuals(predicted)
-    gradient = _float64_backproject(residuals, features)
+    excess, gradient, residual_sum = _dual_point(dual, logits, bias, best_bias, features)
     if standardisation is not None:
-        gradient = standardisation.pull_back(gradient, residuals.sum(1))
+        gradient = standardisation.pull_back(gradient, residual_sum)
     gradient += l2 * weight
     square = float(gradient.square().sum())
     gap = excess + square / (2 * l2)
@@ -124,7 +118,7 @@ def certify(
         grad_norm=square**0.5,
         bias_residual=bias_residual,
         cross_entropy=data_term,
-        error_rate=dual.error_rate(given),
+        error_rate=error_rate,
         gradient=gradient,
         best_bias=best_bias,
     )
@@ -156,12 +150,38 @@ def float64_logits(features: Tensor | FeatureMatrix, weight: Tensor) -> Tensor:
     return out
 
 
-def _float64_backproject(residuals: Tensor, features: FeatureMatrix) -> Tensor:
-    rows = _rows(features)
-    total = residuals.new_zeros(len(residuals), features.num_features)
-    for where, block in features.parts(rows):
-        total += residuals[:, where] @ block.double()
-    return total
+def _at_given_bias(dual: Dual, logits: Tensor, bias: Tensor) -> tuple[float, float, float]:
+    """Compute data term, error rate and the largest sum of residuals, a part of the rows at once.
+
+    Only logits are held for all classes and samples.
+    """
+    value = error = 0.0
+    residual = torch.zeros_like(bias)
+    for rows in row_blocks(logits.shape[1], len(bias)):
+        some, given = dual.part(rows), logits[:, rows] + bias[:, None]
+        value, error = value + some.value(given), error + some.error_rate(given)
+        residual += some.residuals(some.predictions(given)).sum(1)
+    return value, error, float(residual.abs().max())
+
+
+def _dual_point(
+    dual: Dual, logits: Tensor, bias: Tensor, best_bias: Tensor, features: FeatureMatrix
+) -> tuple[float, Tensor, Tensor]:
+    """Compute the divergence of Q, ``sum_i r_i x_i^T`` and ``sum_i r_i``."""
+    mean, total = torch.zeros_like(bias), torch.zeros_like(bias)
+    for rows in row_blocks(logits.shape[1], len(bias)):
+        some = dual.part(rows)
+        mean += some.mean(some.predictions(logits[:, rows] + best_bias[:, None]))
+    excess, gradient = 0.0, logits.new_zeros(len(bias), features.num_features)
+    few = next(row_blocks(features.num_rows, len(bias))).stop
+    for where, block in features.parts(min(_rows(features), few)):
+        some, z = dual.part(where), logits[:, where]
+        predicted = some.balanced(some.predictions(z + best_bias[:, None]), mean)
+        excess += some.divergence(predicted, z + bias[:, None])
+        residuals = some.residuals(predicted)
+        total += residuals.sum(1)
+        gradient += residuals @ block.double()
+    return excess, gradient, total
 
 
 def _rows(features: FeatureMatrix) -> int:

@@ -3,6 +3,8 @@
 Nothing here is shared with the solvers or with `linprobe.core.losses`.
 """
 
+from collections.abc import Iterator
+from copy import copy
 from math import isfinite
 from typing import Protocol
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 _CLASSES_AT_ONCE = 4  # of a mask (classes, n_samples)
+_BLOCK_NUMBERS = 2**21  # of logits that are worked on at a time
 _MAX_BIAS_STEPS = 1000
 _NEAR = 1e-2  # largest relative residual of a class from which Newton's method is taken
 
@@ -20,6 +23,10 @@ class Dual(Protocol):
     Predictions are the gradients of the loss's convex part over the logits; targets are what they
     would be without error.
     """
+
+    def part(self, rows: slice | Tensor) -> "Dual":
+        """View some of the samples, with the weights that they have among all."""
+        ...
 
     def value(self, logits: Tensor) -> float:
         """Sum the weighted losses of logits (K, n)."""
@@ -41,8 +48,17 @@ class Dual(Protocol):
         """Minimise the data term over the bias, from a given one."""
         ...
 
-    def balanced(self, predictions: Tensor) -> Tensor:
-        """Move predictions just so far that their residuals sum to zero for each row."""
+    def mean(self, predictions: Tensor) -> Tensor:
+        """Sum weighted predictions (K, n) over the samples: (K,)."""
+        ...
+
+    def balanced(self, predictions: Tensor, mean: Tensor) -> Tensor:
+        """Move predictions just so far that the residuals of all samples sum to zero.
+
+        Args:
+            predictions: (K, n), of some samples.
+            mean: (K,), of the predictions of all samples.
+        """
         ...
 
     def divergence(self, predictions: Tensor, logits: Tensor) -> float:
@@ -64,6 +80,12 @@ class SoftmaxDual:
         # A few classes at a time.
         few = torch.arange(num_classes, device=labels.device).split(_CLASSES_AT_ONCE)
         self._mass = torch.cat([(part[:, None] == labels).double() @ self._s for part in few])
+
+    def part(self, rows: slice | Tensor) -> "SoftmaxDual":
+        """See `Dual`."""
+        view = copy(self)
+        view._labels, view._s = self._labels[rows], self._s[rows]
+        return view
 
     def value(self, logits: Tensor) -> float:
         """See `Dual`."""
@@ -88,21 +110,25 @@ class SoftmaxDual:
         mass = self._mass
         present = mass > 0
         best = torch.full_like(bias, float("-inf"))
+        known = present if not bool(present.all()) else slice(None)
         best[present] = _newton_bias(
-            logits[present], self._s, mass[present], bias[present].nan_to_num(neginf=0.0)
+            logits[known], self._s, mass[present], bias[present].nan_to_num(neginf=0.0)
         )
         return best
 
-    def balanced(self, predictions: Tensor) -> Tensor:
+    def mean(self, predictions: Tensor) -> Tensor:
+        """See `Dual`."""
+        return predictions @ self._s
+
+    def balanced(self, predictions: Tensor, mean: Tensor) -> Tensor:
         """See `Dual`: each class is predicted as often as it occurs.
 
         Classes predicted too often are scaled down; what each sample loses goes to the others in
         proportion to what they lack (Altschuler, Weed & Rigollet 2017, Algorithm 2).
         """
-        s, mass = self._s, self._mass
-        often = predictions @ s
-        kept = predictions * torch.where(often > mass, mass / often, 1.0)[:, None]
-        lacking = (mass - kept @ s).clamp_min(0)
+        factor = torch.where(mean > self._mass, self._mass / mean, 1.0)
+        kept = predictions * factor[:, None]
+        lacking = (self._mass - factor * mean).clamp_min(0)
         total = lacking.sum()
         if not total > 0:
             return kept
@@ -127,6 +153,13 @@ class SquaredDual:
 
     def __init__(self, targets: Tensor, sample_weight: Tensor) -> None:
         self._targets, self._s = targets, sample_weight
+        self._mass = targets @ sample_weight
+
+    def part(self, rows: slice | Tensor) -> "SquaredDual":
+        """See `Dual`."""
+        view = copy(self)
+        view._targets, view._s = self._targets[:, rows], self._s[rows]
+        return view
 
     def value(self, logits: Tensor) -> float:
         """See `Dual`."""
@@ -148,9 +181,13 @@ class SquaredDual:
         """See `Dual`: the mean of what logits lack."""
         return (self._targets - logits) @ self._s
 
-    def balanced(self, predictions: Tensor) -> Tensor:
+    def mean(self, predictions: Tensor) -> Tensor:
         """See `Dual`."""
-        return predictions + ((self._targets - predictions) @ self._s)[:, None]
+        return predictions @ self._s
+
+    def balanced(self, predictions: Tensor, mean: Tensor) -> Tensor:
+        """See `Dual`."""
+        return predictions + (self._mass - mean)[:, None]
 
     def divergence(self, predictions: Tensor, logits: Tensor) -> float:
         """See `Dual`: ``sum_i s_i ||q_i - z_i||^2 / 2``."""
@@ -163,26 +200,40 @@ def _newton_bias(logits: Tensor, s: Tensor, mass: Tensor, bias: Tensor) -> Tenso
     ``b_k += log(mass_k / sum_i s_i p_ik)`` never increases the loss, and in logarithms it leaves
     even a saturated softmax, where Newton's Hessian is zero.
     """
-    log_s = s.log()
     last = float("inf")
     for _ in range(_MAX_BIAS_STEPS):
-        z = logits + bias[:, None]
-        log_p = z - z.logsumexp(0)
-        p = log_p.exp()
-        gradient = p @ s - mass
+        gradient = torch.stack([log_p.exp() @ w for log_p, w in _blocks(logits, s, bias)]).sum(0)
+        gradient -= mass
         relative = float((gradient / mass).abs().max())
         if not isfinite(relative):
             break
         if relative > _NEAR:
-            bias = bias + mass.log() - (log_p + log_s).logsumexp(1)
+            sums = [(log_p + w.log()).logsumexp(1) for log_p, w in _blocks(logits, s, bias)]
+            bias = bias + mass.log() - torch.stack(sums).logsumexp(0)
             continue
         if relative >= last and relative < 1e-10:  # rounding: no longer falling
             break
         last = relative
-        ps = p * s
-        hessian = torch.diag(ps.sum(1)) - ps @ p.T
+        cross = torch.zeros(len(bias), len(bias), dtype=bias.dtype, device=bias.device)
+        for log_p, w in _blocks(logits, s, bias):
+            p = log_p.exp()
+            cross += (p * w) @ p.T
+        hessian = torch.diag(gradient + mass) - cross
         bias = bias - torch.linalg.lstsq(_gauged(hessian), gradient).solution
     return bias
+
+
+def row_blocks(num_rows: int, num_classes: int) -> Iterator[slice]:
+    """Split samples so that the logits of a part are few."""
+    step = max(1, _BLOCK_NUMBERS // max(1, num_classes))
+    return (slice(start, start + step) for start in range(0, num_rows, step))
+
+
+def _blocks(logits: Tensor, s: Tensor, bias: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield log-probabilities and weights of a part of the samples after the other."""
+    for rows in row_blocks(len(s), len(bias)):
+        z = logits[:, rows] + bias[:, None]
+        yield z.sub_(z.logsumexp(0)), s[rows]
 
 
 def _gauged(hessian: Tensor) -> Tensor:
