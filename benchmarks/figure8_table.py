@@ -73,6 +73,20 @@ def _curves(result: Mapping[str, Any], step: str) -> Iterator[tuple[str, Sequenc
             yield label + (", then along" * (one["start"] == "warm")), one["steps"][step]
 
 
+def shift_table(published: Bars) -> list[str]:
+    """Markdown rows: how like the lower half the published upper half is, untrained.
+
+    Bar 64 + i is compared with bar i + shift, for i up to the plateau. If the skip brings the
+    input, bar 64 is as far from it as bar 0 (shift 0); from layer 1 on, as bar 1 (shift 1).
+    """
+    bars, half = published["0"], DEPTH // 2
+    rows = [["shift", "bar 64", "its like", "mean difference of bars 64 to 90"]]
+    for shift in range(4):
+        off = [abs(bars[half + i] - bars[i + shift]) for i in range(27)]
+        rows.append([str(shift), _cell(bars[half]), _cell(bars[shift]), _cell(_mean(off))])
+    return _markdown(rows)
+
+
 def distance_to(result: Mapping[str, Any], published: Bars) -> float:
     """Mean absolute difference over both trained panels; infinite without the last."""
     if str(STEPS[-1]) not in result["steps"]:

@@ -29,6 +29,7 @@ from benchmarks.figure8_table import (
     distance_to,
     probe_table,
     published_bars,
+    shift_table,
     table,
 )
 from benchmarks.minibatch_probes import NUM_PROBED, MinibatchProbes
@@ -191,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
         extent = Extent(options.until, options.probes)
         measure_all(candidates, extent, options.out, options.workers, options.dataset)
     found = read(options.out)
-    print("\n".join(table(found, bars)))
+    print("\n".join([*shift_table(bars), "", *table(found, bars)]))
     for result in found.values():
         if "trained" in result:
             rows = probe_table(result, bars)

@@ -23,7 +23,7 @@ SETTINGS = (("adam", 1e-3), ("adam", 1e-2), ("sgd", 1.0))
 NEAREST = 1
 """The setting nearest to the published untrained panel: the only one on trained networks."""
 
-AT_REST = (1000, 4000)
+AT_REST = (500, 2000)
 """Minibatches that probes are trained for while the network is not."""
 
 NUM_PROBED = 10_000

@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks import figure8_training, minibatch_probes
 from benchmarks.figure8_candidates import DEPTH, Candidate, coarse, further, train
-from benchmarks.figure8_table import BARS, STEPS, probe_table, published_bars, table
+from benchmarks.figure8_table import BARS, STEPS, probe_table, published_bars, shift_table, table
 from benchmarks.figure8_training import Extent
 from benchmarks.minibatch_probes import NEAREST, SETTINGS, Listener, ProbeBank, train_at_rest
 from linprobe.experiments.training import MLPTrainer, MLPTraining
@@ -185,6 +185,17 @@ def test_the_table_puts_the_nearest_first_and_tells_the_halves_apart():
     assert screened.startswith("| adam 0.0001, skip layer1 | .100 |  |")
 
 
+def test_the_shift_is_that_of_the_halves():
+    falling = [bar / 64 for bar in range(65)]
+    lines = shift_table({"0": falling[:64] + falling[2:] + [0.0] * 2})
+    assert [line.rsplit(" | ", 1)[1] for line in lines[2:]] == [
+        ".031 |",
+        ".016 |",
+        ".000 |",
+        ".016 |",
+    ]
+
+
 def test_only_optima_above_the_bars_are_too_high():
     bars = published_bars()
     low = found_as([0.0] * len(BARS))
@@ -241,7 +252,7 @@ def test_what_is_measured_is_not_measured_again(tmp_path, monkeypatch, capsys):
     path.write_text(json.dumps(found))
     monkeypatch.setattr(figure8_training, "measure", None)
     figure8_training.main(["--out", str(path)])
-    assert len(capsys.readouterr().out.splitlines()) == 2 + len(found)
+    assert len(capsys.readouterr().out.splitlines()) == 9 + len(found)
 
 
 def test_what_is_measured_in_part_is_measured_on():
