@@ -174,29 +174,29 @@ def main(arguments: list[str] | None = None) -> None:
     add("--out", type=Path, default=Path("docs/performance/figure8_training.json"))
     add("--workers", type=int, default=os.cpu_count() or 1, help="candidates at a time")
     add("--dataset", default="mnist", help="as linprobe takes it")
-    add("--only", action="append", default=[], help="networks whose line in the table has this")
+    add("--only", action="append", default=[], help="networks whose line has this")
     add("--until", type=int, default=STEPS[-1], choices=STEPS, help="minibatches of training")
     add("--probes", action="store_true", help="also probes trained by minibatches")
     add("--finalists", type=int, default=0, help="five seeds of so many of the best candidates")
     add("--table", action="store_true", help="measure nothing, print the tables")
     options = parser.parse_args(arguments)
     bars = published_bars()
+
+    def chosen(candidate: Candidate) -> bool:
+        return all(re.search(word, candidate.label) for word in options.only)
+
     if not options.table:
-        candidates = [
-            one
-            for one in [*coarse(), *further()]
-            if all(re.search(word, one.label) for word in options.only)
-        ]
+        candidates = [one for one in [*coarse(), *further()] if chosen(one)]
         if options.finalists:
             candidates = finalists(read(options.out), bars, options.finalists)
         extent = Extent(options.until, options.probes)
         measure_all(candidates, extent, options.out, options.workers, options.dataset)
     found = read(options.out)
     print("\n".join([*shift_table(bars), "", *table(found, bars)]))
-    for result in found.values():
-        if "trained" in result:
-            rows = probe_table(result, bars)
-            print("\n".join(["", Candidate(**result["candidate"]).label, "", *rows]))
+    for result in found.values() if options.only else ():
+        candidate = Candidate(**result["candidate"])
+        if chosen(candidate):
+            print("\n".join(["", candidate.label, "", *probe_table(result, bars)]))
 
 
 def finalists(found: Mapping[str, Any], published: Bars, number: int) -> list[Candidate]:

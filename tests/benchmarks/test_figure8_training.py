@@ -270,3 +270,13 @@ def test_networks_are_chosen_by_their_line(tmp_path, monkeypatch):
     arguments = ["--out", str(tmp_path / "none.json"), "--only", "skip layer1$", "--only", "adam"]
     figure8_training.main(arguments)
     assert chosen == [Candidate("adam", 1e-4, slope=0.1, skip="layer1")]
+
+
+def test_the_bars_of_chosen_networks_are_printed(tmp_path, capsys):
+    path = tmp_path / "found.json"
+    found = [found_as([0.5] * len(BARS)), found_as([0.5] * len(BARS), skip="layer1")]
+    path.write_text(json.dumps({str(number): one for number, one in enumerate(found)}))
+    figure8_training.main(["--out", str(path), "--table", "--only", "layer1$"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("adam 0.0001, skip layer1") == 1 and "adam 0.0001" not in lines
+    assert sum(line.startswith("| probes") for line in lines) == 1
