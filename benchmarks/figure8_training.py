@@ -138,7 +138,7 @@ def measure_all(
         running = {pool.submit(_measure, one, extent): one for one in left}
         for done in as_completed(running):
             candidate, result = running[done], done.result()
-            found[candidate.key] = result
+            found[candidate.key] = found.get(candidate.key, {}) | result
             with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             rates = {step: values["network"] for step, values in result["steps"].items()}
