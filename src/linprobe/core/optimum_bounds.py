@@ -49,13 +49,14 @@ a sample and one C a pair of classes. Only margins within that are looked at clo
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from linprobe.core.certificate import Certificate
+from linprobe.core.duals import row_blocks
 from linprobe.core.features import (
     DenseFeatures,
     FeatureMatrix,
@@ -157,12 +158,12 @@ class OptimumBounds:
         self.l2, self.gradient = l2, certificate.gradient
         self.gap = float(self.gradient.square().sum()) / (2 * l2)
         self.bias_shift = certificate.best_bias - point.bias
-        probabilities = (point.logits.double() + certificate.best_bias[:, None]).softmax(0)
+        predictions = _Predictions(point.logits, certificate.best_bias)
         self._each: float | Tensor = 1 / features.num_rows  # s_i
         self._basis: Tensor | None = None
         self._rows, self._inner_gradient = features, self.gradient
-        self._probabilities = probabilities
-        unsureness = 1 - probabilities.square().sum(0)  # Gini impurity
+        self._of_class: Callable[[int], Tensor] = predictions.of_class
+        unsureness = predictions.impurity
         if sample_weight is not None:
             self._each = sample_weight.double() / sample_weight.sum(dtype=torch.float64)
             unsureness *= self._each
@@ -170,7 +171,7 @@ class OptimumBounds:
         chosen = features.take(unsure)
         self._radius = float(torch.linalg.vector_norm(chosen, dim=1).max()) * (1 + _ROUNDING)
         # p_a p_c / (p_a + p_c) is no less than p_a p_c.
-        p = probabilities[:, unsure]
+        p = predictions.of_rows(unsure)
         each = self._each if isinstance(self._each, float) else self._each[unsure]
         self._coupling = p @ p.T * each if isinstance(each, float) else p * each @ p.T
         num_features = features.num_features
@@ -179,7 +180,7 @@ class OptimumBounds:
             exact = chosen[:rank].double()
             self._basis = torch.linalg.qr(exact.T).Q
             self._rows = DenseFeatures((exact @ self._basis).to(features.dtype))
-            self._probabilities = p[:, :rank]
+            self._of_class = p[:, :rank].__getitem__
             self._each = each if isinstance(each, float) else each[:rank]
             self._inner_gradient = self.gradient @ self._basis
 
@@ -312,7 +313,7 @@ class OptimumBounds:
             m0 and the bound of the distance from it, each (n,) float64.
         """
         a, c = pair
-        p, q = self._probabilities[a], self._probabilities[c]
+        p, q = self._of_class(a), self._of_class(c)
         weight = (p * q / (p + q)).nan_to_num(nan=0.0) * self._each
         weight, chosen = weight.topk(min(_ROWS, len(weight)))
         rows = self._rows.take(chosen)
@@ -327,6 +328,31 @@ class OptimumBounds:
         outer = (seen.gradient[:, a] - seen.gradient[:, c]) / self.l2
         reach = _SLACK * (leverage / largest).sqrt() * _reach(self.gap * largest / 2)
         return -0.5 * (inner.double() @ slope + outer), reach.nan_to_num(nan=math.inf)
+
+
+class _Predictions:
+    """Probabilities of the training rows in float64, computed where they are asked for.
+
+    Attributes:
+        impurity: (n,), Gini's.
+    """
+
+    def __init__(self, logits: Tensor, bias: Tensor) -> None:
+        self._logits, self._bias = logits, bias
+        log_sums, impurities = [], []
+        for rows in row_blocks(logits.shape[1], len(bias)):
+            z = logits[:, rows].double() + bias[:, None]
+            log_sums.append(z.logsumexp(0))
+            impurities.append(1 - z.softmax(0).square().sum(0))
+        self._log_sum, self.impurity = torch.cat(log_sums), torch.cat(impurities)
+
+    def of_class(self, number: int) -> Tensor:
+        """Give the probability of one class for each row: (n,)."""
+        return (self._logits[number].double() + self._bias[number] - self._log_sum).exp()
+
+    def of_rows(self, index: Tensor) -> Tensor:
+        """Give the probabilities of some rows: (n_classes, m)."""
+        return (self._logits[:, index].double() + self._bias[:, None]).softmax(0)
 
 
 class _Leverage:
