@@ -12,8 +12,8 @@ from benchmarks.jobs import Job
 from linprobe.activations.extract import extract_features
 from linprobe.core.features import Standardisation
 from linprobe.data import ImageDataset, load
+from linprobe.experiments.convnet_training import train_convnet
 from linprobe.experiments.networks import ConvNet, DeepMLP
-from linprobe.experiments.training import train_convnet
 from linprobe.runtime.files import atomic_write
 from linprobe.runtime.randomness import generator
 

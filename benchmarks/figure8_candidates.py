@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from linprobe.data import ImageDataset
 from linprobe.experiments.figure8 import Skip
+from linprobe.experiments.mlp_training import OptimizerName
 from linprobe.experiments.networks import DeepMLP
-from linprobe.experiments.training import OptimizerName, minibatches
+from linprobe.experiments.training import minibatches
 from linprobe.runtime.randomness import generator
 
 DEPTH = 128

@@ -11,7 +11,7 @@ from benchmarks.figure8_candidates import DEPTH, Candidate, coarse, further, tra
 from benchmarks.figure8_table import BARS, STEPS, probe_table, published_bars, shift_table, table
 from benchmarks.figure8_training import Extent
 from benchmarks.minibatch_probes import NEAREST, SETTINGS, Listener, ProbeBank, train_at_rest
-from linprobe.experiments.training import MLPTrainer, MLPTraining
+from linprobe.experiments.mlp_training import MLPTrainer, MLPTraining
 from linprobe.probes.config import ProbeConfig
 from linprobe.runtime.randomness import generator
 from tests.support.tiny import tiny_dataset

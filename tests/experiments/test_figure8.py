@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 from linprobe.experiments import figure8
 from linprobe.experiments import samples as loading
 from linprobe.experiments.figure8 import Figure8
+from linprobe.experiments.mlp_training import MLPTraining
 from linprobe.experiments.session import run
 from linprobe.experiments.settings import QUICK_PROBE_EPOCHS, Settings
-from linprobe.experiments.training import MLPTraining
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.store import load_run
 from linprobe.report import plots

@@ -86,3 +86,11 @@ def sentences(count, seed=0, length=7, classes=3):
     lengths = torch.randint(2, length + 1, (count,), generator=generator)
     mask = (torch.arange(length) < lengths[:, None]).long()
     return words, mask, words % classes
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def weights(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()])

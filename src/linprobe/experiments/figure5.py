@@ -65,7 +65,7 @@ class Figure5:
 
     def checkpoints(self, num_train: int, *, quick: bool) -> tuple[tuple[str, int], ...]:
         """See `Experiment`."""
-        from linprobe.experiments.training import CONVNET_TRAINING
+        from linprobe.experiments.convnet_training import CONVNET_TRAINING
 
         training = CONVNET_TRAINING[self.recipe]
         total = training.num_minibatches(num_train, self._epochs(quick=quick))
@@ -80,8 +80,8 @@ class Figure5:
         quick: bool,
     ) -> "Trainer":
         """See `Experiment`."""
+        from linprobe.experiments.convnet_training import ConvNetTrainer
         from linprobe.experiments.networks import ConvNet
-        from linprobe.experiments.training import ConvNetTrainer
 
         assert isinstance(network, ConvNet)
         images, labels = data.train_images, data.train_labels
@@ -89,7 +89,7 @@ class Figure5:
 
     def batch_seconds(self, *, quick: bool) -> float:
         """See `Experiment`."""
-        from linprobe.experiments.training import CONVNET_TRAINING
+        from linprobe.experiments.convnet_training import CONVNET_TRAINING
 
         return _SECONDS_PER_SAMPLE * CONVNET_TRAINING[self.recipe].batch_size
 
@@ -100,7 +100,7 @@ class Figure5:
         decay is applied every 50,000 minibatches, so not within 500 epochs of 98; the paper's
         every epoch, so that after 100 epochs the rate is .6 % of the first.
         """
-        from linprobe.experiments.training import CONVNET_TRAINING
+        from linprobe.experiments.convnet_training import CONVNET_TRAINING
         from linprobe.probes.minibatch import SGDProtocol
 
         training = CONVNET_TRAINING[self.recipe]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from linprobe.data import ImageDataset
     from linprobe.experiments.experiment import Trainer
-    from linprobe.experiments.training import MLPTraining
+    from linprobe.experiments.mlp_training import MLPTraining
     from linprobe.probes.minibatch import SGDProtocol
     from linprobe.records.config import ExperimentRecord
     from linprobe.records.schema import RunRecord
@@ -105,8 +105,8 @@ class Figure8:
         quick: bool,
     ) -> "Trainer":
         """See `Experiment`."""
+        from linprobe.experiments.mlp_training import MLPTrainer
         from linprobe.experiments.networks import DeepMLP
-        from linprobe.experiments.training import MLPTrainer
 
         assert isinstance(network, DeepMLP)
         images, labels = data.train_images, data.train_labels
@@ -114,7 +114,7 @@ class Figure8:
 
     def training(self) -> "MLPTraining":
         """Settings of the network's training."""
-        from linprobe.experiments.training import MLPTraining
+        from linprobe.experiments.mlp_training import MLPTraining
 
         momentum = 0.9 if self.momentum is None else self.momentum
         return MLPTraining(self.optimizer, self.learning_rate, momentum, self.batch_size)
