@@ -49,9 +49,16 @@ def describe(path: Path, run: RunRecord) -> Iterator[str]:
         f"{statistics.median(known):.0f}, largest {max(known)}"
     )
     yield (
-        f"  at an end of the path: {sum(p.l2_at_edge for p in probes)}; rounded: "
-        f"{sum(p.rounded for p in probes)}; penalties from {min(p.l2 for p in probes):.0e} to "
-        f"{max(p.l2 for p in probes):.0e}"
+        f"  at an end of the path: {sum(p.l2_at_edge for p in probes)}; penalties from "
+        f"{min(p.l2 for p in probes):.0e} to {max(p.l2 for p in probes):.0e}, below 1e-9 for "
+        f"{sum(p.l2 < 1e-9 for p in probes)}"
+    )
+    again = [probe for probe in probes if probe.native is not None]
+    total, more = (sum(probe.seconds for probe in some) for some in (probes, again))
+    own = sum(probe.native.seconds for probe in again if probe.native is not None)
+    yield (
+        f"  read in float64: {len(again)}, for {(total + own) / (total - more + own):.2f} times "
+        f"the solving time of all in their own dtype; rounded: {sum(p.rounded for p in probes)}"
     )
 
 
@@ -117,6 +124,13 @@ def test_errors(runs: Sequence[RunRecord]) -> Iterator[str]:
     for layer in (layer for layer in layers if layer in found[0]):
         yield _row([layer, *(_rate(probes[layer].test_error_rate) for probes in found)])
     for item in run.checkpoints:
+        if own := {p.layer: p.native for p in item.probes if p.native is not None}:
+            rates = [native.test_error_rate for native in own.values()]
+            exact = [p.test_error_rate for p in item.probes if p.layer in own]
+            yield (
+                f"{item.name}: {', '.join(own)} read in float64, from {_rate(min(exact))} to "
+                f"{_rate(max(exact))}; in float32 from {_rate(min(rates))} to {_rate(max(rates))}"
+            )
         apart = [abs(p.test_error_rate - p.train_error_rate) for p in item.probes]
         moved = [_moved(a, b) for a, b in zip(item.probes, run.checkpoints[0].probes, strict=True)]
         yield (

@@ -18,6 +18,10 @@ def run_of(rates, protocol="certified", open_=3):
         checkpoint = checkpoint_record(rates, name, step)
         evaluation = evaluation_record(num_undecided=open_)
         probes = tuple(replace(probe, evaluation=evaluation) for probe in checkpoint.probes)
+        if step:  # one layer read in float64, at half the error
+            own = replace(probes[64], seconds=0.25)
+            again = replace(own, native=own, test_error_rate=0.2, l2=1e-12)
+            probes = (*probes[:64], again, *probes[65:])
         checkpoints.append(replace(checkpoint, probes=probes))
     config = run_config(depth=128, skip_layer="layer65")
     changes = {"experiment": "fig8", "protocol": protocol, "config": config}
@@ -47,6 +51,10 @@ def test_figure8_beside_the_published_bars(printed):
     assert row.split(" | ")[1:4] == [".327", ".320", ".400"]
     assert any("untrained | sgd | ours | 0.080" in line for line in lines)
     assert any("none for 0 of 390 probes, median 3, largest 3" in line for line in lines)
+    line = "step500: layer64 read in float64, from .2000 to .2000; in float32 from .4000 to .4000"
+    assert line in lines
+    assert any("read in float64: 2, for 1.00 times" in line for line in lines)
+    assert any("below 1e-9 for 2" in line for line in lines)
     (row,) = (line for line in lines if line.startswith("| layer32 | .4000"))
     assert row == "| layer32 | .4000 | .4000 | .4000 |"
 
