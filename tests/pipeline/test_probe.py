@@ -249,7 +249,6 @@ X, Y = images(30)
             {"train": {"x": X, "text": ["a"] * 30, "labels": Y}},
             "TypeError: .* unexpected keyword argument 'text'; if it is called otherwise, give for",
         ),
-        ({"layers": "layer1", "memory_bytes": 99}, "layer 'layer1': 60 rows of 256 features"),
         ({"reduce": "median"}, "reduce is 'median'; expected 'auto'"),
         ({"tokens": "cls"}, "tokens is 'cls'; expected"),
         ({"seed": -1}, "seed is -1"),

@@ -112,7 +112,7 @@ class Session:
     def run(self) -> None:
         """Train and probe, checkpoint after checkpoint, what is not done yet."""
         if self.record.complete and not self._unfinished.folder.exists():
-            text = "the run is complete (overwrite=True makes it again)"
+            text = "the run is complete (overwrite makes it again)"
             self._tracker.report(self.record.experiment, "evaluate", text, milestone=True)
             return
         self._unfinished.begin()
