@@ -110,7 +110,7 @@ def test_a_complete_run_is_given_back(call, tmp_path):
     record, before = call.record, (tmp_path / "run" / "results.json").read_bytes()
     assert call() == [] and call.experiment.trained == []
     assert call.record == record
-    assert call.events[-1].text == "the run is complete (overwrite=True makes it again)"
+    assert call.events[-1].text == "the run is complete (overwrite makes it again)"
     assert (tmp_path / "run" / "results.json").read_bytes() == before
 
 
