@@ -6,6 +6,7 @@ gathered a few megabytes at a time, and both products read them where they still
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isfinite
 from typing import Literal, get_args
 
@@ -28,6 +29,7 @@ from linprobe.probes.given import TrainedProbe, certify_trained
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import momentum_number, positive_number, whole_number
 from linprobe.runtime.randomness import generator
+from linprobe.runtime.threads import side_by_side
 
 SGDOptimizer = Literal["sgd", "adam"]
 SGD_OPTIMIZERS: tuple[str, ...] = get_args(SGDOptimizer)
@@ -143,6 +145,8 @@ class _Training:
         self.order = generator(method.seed, "sgd order")
         self.optimizer = self._make_optimizer()
         self.block_rows = max(1, _BLOCK_BYTES // (features.num_features * features.dtype.itemsize))
+        # Products of a few megabytes are too small to be shared out; parts of a minibatch are not.
+        self.num_workers = torch.get_num_threads() if device.type == "cpu" else 1
         self.step = 0
 
     def run(self, on_solve: OnSolve | None) -> TrainedProbe:
@@ -173,26 +177,34 @@ class _Training:
 
     def _train_epoch(self, epoch: int) -> float:
         """Take a step for each minibatch; return the mean loss on the way."""
-        num_fit, loss = self.targets.num_fit, self.bias.new_zeros((), dtype=torch.float64)
+        num_fit, loss = self.targets.num_fit, 0.0
         for rows in torch.randperm(num_fit, generator=self.order).split(self.protocol.batch_size):
             rate = self.protocol.learning_rate_at(self.step, epoch)
             self.optimizer.param_groups[0]["lr"] = rate
             self.weight_gradient.zero_()
             self.bias_gradient.zero_()
-            for block in rows.to(self.features.device).split(self.block_rows):
-                loss += self._add_gradient(block, len(rows))
+            parts = rows.to(self.features.device).split(-(-len(rows) // self.num_workers))
+            add = partial(self._gradient, batch_size=len(rows))
+            for value, weight, bias in side_by_side(add, parts, len(parts)):
+                loss += value
+                self.weight_gradient += weight
+                self.bias_gradient += bias
             self.optimizer.step()
             self.step += 1
-        return float(loss) / num_fit
+        return loss / num_fit
 
-    def _add_gradient(self, rows: Tensor, batch_size: int) -> Tensor:
-        """Add the part of these rows to the gradient; return their summed loss."""
-        features, loss = self.features.take(rows), self._loss(self.targets.labels[rows])
-        values, probabilities = self._evaluate(features, loss)
-        residuals = loss.residuals(probabilities).div_(batch_size)
-        self.weight_gradient.addmm_(residuals, features)
-        self.bias_gradient += residuals.sum(1)
-        return values.sum(dtype=torch.float64)
+    def _gradient(self, rows: Tensor, batch_size: int) -> tuple[float, Tensor, Tensor]:
+        """Compute the summed loss of these rows, and their part of the gradient."""
+        weight, bias = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
+        total = bias.new_zeros((), dtype=torch.float64)
+        for block in rows.split(self.block_rows):
+            features, loss = self.features.take(block), self._loss(self.targets.labels[block])
+            values, probabilities = self._evaluate(features, loss)
+            residuals = loss.residuals(probabilities).div_(batch_size)
+            weight.addmm_(residuals, features)
+            bias += residuals.sum(1)
+            total += values.sum(dtype=torch.float64)
+        return float(total), weight, bias
 
     def _held_out_loss(self) -> float:
         total, num_fit = self.bias.new_zeros((), dtype=torch.float64), self.targets.num_fit

@@ -46,6 +46,9 @@ def side_by_side(
     Each worker is a thread that PyTorch gives one core. When an item raises, those not begun are
     dropped and the exception is raised here.
     """
+    if num_workers == 1 and torch.get_num_threads() == 1:
+        yield from map(function, items)
+        return
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
