@@ -56,6 +56,16 @@ def metered():
     return Meter(tracker, "untrained", costs, num_solves=4), events
 
 
+def test_every_hundredth_epoch_is_a_milestone():
+    events = []
+    meter = Meter(Tracker(events.append, 1.0), "untrained", {"fc1": 1.0}, num_solves=250)
+    on_solve = meter.solving("fc1")
+    for epoch in range(1, 251):
+        on_solve("epoch", 1e-2, epoch, 0.5)
+    shown = [event.text for event in events if event.milestone]
+    assert shown == [f"fc1 (1/1), epoch {epoch}: mean loss 0.5000" for epoch in (100, 200)]
+
+
 def test_layers_are_named_with_their_place_and_their_share_of_the_work(metered):
     meter, events = metered
     on_rows = meter.extracting(("input", "fc1"), "train")

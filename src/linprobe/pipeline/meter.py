@@ -11,6 +11,8 @@ from linprobe.report import wording
 from linprobe.runtime.progress import Tracker
 from linprobe.runtime.threads import NARROW
 
+_EPOCHS_SHOWN = 100
+
 
 class Meter:
     """Reports the progress of one checkpoint's probes; several threads may call it.
@@ -64,7 +66,9 @@ class Meter:
             text = f"{label}, {stage}: l2 {l2:.0e}, {passes:.0f} passes, gap {gap:.1e}"
             if stage == "epoch":
                 text = f"{label}, epoch {passes:.0f}: mean loss {gap:.4f}"
-            self._say(layer, text, share * self._costs[layer])
+            # Long trainings show a sign of life where only milestones are printed.
+            milestone = stage == "epoch" and solves % _EPOCHS_SHOWN == 0
+            self._say(layer, text, share * self._costs[layer], milestone=milestone)
 
         return on_solve
 
@@ -82,12 +86,14 @@ class Meter:
             text += wording.outcome(record)
             self._tracker.report(self._checkpoint, "solve", text, begun=done, milestone=True)
 
-    def _say(self, layer: str, text: str, begun: float | None = None) -> None:
+    def _say(
+        self, layer: str, text: str, begun: float | None = None, *, milestone: bool = False
+    ) -> None:
         with self._lock:
             if begun is not None:
                 self._begun[layer] = begun
             done = sum(self._begun.values())
-            self._tracker.report(self._checkpoint, "solve", text, begun=done)
+            self._tracker.report(self._checkpoint, "solve", text, begun=done, milestone=milestone)
 
 
 def expected_costs(
