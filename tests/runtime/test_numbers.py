@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.numbers import as_real, check_seed, positive_number, real_number, whole_number
+from linprobe.runtime.numbers import (
+    as_real,
+    check_seed,
+    native_dtype,
+    positive_number,
+    real_number,
+    whole_number,
+)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +108,9 @@ def test_seeds_are_those_of_pytorch() -> None:
     assert check_seed(np.uint64(2**64 - 1)) == 2**64 - 1
     with pytest.raises(LinprobeError, match="expected a whole number from 0 to 18446744073709551"):
         check_seed(10**30)
+
+
+def test_dtypes_of_arrays_become_those_of_this_machine() -> None:
+    assert native_dtype(np.dtype(">f4")) == np.dtype(np.float32)
+    assert native_dtype(np.dtype("<i8")) == np.dtype(np.int64)
+    assert native_dtype(np.dtype(np.longdouble)) == np.dtype(np.float64)

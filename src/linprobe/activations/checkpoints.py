@@ -25,7 +25,7 @@ _UNKNOWN = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a checkpoint.
+    """The fate of a checkpoint.
 
     Attributes:
         sha256: of the file.

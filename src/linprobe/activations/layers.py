@@ -114,7 +114,7 @@ def layers(network: nn.Module, example: object, *, forward: Forward | None = Non
 
 
 def survey(network: nn.Module, batch: Batch, forward: Forward | None) -> LayerTable:
-    """As `layers`, of a batch."""
+    """Do what `layers` does, for a batch."""
     watch = _Watch(network, len(batch))
     with inference_state(network), hooks(watch.paths, watch.before, watch.after):
         run_network(network, batch, forward)

@@ -44,7 +44,7 @@ _KINDS = re.compile(r"(?P<second>Conv[123]d|BatchNorm|GroupNorm)|Linear|Embeddin
 
 @dataclass
 class Facts:
-    """What is known of a tensor; shared by those that an elementwise operation makes of it.
+    """Knowledge of a tensor; shared by those that an elementwise operation makes of it.
 
     Attributes:
         features: dimensions that hold features; None: not known.
@@ -76,7 +76,7 @@ class Layouts(TorchFunctionMode):
             yield
 
     def of(self, tensor: Tensor) -> Facts:
-        """What is known of a tensor; a later operation on it may add to this."""
+        """Find what is known of a tensor; a later operation on it may add to this."""
         facts: Facts = self._known.setdefault(tensor, Facts())
         return facts
 
@@ -155,7 +155,7 @@ class Layouts(TorchFunctionMode):
         return x in self._known and self.of(x) != Facts()
 
     def _of_product(self, call: "_Call", made: Tensor) -> Facts:
-        """Of ``a @ b``: rows from a, columns from b."""
+        """Follow ``a @ b``: rows from a, columns from b."""
         a, b = call.operands[-2:]
         of_a = self.of(a)
         if b.ndim == 2 and not self._is_activation(b):  # weights

@@ -1,4 +1,4 @@
-"""What a report says of how layers were read."""
+"""Sentences of a report about how layers were read."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

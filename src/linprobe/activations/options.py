@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """How a network is run, and how its activations become features.
+    """Options of how a network is run, and how its activations become features.
 
     Attributes:
         reduce: "flatten", "mean", "max", "pool:K", "random:M", or "auto": flatten what fits the

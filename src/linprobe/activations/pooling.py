@@ -17,7 +17,7 @@ _EXPECTED = "'auto', 'flatten', 'mean', 'max', 'pool:K' or 'random:M' with K and
 
 @dataclass(frozen=True)
 class Reducer:
-    """How the part of an activation that belongs to one sample becomes a row of features.
+    """A rule that makes a row of features of the part of an activation that belongs to a sample.
 
     Attributes:
         kind: "flatten" keeps everything; "mean" and "max" are over all dimensions but the first

@@ -1,4 +1,4 @@
-"""How the dimensions of a layer's activation are read: samples, tokens, features, and its mask."""
+"""Read the dimensions of a layer's activation: samples, tokens, features, and its mask."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Layout = str | Mapping[str, str] | None
 
 @dataclass(frozen=True)
 class Activation:
-    """What a layer gives for an example.
+    """A layer's output for an example.
 
     Attributes:
         shape: samples included.

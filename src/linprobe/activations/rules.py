@@ -1,4 +1,4 @@
-"""How the tensor at a tap becomes rows of features."""
+"""Rules by which the tensor at a tap becomes rows of features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from linprobe.runtime.errors import LinprobeError
 
 _TOKENS = "tokens="
 LAYOUTS = ("channels_first", "channels_last", "heads_first", "heads_last", "features")
-"""What follows the samples: channels, places...; places..., channels; heads, tokens, features;
+"""Dimensions after the samples: channels, places...; places..., channels; heads, tokens, features;
 tokens, heads, features; or features alone, in all dimensions."""
 
 

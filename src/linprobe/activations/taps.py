@@ -121,7 +121,7 @@ class Taps:
         *,
         to_the_end: bool = False,
     ) -> None:
-        """As `stream`, for a network that is not simply called: `run` makes the forward pass.
+        """Do what `stream` does where a network is not simply called: `run` makes the pass.
 
         With `on_failure`, what goes wrong at one tap does not end the pass; `to_the_end`, the last
         tap does not either.
@@ -302,7 +302,7 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 
 def first_tensor(_: str, value: object) -> Tensor | None:
-    """What is taken without a selector."""
+    """Take what is taken without a selector."""
     return next(tensors(value), None)
 
 

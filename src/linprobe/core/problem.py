@@ -150,6 +150,11 @@ class LinearProblem:
         """Sum ``s_i v_i`` over the last dimension, in float64."""
         return self.sums.total(weighted_sum(values, self.sample_weight))
 
+    def curved(self, predictions: Tensor, logits: Tensor) -> Tensor:
+        """Multiply a direction's logits by P's Hessian over logits: a new (n_classes, n)."""
+        centred = self.loss.centred(predictions, logits)
+        return centred.mul_(self.loss.spread(predictions)).mul_(self.sample_weight)
+
     def bias_hessian(self, predictions: Tensor) -> Tensor:
         """Compute P's Hessian over the bias: (n_classes, n_classes) float64."""
         weighted = self.loss.spread(predictions) * self.sample_weight

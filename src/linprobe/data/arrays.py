@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import native_dtype
 
 
 def array_tensor(array: np.ndarray) -> Tensor:
@@ -15,5 +16,4 @@ def array_tensor(array: np.ndarray) -> Tensor:
             "or fill them"
         )
     # Copied: PyTorch warns of arrays that can't be written to, such as mapped files.
-    dtype = array.dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(array, np.float64 if dtype == np.longdouble else dtype))
+    return torch.from_numpy(np.array(array, native_dtype(array.dtype)))

@@ -1,4 +1,4 @@
-"""How well scores rank the samples of a class before the others, and how sure that is.
+"""Measure how well scores rank the samples of a class before the others, and how sure that is.
 
 Scores may be ranks, which stay finite where the logits of a class without training samples don't.
 scikit-learn and scipy are imported when they are used, so that commands start without them.

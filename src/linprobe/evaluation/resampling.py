@@ -1,4 +1,4 @@
-"""What other test samples would have given: deviations of a metric, by which it has an interval.
+"""Deviations of a metric, which tell what other test samples would have given: its interval.
 
 A metric's deviations are a vector whose sum of squares is the metric's variance, one number for
 each test sample (DeLong) or for each draw of the bootstrap. Two probes are tested on the same

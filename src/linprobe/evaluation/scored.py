@@ -55,7 +55,7 @@ class Scored:
 
     @cached_property
     def one_against_rest(self) -> list[tuple[NDArray[np.bool_], Array]]:
-        """Of each class that is ranked, which samples (n_test,) are its own, and all their ranks.
+        """Give each ranked class's own samples, as a mask (n_test,), and the ranks of all.
 
         It is class 1 alone of two, else each class that occurs; none where one class alone does.
         By rank, ties have one value, and the infinite scores of a class without training samples

@@ -115,7 +115,7 @@ def _is_quantised(module: nn.Module) -> bool:
 
 
 def _taken(network: nn.Module, seed: int, given: Untrained) -> tuple[nn.Module, str]:
-    """What the user gives, checked."""
+    """Give what the user gives, checked."""
     made: object = given
     if not isinstance(given, nn.Module):
         try:

@@ -1,4 +1,4 @@
-"""What runs show, in a line each: ``python -m linprobe.experiments.findings RUN RUN ...``.
+"""Say what runs show, in a line each: ``python -m linprobe.experiments.findings RUN RUN ...``.
 
 ``make reproduce`` ends with it. Every number is the run's own, and what the paper says is compared
 with it; a line says so where a run shows something else.

@@ -1,4 +1,4 @@
-"""What a run keeps on disk, so that a later call goes on where it was stopped."""
+"""Keep a run's state on disk, so that a later call goes on where it was stopped."""
 
 from collections.abc import Mapping
 from contextlib import suppress

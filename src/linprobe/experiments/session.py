@@ -282,7 +282,7 @@ class Session:
 
 
 def _before(run: RunRecord, step: int) -> RunRecord:
-    """What the run has of earlier checkpoints."""
+    """Give what the run has of earlier checkpoints."""
     kept = tuple(c for c in run.checkpoints if c.step < step)
     named = tuple(f"At {c.name}: " for c in kept)
     notes = tuple(note for note in run.config.notes if note.startswith(named))

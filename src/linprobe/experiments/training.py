@@ -1,4 +1,4 @@
-"""What the training of every figure's network takes, batch by batch."""
+"""Batches, steps and errors that the training of every figure's network shares."""
 
 from collections.abc import Iterator
 from typing import Any

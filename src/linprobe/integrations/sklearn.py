@@ -282,7 +282,7 @@ class _Data(NamedTuple):
 
 
 def _unit(x: Tensor, share: Tensor, *, each: bool) -> Tensor:
-    """What centred rows are multiplied by, one number or one for each column, float64."""
+    """Factor that centred rows are multiplied by, one number or one for each column, float64."""
     if not each:
         square = share.double() @ torch.linalg.vector_norm(x, dim=1).double().square()
         return torch.where(square > 0, square, 1.0) ** -0.5

@@ -50,7 +50,7 @@ class LayerSource(Protocol):
 
     @property
     def rereads(self) -> bool:
-        """Whether layers are to be read again in float64 where they need it."""
+        """Tell whether layers are to be read again in float64 where they need it."""
         ...
 
     def in_float64(self, layers: Sequence[str]) -> tuple["LayerSource | None", Mapping[str, str]]:

@@ -218,7 +218,7 @@ class _Run:
             yield from copies_note(np.concatenate(train), np.concatenate(test), "inputs")
 
     def _untrained(self, points: list[ProbePoint]) -> Extractor | None:
-        """What runs the untrained network; None: it isn't wanted. Its layers are as `points`."""
+        """Make what runs the untrained network, of layers as `points`; None: it isn't wanted."""
         if self.untrained is None:
             return None
         other = replace(self.extractor, network=self.untrained)

@@ -1,4 +1,4 @@
-"""What is done of a run, on disk while the run is made: ``FOLDER/unfinished``.
+"""Keep what is done of a run on disk while the run is made: ``FOLDER/unfinished``.
 
 There is a part for each finished layer: its weights and predictions as `save_probes` writes them,
 and its record, which is written last. Each file appears whole or not at all. ``run.json`` says
@@ -35,7 +35,7 @@ class _Begun:
 
 @dataclass(frozen=True)
 class _Part:
-    """What is known of a finished layer beside its tensors."""
+    """A finished layer without its tensors."""
 
     fingerprint: str
     record: ProbeRecord

@@ -204,7 +204,7 @@ class FittedProbe:
 
     @property
     def scale(self) -> str:
-        """What centred features were divided by: "layer" or "feature"."""
+        """Name what centred features were divided by: "layer" or "feature"."""
         return self.standardisation.kind
 
     @property

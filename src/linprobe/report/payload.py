@@ -182,7 +182,7 @@ def _columns(run: RunRecord) -> list[Json]:
 
 
 class _Details:
-    """What the page says of each probe of a checkpoint; what belongs to all is looked up once."""
+    """Texts of the page about each probe of a checkpoint; what all share is looked up once."""
 
     def __init__(
         self, run: RunRecord, checkpoint: CheckpointRecord, shown: Sequence[Measure], chart: Chart

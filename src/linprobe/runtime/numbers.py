@@ -1,4 +1,4 @@
-"""Numbers that options are given: Python's, NumPy's, and PyTorch's of no dimension."""
+"""Numbers of other libraries: those that options are given, and the dtypes of arrays."""
 
 import operator
 import reprlib
@@ -7,9 +7,12 @@ from contextlib import suppress
 from decimal import Decimal
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from linprobe.runtime.errors import LinprobeError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LARGEST_SEED = 2**64 - 1
 """Largest seed that PyTorch takes."""
@@ -97,3 +100,11 @@ def _scalar(value: Any) -> object:
         except (RuntimeError, TypeError, ValueError):  # a tensor on "meta" has no value
             return None
     return None if isinstance(value, bool) else value
+
+
+def native_dtype(dtype: "np.dtype[Any]") -> "np.dtype[Any]":
+    """Give the dtype in this machine's order of bytes; longdouble, which tensors lack: float64."""
+    import numpy as np  # not for the command line's help
+
+    native = dtype.newbyteorder("=")
+    return np.dtype(np.float64) if native == np.longdouble else native

@@ -16,7 +16,7 @@ _FEW, _NEARLY_ALL = 0.05, 0.99  # of the columns, of their variance
 # Differences below so many roundings of the mean are rounding of it; above the second, none.
 _ROUNDINGS, _CLEAR = 4, 256
 LARGEST = 1e280
-"""Of scales and raw weights, so that float64 holds their products."""
+"""Bound of scales and raw weights, so that float64 holds their products."""
 
 # What of the variation may be rounding before it is said. Rounding in earlier layers comes on top
 # of the estimate; in 16 bits the estimate alone is large, and known to whoever chose them.

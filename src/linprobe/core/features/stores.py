@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.numbers import native_dtype
 
 _HASHED = 2**22  # bytes at a time
 
@@ -248,9 +249,7 @@ def _runs(index: Tensor) -> Iterator[tuple[int, int, int]]:
 
 def _decoded(array: np.ndarray) -> Tensor:
     """View numbers as a tensor, in PyTorch's order of bytes."""
-    dtype = array.dtype.newbyteorder("=")
-    dtype = np.dtype(np.float64) if dtype == np.longdouble else dtype
-    return torch.from_numpy(array.astype(dtype, copy=False))
+    return torch.from_numpy(array.astype(native_dtype(array.dtype), copy=False))
 
 
 def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:

@@ -102,10 +102,7 @@ class StreamedFeatures:
         """See `FeatureMatrix`; read once for all views."""
         whole = self._whole or self
         if not self._norms:
-            norms = torch.empty(whole.num_rows, dtype=self.dtype, device=self.device)
-            for where, block in whole.parts(self._block_rows):
-                norms[where] = torch.linalg.vector_norm(block, dim=1).square()
-            self._norms.append(norms)
+            self._norms.append(_squared_norms(whole, self._block_rows))
         return self._norms[0][self._start : self._start + self.num_rows]
 
     def blocks(self, num_rows: int) -> Iterator[Tensor]:
@@ -189,10 +186,7 @@ class TransformedFeatures:
 
     def squared_norms(self) -> Tensor:
         """See `FeatureMatrix`."""
-        norms = torch.empty(self.num_rows, dtype=self.dtype, device=self.device)
-        for where, block in self.parts(self._rows):
-            norms[where] = torch.linalg.vector_norm(block, dim=1).square()
-        return norms
+        return _squared_norms(self, self._rows)
 
     def blocks(self, num_rows: int) -> Iterator[Tensor]:
         """See `FeatureMatrix`."""
@@ -244,6 +238,14 @@ class _Index:
             rows, where = self._rows[low:high], self._places[low:high]
             start, stop = int(rows[0]), int(rows[-1]) + 1
             yield (start, stop), where, None if stop - start == high - low else rows - start
+
+
+def _squared_norms(features: FeatureMatrix, num_rows: int) -> Tensor:
+    """Compute the squared length of each row, in one read, so many rows at a time."""
+    norms = torch.empty(features.num_rows, dtype=features.dtype, device=features.device)
+    for where, block in features.parts(num_rows):
+        norms[where] = torch.linalg.vector_norm(block, dim=1).square()
+    return norms
 
 
 def solved_dtype(dtype: torch.dtype) -> torch.dtype:

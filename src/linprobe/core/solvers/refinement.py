@@ -118,9 +118,7 @@ class Refinement:
         return total
 
     def _hessian_product(self, predictions: Tensor, direction: Direction) -> Tensor:
-        problem = self._problem
-        curved = problem.loss.centred(predictions, direction.logits)
-        curved.mul_(problem.loss.spread(predictions)).mul_(problem.sample_weight)
+        curved = self._problem.curved(predictions, direction.logits)
         return self._model.backproject(curved) + self._l2 * direction.weight
 
     def _gap(self, gradient: Tensor) -> float:

@@ -48,8 +48,7 @@ class Direction:
         The bias is free in any case. But a change of the weight that is mostly one of the bias has
         nearly all of its curvature in common with it, and little would be left but rounding.
         """
-        centred = problem.loss.centred(predictions, self.logits)
-        curved = centred.mul_(problem.loss.spread(predictions)).mul_(problem.sample_weight)
+        curved = problem.curved(predictions, self.logits)
         slope = problem.sums.total(curved.sum(1, dtype=torch.float64))
         bias = -_solve_psd(problem.bias_hessian(predictions), slope, _gauge_size(problem))
         return Direction(self.weight, self.logits + problem.bias_margins(bias), bias)
