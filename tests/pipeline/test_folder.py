@@ -291,7 +291,7 @@ def test_tensors_on_a_full_disk(monkeypatch, tmp_path):
         raise SafetensorError("Error while serializing: I/O error: No space left on device")
 
     report = fitted()
-    monkeypatch.setattr("linprobe.pipeline.layer_probe.save_file", full)
+    monkeypatch.setattr("linprobe.runtime.tensors.save_file", full)
     with pytest.raises(LinprobeError, match=r"can't be written \(.*No space left.*\); expected"):
         report.save(tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

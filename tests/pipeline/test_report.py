@@ -119,7 +119,7 @@ def test_damaged_folders_say_what_is_wrong(report, tmp_path):
     report.save(tmp_path)
     path = tmp_path / "probes/network.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(LinprobeError, match=r"network.safetensors can't be read"):
+    with pytest.raises(LinprobeError, match=r"network.safetensors is damaged"):
         linprobe.load_report(tmp_path)
     path.unlink()
     with pytest.raises(LinprobeError, match=r"network.safetensors can't be read"):

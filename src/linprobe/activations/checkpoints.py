@@ -1,26 +1,20 @@
-"""Weights from files, without running code from these: what is in them, and what of it fits."""
+"""Weights from files for a network: what of a checkpoint fits, and what doesn't."""
 
 import re
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.serialization import safe_globals
 
+from linprobe.activations.checkpoint_files import read_checkpoint
 from linprobe.activations.taps import plain_path, unwrapped
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import file_sha256
 from linprobe.runtime.text import counted
 
 _NUM_SHOWN, _NUM_LISTED = 3, 8
-_DEPTH = 4  # dicts inside dicts that are looked into
-_UNKNOWN = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ def load_weights(
     }
     if prefix and not prefix.endswith("."):
         prefix += "."
-    found = _chosen(dict(_dicts(_read(path))), own, path, key, prefix)
+    found = _chosen(read_checkpoint(path), own, path, key, prefix)
     given = {
         name.removeprefix(found.prefix): value
         for name, value in found.state.items()
@@ -99,94 +93,21 @@ def load_weights(
     }
     _check_fit(own, given, path, partial)
     fits = {name: value for name, value in given.items() if _fits(own, name, value)}
-    network.load_state_dict({names[name]: value for name, value in fits.items()}, strict=False)
+    _put(network, {names[name]: value for name, value in fits.items()}, path)
     unused = tuple(n for n in found.state if n.removeprefix(found.prefix) not in fits)
     random = tuple(_missing(own, fits))
     return Loaded(file_sha256(path), found.key, found.prefix, random, unused)
 
 
-def _read(path: Path) -> object:
+def _put(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     try:
-        return load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except OSError as error:
+        network.load_state_dict(state, strict=False)
+    except Exception as error:  # modules may have code of their own for it
+        said = " ".join(str(error).split())[:300]
         raise LinprobeError(
-            f"checkpoint {path} can't be read ({error.strerror or error})"
+            f"checkpoint {path} holds tensors that the network doesn't take ({said}); expected "
+            "those of the same network: the weights may now be in part from the file"
         ) from error
-    except SafetensorError as error:
-        raise LinprobeError(f"checkpoint {path} is no safetensors file ({error})") from error
-    except Exception as error:  # torch.load raises many types
-        raise LinprobeError(
-            f"checkpoint {path} is no file of tensors ({type(error).__name__}); expected what "
-            "torch.save(network.state_dict(), FILE) writes; others could run code and aren't read"
-        ) from error
-
-
-class _Inert:
-    """Stands for an object of a class that isn't loaded; remembers what it was to hold."""
-
-    state: object = None
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-def _unpickled(path: Path) -> object:
-    """Load a file by PyTorch's reader of weights, with a stand-in for every class unknown to it."""
-    stand_ins: dict[str, type] = {}
-    while True:
-        try:
-            with safe_globals([(made, name) for name, made in stand_ins.items()]):
-                return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            if unknown := _UNKNOWN.search(str(error)):
-                name = unknown[1] if "." in unknown[1] else f"builtins.{unknown[1]}"
-                if name in stand_ins:
-                    raise
-                stand_ins[name] = type(name, (_Inert,), {})
-                continue
-            # One that is written to as a dict or a list, which the reader allows of these only.
-            odd = [name for name, made in stand_ins.items() if repr(made) in str(error)]
-            kind = list if "list" in str(error).partition("but got")[0] else OrderedDict
-            if not odd:
-                raise
-            stand_ins[odd[0]] = type(odd[0], (), {"__new__": lambda *_, made=kind, **__: made()})
-
-
-def _dicts(found: object, key: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Dicts of tensors by name, in dicts and whole networks, with the keys that lead to them."""
-    if isinstance(found, _Inert):
-        yield key, dict(_module_tensors(found))
-    elif isinstance(found, Mapping):
-        yield (
-            key,
-            {
-                plain_path(name): value
-                for name, value in found.items()
-                if isinstance(name, str) and isinstance(value, Tensor)
-            },
-        )
-        for name, value in found.items():
-            if isinstance(name, str) and depth < _DEPTH:
-                yield from _dicts(value, f"{key}.{name}".lstrip("."), depth + 1)
-
-
-def _module_tensors(module: _Inert, outer: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a network that was saved whole, as its state dict names them."""
-    state: Any = module.state if isinstance(module.state, dict) else {}
-    passing = state.get("_non_persistent_buffers_set", ())
-    for kind in ("_parameters", "_buffers"):
-        for name, value in state.get(kind, {}).items():
-            if isinstance(value, Tensor) and name not in passing:
-                yield outer + name, value.detach()
-    for name, inner in state.get("_modules", {}).items():
-        if isinstance(inner, _Inert):
-            yield from _module_tensors(inner, f"{outer}{name}.")
 
 
 @dataclass(frozen=True)
@@ -266,7 +187,14 @@ def _same(one: _Found, other: _Found, own: Mapping[str, Tensor]) -> bool:
 
 
 def _fits(own: Mapping[str, Tensor], name: str, value: Tensor) -> bool:
-    return name in own and own[name].shape == value.shape
+    return name in own and own[name].shape == value.shape and _is_alike(own[name], value)
+
+
+def _is_alike(own: Tensor, value: Tensor) -> bool:
+    """Tell whether numbers can be copied: from a sparse or quantised tensor they can't."""
+    kinds = [(t.layout, t.is_quantized, t.is_nested) for t in (own, value)]
+    has_values = own.is_meta or not value.is_meta
+    return kinds[0] == kinds[1] and has_values and own.is_complex() >= value.is_complex()
 
 
 def _missing(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
@@ -291,7 +219,12 @@ def _check_fit(
         "has other shapes for": [
             f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
             for name, value in given.items()
-            if name in own and not _fits(own, name, value)
+            if name in own and own[name].shape != value.shape
+        ],
+        "has no plain numbers for": [
+            f"{name} ({_kind(value)})"
+            for name, value in given.items()
+            if name in own and own[name].shape == value.shape and not _is_alike(own[name], value)
         ],
     }
     found = [f"{what} {_some(names, _NUM_SHOWN)}" for what, names in problems.items() if names]
@@ -300,6 +233,11 @@ def _check_fit(
             f"checkpoint {path} doesn't fit the network: it {'; it '.join(found)}; give the "
             "factory that the checkpoint was made with, or partial=True to take what fits"
         )
+
+
+def _kind(value: Tensor) -> str:
+    odd = "meta, without values" if value.is_meta else str(value.layout).removeprefix("torch.")
+    return f"{odd}, {str(value.dtype).removeprefix('torch.')}"
 
 
 def _some(names: list[str] | tuple[str, ...], count: int) -> str:

@@ -244,7 +244,7 @@ class _Slices:
             named = {**({"x": x} if self._is_pair else x), "labels": y}
         self._key = label_key(named, f"the {split} data")
         for name, value in named.items():
-            if not hasattr(value, "__len__"):
+            if not hasattr(value, "__len__") or getattr(value, "ndim", 1) == 0:
                 raise LinprobeError(
                     f"{name} of the {split} data is a {type(value).__name__}; expected an array "
                     "with one row per sample"

@@ -1,7 +1,6 @@
 """Data by name: ``mnist``, ``npz:FILE``, ``imagefolder:DIR``, ``module:name``."""
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 
 from linprobe.data import load
 from linprobe.data.images import ImageBatches, Preparation, find_images
+from linprobe.data.npy import read_npz
 from linprobe.data.registry import REGISTRY
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import file_sha256
 from linprobe.runtime.imports import load_object
-from linprobe.runtime.text import cause, first_line
+from linprobe.runtime.text import cause
 
 _LABELS, _GROUPS, _WEIGHT, _INPUT = "y", "groups", "sample_weight", "x"
 _NPZ = (
@@ -127,7 +127,7 @@ def _made(spec: str) -> ProbeData:
 
 
 def _npz(spec: str, path: Path, prepare: Preparation | None, batch_size: int) -> ProbeData:
-    arrays = _read_npz(path)
+    arrays = read_npz(path, _NPZ)
     splits: dict[str, dict[str, np.ndarray]] = {"train": {}, "test": {}}
     for name, array in arrays.items():
         stem, _, split = name.rpartition("_")
@@ -151,20 +151,6 @@ def _npz(spec: str, path: Path, prepare: Preparation | None, batch_size: int) ->
     given = None if groups[0] is None else (groups[0] if groups[1] is None else tuple(groups))
     sha256 = {path.name: file_sha256(path)}
     return ProbeData(spec, train, test, groups=given, sample_weight=weight, sha256=sha256)
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        # Opened here: NumPy leaves the file open where it is no whole zip file.
-        with path.open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                raise LinprobeError(f"{path} is a single array; {_NPZ}")
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise LinprobeError(
-            f"{path} can't be read as .npz ({first_line(error)}); {_NPZ}"
-        ) from error
 
 
 def _npz_split(

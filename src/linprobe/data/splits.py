@@ -137,7 +137,13 @@ def read_groups(groups: object, num_train: int, num_test: int) -> Tensor | None:
                 f"groups of the {split} samples have shape {own.shape}; expected ({count},), one "
                 "group for each sample (as a tuple: those of train, then those of test)"
             )
-    shared: list[object] = [] if test is None else np.intersect1d(names, of_test).tolist()
+    try:
+        shared: list[object] = [] if test is None else np.intersect1d(names, of_test).tolist()
+    except TypeError as error:
+        raise LinprobeError(
+            f"groups of the train samples are {names.dtype}, those of the test samples "
+            f"{of_test.dtype}; expected one kind: give both as numbers or both as text"
+        ) from error
     if shared:
         raise LinprobeError(
             f"{len(shared)} groups stand in both splits, {shared[0]!r} for one; expected "

@@ -7,16 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from linprobe.experiments.experiment import Experiment, Trainer
 from linprobe.experiments.settings import FREE, Settings
 from linprobe.records.schema import DatasetRecord
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.files import atomic_write
+from linprobe.runtime.files import one_name
 from linprobe.runtime.fingerprint import Fingerprint
+from linprobe.runtime.tensors import read_tensors, write_tensors
 
 _NETWORK, _TRAINER = "network.", "trainer."
 
@@ -61,11 +60,9 @@ class NetworkStates:
         """
         tensors = {_NETWORK + name: value for name, value in network.state_dict().items()}
         tensors |= {_TRAINER + name: value for name, value in trainer.state().items()}
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        said = {"seconds": repr(seconds)}
-        said["fingerprint"] = self._hash(checkpoint, said["seconds"], tensors)
-        with suppress(LinprobeError), atomic_write(self._path(checkpoint)) as temporary:
-            save_file(tensors, temporary, said)
+        said = {"seconds": repr(seconds), "run": self._fingerprint, "checkpoint": checkpoint}
+        with suppress(LinprobeError):
+            write_tensors(self._path(checkpoint), tensors, said)
 
     def restore(self, checkpoint: str, network: nn.Module, trainer: Trainer) -> float | None:
         """Bring network and trainer to a state; return the seconds that the training took.
@@ -73,26 +70,18 @@ class NetworkStates:
         None: there is no such state, and nothing was changed.
         """
         try:
-            with safe_open(self._path(checkpoint), "pt") as file:
-                said = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (OSError, SafetensorError):
+            tensors, said = read_tensors(self._path(checkpoint), "it is made again")
+        except LinprobeError:
             return None
-        seconds = said.get("seconds", "")
-        if said.get("fingerprint") != self._hash(checkpoint, seconds, tensors):
+        if (said.get("run"), said.get("checkpoint")) != (self._fingerprint, checkpoint):
             return None
         network.load_state_dict(_part(tensors, _NETWORK))
         network.eval()
         trainer.restore(_part(tensors, _TRAINER))
-        return float(seconds)
-
-    def _hash(self, checkpoint: str, seconds: str, tensors: Mapping[str, Tensor]) -> str:
-        hashed = Fingerprint()
-        hashed.add(self._fingerprint, checkpoint, seconds, dict(sorted(tensors.items())))
-        return hashed.text
+        return float(said["seconds"])
 
     def _path(self, checkpoint: str) -> Path:
-        return self._folder / checkpoint / "network.safetensors"
+        return self._folder / one_name(checkpoint) / "network.safetensors"
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

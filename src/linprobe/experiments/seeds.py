@@ -22,6 +22,7 @@ from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
 from linprobe.runtime.lock import folder_lock
 from linprobe.runtime.progress import Event, OnEvent, ignore
+from linprobe.runtime.text import first_line
 
 ASKED_JSON = "seeds.json"
 """File that says what the runs in a folder were asked for, so that another call can resume."""
@@ -107,8 +108,9 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LinprobeError(f"{path} can't be read ({error}); choose another folder") from error
+    except (OSError, ValueError, RecursionError) as error:
+        said = first_line(error)[:200]
+        raise LinprobeError(f"{path} can't be read ({said}); choose another folder") from error
     return found if isinstance(found, dict) else {}
 
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from linprobe.activations.extract import Extractor
@@ -38,10 +37,10 @@ from linprobe.records.schema import RunRecord
 from linprobe.records.store import check_writable
 from linprobe.records.store import save as save_run
 from linprobe.report.page import write_report
-from linprobe.runtime.files import atomic_write
 from linprobe.runtime.lock import folder_lock
 from linprobe.runtime.progress import OnEvent, Tracker, ignore
 from linprobe.runtime.randomness import generator
+from linprobe.runtime.tensors import write_tensors
 
 
 def run(experiment: Experiment, settings: Settings, on_event: OnEvent = ignore) -> RunRecord:
@@ -185,9 +184,8 @@ class Session:
         stages["evaluate"] += evaluated
         self._unfinished.clear()
         save_probes(settings.out, name, probed.probes, labels)
-        state = {key: value.cpu().contiguous() for key, value in self._network.state_dict().items()}
-        with atomic_write(settings.out / "networks" / f"{name}.safetensors") as temporary:
-            save_file(state, temporary)
+        path = settings.out / "networks" / f"{name}.safetensors"
+        write_tensors(path, self._network.state_dict())
         record = _before(self.record, step)
         first = next((c.probes for c in record.checkpoints if c.step == 0), ())
         controls = of_records(

@@ -1,6 +1,5 @@
 """`linprobe.fit_probes`: certified probes of features that are at hand."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from linprobe.core.features import FileRows, file_rows
 from linprobe.data.containers import as_rows
 from linprobe.data.copies import RARE, copies_note, feature_hashes, repeats
 from linprobe.data.labels import Names, read_labels
+from linprobe.data.npy import map_npy
 from linprobe.data.splits import read_groups, read_weights
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.pipeline.controls import OF_NETWORKS, controls_of_task, with_plan
@@ -203,14 +203,8 @@ def _labels(labels: object, split: str) -> tuple[Tensor, Names]:
 
 def _open(features: Any, layer: object, split: str) -> Array:
     if isinstance(features, str | Path):
-        try:
-            mapped: np.ndarray = np.load(features, mmap_mode="r", allow_pickle=False)
-            return file_rows(mapped) or mapped
-        except (OSError, ValueError) as error:
-            raise LinprobeError(
-                f"{os.fspath(features)} can't be read as .npy ({error}); expected an array of "
-                "(n_samples, n_features)"
-            ) from error
+        mapped = map_npy(features)
+        return file_rows(mapped) or mapped
     array: Any = as_rows(features, f"layer {layer!r}: the array of {split} features")
     found: Array = file_rows(array) or array
     return found

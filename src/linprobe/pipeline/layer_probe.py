@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from linprobe.activations.rules import Reduction
@@ -16,7 +14,8 @@ from linprobe.records.evidence import ControlRecord
 from linprobe.records.predictions import Predictions, load_predictions, save_predictions
 from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.files import atomic_write
+from linprobe.runtime.files import one_name
+from linprobe.runtime.tensors import read_tensors, write_tensors
 
 TENSORS = ("weight", "bias", "columns", "mean", "scale")
 """Attributes of a `Probe` that are saved, as ``LAYER.weight`` and so on."""
@@ -176,9 +175,8 @@ def save_probes(
     tensors: dict[str, Tensor] = {}
     for layer, probe in probes.items():
         parts = {name: getattr(probe, name) for name in TENSORS}
-        tensors |= {f"{layer}.{k}": v.contiguous() for k, v in parts.items() if v is not None}
-    with atomic_write(_path(folder, checkpoint)) as temporary:
-        save_file(tensors, temporary)
+        tensors |= {f"{layer}.{k}": v for k, v in parts.items() if v is not None}
+    write_tensors(_path(folder, checkpoint), tensors)
     known = {k: p.predictions for k, p in probes.items() if p.predictions is not None}
     if test_labels is not None and known:
         classes = next(iter(probes.values())).classes
@@ -218,13 +216,8 @@ def load_probe_tensors(folder: Path, checkpoint: str) -> dict[str, Tensor]:
     Raises:
         LinprobeError: No such file, or a damaged one.
     """
-    path = _path(folder, checkpoint)
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise LinprobeError(f"{path} can't be read ({error}); save the report again") from error
-    return tensors
+    return read_tensors(_path(folder, checkpoint), "save the report again")[0]
 
 
 def _path(folder: Path, checkpoint: str) -> Path:
-    return folder / _PROBES / f"{checkpoint}.safetensors"
+    return folder / _PROBES / f"{one_name(checkpoint)}.safetensors"

@@ -5,6 +5,7 @@ that a dataclass does not know are skipped; a missing one is an error unless it 
 pydantic is imported when it is first used.
 """
 
+import hashlib
 import math
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
@@ -70,19 +71,27 @@ def from_json(kind: type[Record], value: Any) -> Record:
 
 
 def to_text(record: Any) -> bytes:
-    """Write a dataclass as JSON for this program alone, NaN and infinity as they are."""
+    """Write a dataclass for this program alone: a checksum, and JSON with NaN and infinity."""
     from pydantic_core import to_json as dump
 
-    return dump(record)
+    text = dump(record)
+    return _digest(text) + b"\n" + text
 
 
 def from_text(kind: type[Record], text: bytes) -> Record:
     """Read what `to_text` wrote; raise `FieldError` where it is damaged."""
+    digest, _, text = text.partition(b"\n")
+    if digest != _digest(text):
+        raise FieldError(f"this is no {kind.__name__} (its checksum is another one)")
     try:
         record: Record = adapter(cast("Any", kind)).validate_json(text, strict=True)
     except ValueError as error:
         raise FieldError(f"this is no {kind.__name__} ({first_line(error)})") from error
     return record
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=16).hexdigest().encode()
 
 
 @cache

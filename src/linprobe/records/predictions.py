@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.files import atomic_write
+from linprobe.runtime.files import one_name
+from linprobe.runtime.tensors import read_tensors, write_tensors
 
 FOLDER = "predictions"
 
@@ -74,8 +73,7 @@ def save_predictions(
         for metric, values in predictions.deviations.items():
             tensors[layer + _DEVIATIONS + metric] = values
     path = _path(run, checkpoint)
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, {"classes": json.dumps(classes)} if classes else None)
+    write_tensors(path, tensors, {"classes": json.dumps(classes)} if classes else None)
     return path
 
 
@@ -86,15 +84,8 @@ def load_predictions(run: Path, checkpoint: str) -> tuple[Tensor, dict[str, Pred
         LinprobeError: No such file, or a damaged one.
     """
     path = _path(Path(run), checkpoint)
-    try:
-        tensors = load_file(path)
-    except OSError as error:
-        raise LinprobeError(
-            f"{path} can't be read ({error.strerror or error}); expected a checkpoint of a run "
-            "that keeps predictions: make the run again"
-        ) from error
-    except SafetensorError as error:
-        raise LinprobeError(f"{path} is damaged ({error}); make the run again") from error
+    cure = "expected predictions of a run: make the run again"
+    tensors, _ = read_tensors(path, cure)
     names = [name.removesuffix(_PREDICTED) for name in tensors if name.endswith(_PREDICTED)]
     deviations: dict[str, dict[str, Tensor]] = {name: {} for name in names}
     for key, values in tensors.items():
@@ -114,4 +105,4 @@ def load_predictions(run: Path, checkpoint: str) -> tuple[Tensor, dict[str, Pred
 
 
 def _path(run: Path, checkpoint: str) -> Path:
-    return run / FOLDER / f"{checkpoint}.safetensors"
+    return run / FOLDER / f"{one_name(checkpoint)}.safetensors"

@@ -112,7 +112,7 @@ def _letters(heights: Sequence[float], width: int, *, braille: bool) -> list[lis
     columns, rows = width * across, HEIGHT * down
     bits = [[0] * width for _ in range(HEIGHT)]
     before: int | None = None
-    for x in range(columns):
+    for x in range(columns if heights else 0):  # a checkpoint may have no probes
         height = _between(heights, x / max(columns - 1, 1) * (len(heights) - 1))
         if math.isnan(height):
             before = None

@@ -47,6 +47,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+def one_name(name: str) -> str:
+    """Return a name of a file, which leads to no other folder.
+
+    Raises:
+        LinprobeError: It holds a separator, or stands for a folder.
+    """
+    if name in ("", ".", "..") or any(letter in name for letter in "/\\\0"):
+        raise LinprobeError(
+            f"{name!r} is to be the name of a file; expected one without / and \\: was the record "
+            "edited?"
+        )
+    return name
+
+
 def _sync_folder(folder: Path) -> None:
     number = os.open(folder, os.O_RDONLY)
     try:

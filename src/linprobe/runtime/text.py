@@ -1,9 +1,12 @@
 """Words for messages: sizes, times, counts, errors."""
 
+import math
 from collections.abc import Sequence
 
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import as_whole
+
+_LONGEST = 300  # letters: messages of other libraries may quote what they read
 
 
 def counted(number: int, noun: str) -> str:
@@ -25,8 +28,9 @@ def layer_name(key: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Take the first line of an error's message, "" if it has none."""
-    return str(error).strip().partition("\n")[0]
+    """Take the first line of an error's message, "" if it has none; of others' its beginning."""
+    line = str(error).strip().partition("\n")[0]
+    return line if isinstance(error, LinprobeError) else line[:_LONGEST]
 
 
 def cause(error: BaseException) -> str:
@@ -58,6 +62,8 @@ def time_left(fraction: float, elapsed: float) -> str:
 
 def duration(seconds: float) -> str:
     """Write seconds for people: "8 s", "3 min 20 s", "1 h 5 min"."""
+    if not math.isfinite(seconds):  # of a record that doesn't know
+        return "unknown"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
