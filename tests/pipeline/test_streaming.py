@@ -1,14 +1,19 @@
 """Layers of a network that exceed the memory are written to a scratch folder and streamed."""
 
+import itertools
 import tempfile
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import linprobe
-from linprobe import ExtractionOptions, LinprobeError, ProbeConfig
+from linprobe import EvaluationOptions, ExtractionOptions, LinprobeError, ProbeConfig
+from linprobe.core.features import DamagedRows, ScratchRows
+from linprobe.evaluation import controls as evaluation_controls
+from tests.support.faults import flip
 
 Y = torch.arange(90) % 3
 X = torch.randn(90, 6, generator=torch.Generator().manual_seed(0)) + 2 * torch.eye(6)[Y]
@@ -98,3 +103,62 @@ def test_scratch_lies_beside_the_run(network, scratch, tmp_path, monkeypatch):
         "run",
         "scratch",
     ]
+
+
+@pytest.fixture
+def flips(monkeypatch):
+    """Flip a bit of some of the files that features are written to, when they are complete."""
+    real, count = ScratchRows.finished, itertools.count()
+
+    def arm(*which):
+        def finished(self):
+            rows = real(self)
+            if next(count) in which:
+                flip(Path(rows.path), 777)
+            return rows
+
+        monkeypatch.setattr(ScratchRows, "finished", finished)
+
+    return arm
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("split", [0, 1])
+def test_a_bit_that_flips_on_the_disk_is_found_and_the_layer_made_again(
+    network, scratch, flips, caplog, split, strict
+):
+    whole = probed(network, memory_bytes=6e3)
+    flips(split)
+    report = probed(network, memory_bytes=6e3, strict=strict)
+    assert "layer '0': " in caplog.text and "the layer is extracted again" in caplog.text
+    for layer in whole:
+        assert torch.equal(report[layer].weight, whole[layer].weight)
+        assert report[layer].record.test_error_rate == whole[layer].record.test_error_rate
+    assert report.notes == whole.notes and not list(scratch.iterdir())
+
+
+def test_a_disk_that_flips_bits_again_and_again_fails_the_layer(network, scratch, flips):
+    flips(*range(99))
+    report = probed(network, memory_bytes=6e3)
+    failed = [probe.record for probe in report.values() if probe.record.status == "failed"]
+    assert failed and all("are not what was written there" in record.reason for record in failed)
+    assert any(probe.record.converged for probe in report.values())
+    with pytest.raises(LinprobeError, match="not what was written there"):
+        probed(network, memory_bytes=6e3, strict=True)
+
+
+def test_a_bit_that_flips_while_controls_are_computed(network, scratch, monkeypatch, caplog):
+    """The probe is there by then, and is made again with them."""
+    real, calls = evaluation_controls.Controls.of_layer, []
+
+    def of_layer(self, *args):
+        calls.append(None)
+        if len(calls) == 1:
+            raise DamagedRows("rows are not what was written")
+        return real(self, *args)
+
+    monkeypatch.setattr(evaluation_controls.Controls, "of_layer", of_layer)
+    options = {"evaluation": EvaluationOptions(controls=("shuffled_labels",), repeats=1)}
+    report = linprobe.probe(network, *SPLITS, layers=["2"], method=METHOD, **options)
+    assert report["2"].record.missing is None and len(report["2"].controls) == 1
+    assert len(calls) == 2 and "extracted again" in caplog.text

@@ -4,12 +4,14 @@
 `LayerSource`, which gives the features.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from linprobe.core.features import DamagedRows
 from linprobe.core.solvers.base import Status
 from linprobe.evaluation.metrics import metric_records
 from linprobe.evaluation.resampling import Array
@@ -25,6 +27,7 @@ from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.text import layer_reason
 from linprobe.runtime.threads import map_layers
 
+_log = logging.getLogger(__name__)
 _FLOAT64 = "float64"
 
 LayerGroup = Mapping[str, Callable[[], LayerFeatures]]
@@ -144,14 +147,34 @@ class _Work:
     def fit(
         self, source: LayerSource, layers: Sequence[str], then: Callable[[Probe], Probe]
     ) -> Iterator[Probe]:
-        """Fit layers; `then` is called with each probe by the thread that fitted it."""
+        """Fit layers; `then` is called with each probe by the thread that fitted it.
+
+        A layer whose rows on disk are not what was written there is extracted and fitted again.
+        """
+        damaged: list[str] = []
+        yield from self._fit_all(source, layers, then, damaged)
+        yield from self._fit_all(source, list(damaged), then, None)
+
+    def _fit_all(
+        self,
+        source: LayerSource,
+        layers: Sequence[str],
+        then: Callable[[Probe], Probe],
+        damaged: list[str] | None,
+    ) -> Iterator[Probe]:
         groups = source.groups(self._meter, layers) if layers else iter(())
         while (group := self.clock.next(groups)) is not None:
             sizes = {layer: self._widths[layer] for layer in group}
-            fit_one = partial(self._fit, group, then)
-            yield from map_layers(fit_one, sizes, source.num_workers)
+            fit_one = partial(self._fit, group, then, damaged)
+            yield from filter(None, map_layers(fit_one, sizes, source.num_workers))
 
-    def _fit(self, group: LayerGroup, then: Callable[[Probe], Probe], layer: str) -> Probe:
+    def _fit(
+        self,
+        group: LayerGroup,
+        then: Callable[[Probe], Probe],
+        damaged: list[str] | None,
+        layer: str,
+    ) -> Probe | None:
         begun, place = time.perf_counter(), self._places[layer]
         try:
             features = group[layer]()
@@ -159,6 +182,10 @@ class _Work:
             on_solve = self._meter.solving(layer)
             probe = fit_layer(layer, place, features, self.task, on_solve, self.clock)
         except Exception as error:
+            if isinstance(error, DamagedRows) and damaged is not None:
+                _log.warning("layer %r: %s; the layer is extracted again", layer, error)
+                damaged.append(layer)
+                return None
             if self.task.strict:
                 raise
             probe = _failed_probe(layer, place, self._widths[layer], error)

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from linprobe.core.features import DenseFeatures, FeatureMatrix, StreamedFeatures, as_features
+from linprobe.core.features import (
+    DamagedRows,
+    DenseFeatures,
+    FeatureMatrix,
+    StreamedFeatures,
+    as_features,
+)
 from linprobe.core.solvers.base import Status
 from linprobe.evaluation.plan import evaluate_probe
 from linprobe.evaluation.statistics import rate_interval
@@ -97,6 +103,8 @@ def fit_layer(
     """
     try:
         return _fit_and_evaluate(layer, index, features, task, on_solve, clock or Clock())
+    except DamagedRows:  # the engine extracts the layer again
+        raise
     except LinprobeError as error:
         raise LinprobeError(f"layer {layer!r}: {error}") from error
     except (RuntimeError, MemoryError) as error:

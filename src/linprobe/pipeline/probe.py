@@ -1,6 +1,5 @@
 """`linprobe.probe`: certified probes of any network."""
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from linprobe.activations.reading import check_layout, layout_text
 from linprobe.activations.rules import ProbePoint
 from linprobe.activations.taps import modules_by_path
 from linprobe.activations.tokens import check_tokens
+from linprobe.core.features import scratch_parent
 from linprobe.data.copies import copies_note
 from linprobe.data.inputs import Source
 from linprobe.data.splits import Split, read_groups, read_weights
@@ -131,8 +131,7 @@ def probe(
         if folder is None or hashed is None:
             return run.report(layers, show)
         hashed.add(layers, *run.settings())
-        if (beside := folder.path.absolute().parent).is_dir():
-            run.scratch = beside
+        run.scratch = scratch_parent(folder.path.absolute().parent)
         kept = folder.open(hashed.text, run.task.test_labels)
         return folder.finish(run.report(layers, show, folder)) if kept is None else kept
 
@@ -180,7 +179,7 @@ class _Run:
         self.extractor = Extractor(network, extraction, seed, self.device)
         budget = extraction.memory_bytes
         self.budget = FEATURE_SHARE * free_bytes(self.device) if budget is None else budget
-        self.scratch = Path(tempfile.gettempdir())
+        self.scratch = scratch_parent()
 
     def settings(self) -> Iterator[object]:
         """Give all that the probes depend on, beside the data and the choice of layers."""

@@ -1,6 +1,5 @@
 """Sources of features: a network that is run over data, or arrays that are there already."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +22,7 @@ from linprobe.core.features import (
     TensorRows,
     born_dtype,
     check_space,
+    scratch_folder,
     solved_dtype,
 )
 from linprobe.data.arrays import array_tensor
@@ -168,9 +168,10 @@ class NetworkLayers:
             if not self._spills(group):
                 yield {**self._extractor.extract(split, points, permutation, on_rows, room, failed)}
                 continue
-            with tempfile.TemporaryDirectory(prefix="linprobe-", dir=self._scratch) as folder:
-                check_space(Path(folder), self._size(group) * len(split.labels) / self._num_rows)
-                files = self._extractor.extract_to(Path(folder), split, points, on_rows, failed)
+            assert self._scratch is not None  # else nothing spills
+            with scratch_folder(self._scratch) as folder:
+                check_space(folder, self._size(group) * len(split.labels) / self._num_rows)
+                files = self._extractor.extract_to(folder, split, points, on_rows, failed)
             order = None if permutation is None else permutation.argsort()
             yield {layer: self._streamed(rows, order) for layer, rows in files.items()}
 

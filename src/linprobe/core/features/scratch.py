@@ -4,13 +4,16 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from linprobe.core.features.stores import FileRows
+from linprobe.core.features.stores import FileRows, row_sums
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.text import size_text
 
@@ -26,11 +29,15 @@ class ScratchRows:
     """
 
     def __init__(self, folder: Path, num_features: int) -> None:
-        number, name = tempfile.mkstemp(".rows", dir=folder)
+        try:
+            number, name = tempfile.mkstemp(".rows", dir=folder)
+        except OSError as error:
+            raise LinprobeError(_no_space(folder, str(error))) from error
         self._file: BinaryIO = os.fdopen(number, "wb")
         weakref.finalize(self, self._file.close)  # also where it is never finished
         self._path, self._width, self._count = Path(name), num_features, 0
         self._dtype: torch.dtype | None = None
+        self._sums: list[np.ndarray] = []
 
     def append(self, rows: Tensor) -> None:
         """Write the next rows (m, num_features).
@@ -41,10 +48,12 @@ class ScratchRows:
         if self._dtype is None:
             self._dtype = rows.dtype if rows.dtype in _FLOATING else torch.float32
         plain = rows.detach().to("cpu", self._dtype).contiguous()
+        raw = plain.view(torch.uint8).numpy()
         try:
-            self._file.write(plain.view(torch.uint8).numpy().data)
+            self._file.write(raw.data)
         except OSError as error:
             raise LinprobeError(_no_space(self._path.parent, str(error))) from error
+        self._sums.append(row_sums(raw.reshape(-1), self._width * plain.itemsize))
         self._count += len(rows)
 
     def finished(self) -> FileRows:
@@ -54,7 +63,31 @@ class ScratchRows:
         except OSError as error:
             raise LinprobeError(_no_space(self._path.parent, str(error))) from error
         shape = self._count, self._width
-        return FileRows(self._path, shape, self._dtype or torch.float32)
+        sums = np.concatenate(self._sums) if self._sums else None
+        return FileRows(self._path, shape, self._dtype or torch.float32, sums=sums)
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder for the time of the block; a `LinprobeError` where that can't be."""
+    try:
+        made = tempfile.TemporaryDirectory(
+            prefix="linprobe-", dir=parent, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise LinprobeError(_no_space(parent, str(error))) from error
+    with made as folder:
+        yield Path(folder)
+
+
+def scratch_parent(beside: Path | None = None) -> Path:
+    """Choose where scratch folders are made: `beside`, if it can be written, or that of TMPDIR."""
+    if beside is not None and os.access(beside, os.W_OK):
+        return beside
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:  # nothing can be written: said when there is something to write
+        return Path.cwd()
 
 
 def check_space(folder: Path, num_bytes: float) -> None:

@@ -4,6 +4,7 @@ Files are read by position, not mapped: what is read is counted where it is held
 shrunk gives a message instead of a signal, and rows here and there cost no read-ahead.
 """
 
+import math
 import os
 import weakref
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,10 @@ _HASHED = 2**22  # bytes at a time
 
 Span = tuple[int, int]
 """Rows from the first number up to, not including, the second."""
+
+
+class DamagedRows(LinprobeError):
+    """Raised where rows that were written to a scratch file don't come back as they were."""
 
 
 class RowStore(Protocol):
@@ -93,6 +98,8 @@ class FileRows:
         shape: (num_rows, num_features).
         dtype: of the numbers in the file; bfloat16 is PyTorch's.
         offset: bytes before the first row.
+        sums: `row_sums` of what was written, by which each row is checked as it is read; None: a
+            file of the user's.
 
     Raises:
         LinprobeError: A file that can't be opened, or is too short.
@@ -104,8 +111,10 @@ class FileRows:
         shape: tuple[int, int],
         dtype: np.dtype[Any] | torch.dtype,
         offset: int = 0,
+        sums: np.ndarray | None = None,
     ) -> None:
         self.path, self.shape, self._offset = os.fspath(path), shape, offset
+        self._sums, self._error = sums, LinprobeError if sums is None else DamagedRows
         self._kept = None if isinstance(dtype, torch.dtype) else dtype
         self.dtype = dtype if isinstance(dtype, torch.dtype) else _torch_dtype(dtype)
         self._row = shape[1] * dtype.itemsize
@@ -181,18 +190,31 @@ class FileRows:
         return rows.view(self.dtype) if self._kept is None else rows
 
     def _read(self, buffer: np.ndarray, row: int) -> None:
-        """Fill a buffer of bytes from a row on."""
+        """Fill a buffer of bytes from a row on, and check it."""
+        self._fill(buffer, row)
+        if self._sums is None or not len(buffer):
+            return
+        found = row_sums(buffer, self._row)
+        wrong = np.flatnonzero(found != self._sums[row : row + len(found)])
+        if len(wrong):
+            raise DamagedRows(
+                f"{self.path}: {len(wrong)} of {len(found)} rows from {row} on are not what was "
+                "written there; expected a disk that keeps what it is given: set TMPDIR to a "
+                "folder of another one"
+            )
+
+    def _fill(self, buffer: np.ndarray, row: int) -> None:
         position, left = self._offset + row * self._row, buffer.data
         while len(left):
             try:
                 count = os.preadv(self._file, [left], position)
             except OSError as error:
-                raise LinprobeError(
+                raise self._error(
                     f"{self.path} can't be read any more ({error}); expected a file that stays "
                     "until its probe is done"
                 ) from error
             if not count:
-                raise LinprobeError(self._changed())
+                raise self._error(self._changed())
             position, left = position + count, left[count:]
 
     def _stat(self) -> tuple[int, int]:
@@ -201,13 +223,31 @@ class FileRows:
 
     def _check_state(self) -> None:
         if self._stat() != self._state:
-            raise LinprobeError(self._changed())
+            raise self._error(self._changed())
 
     def _changed(self) -> str:
         return (
             f"{self.path} has changed while it was read; expected the same "
             f"{self.shape[0]:,} rows until its probe is done: don't write to it meanwhile"
         )
+
+
+def row_sums(buffer: np.ndarray, row_bytes: int) -> np.ndarray:
+    """Sum the words of each row: any bit that flips changes its row's sum.
+
+    A sum costs less than the read (10 GB/s on one core against 2 GB/s of CRC-32).
+
+    Args:
+        buffer: rows one after the other, as bytes.
+        row_bytes: of a row.
+
+    Returns:
+        (num_rows,) whole numbers of the widest words that a row is made of.
+    """
+    word = np.dtype(f"u{math.gcd(8, row_bytes)}")
+    rows = buffer.view(word).reshape(-1, row_bytes // word.itemsize)
+    sums: np.ndarray = np.add.reduce(rows, axis=1, dtype=word)
+    return sums
 
 
 def file_rows(array: Any) -> FileRows | None:
