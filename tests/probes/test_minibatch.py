@@ -14,6 +14,7 @@ from linprobe.probes.base import Targets
 from linprobe.probes.minibatch import MinibatchProbe, SGDProtocol
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.randomness import generator
+from linprobe.runtime.threads import side_by_side
 
 ADAM = SGDProtocol("adam", 1e-2, max_epochs=6, batch_size=32)
 MOMENTUM = SGDProtocol("sgd", 0.1, max_epochs=4, batch_size=32, decay=0.5, decay_batches=5)
@@ -71,6 +72,31 @@ def test_probe_is_that_of_autograd(data, protocol, block_bytes, monkeypatch):
     assert found.weight.dtype == torch.float64
     assert found.l2 == protocol.certificate_l2
     assert found.seconds > 0
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_a_wide_layer_is_shared_out_among_threads(data, threads, monkeypatch):
+    parts = []
+
+    def share(work, items, num_workers):
+        parts.append(num_workers)
+        return side_by_side(work, items, num_workers)
+
+    monkeypatch.setattr(minibatch, "side_by_side", share)
+    monkeypatch.setattr(minibatch, "_BLOCK_BYTES", 7 * 32)
+    monkeypatch.setattr(minibatch, "NARROW", 7)
+    found = fit(data)
+    weight, _ = by_autograd(data, ADAM, ADAM.max_epochs)
+    torch.testing.assert_close(found.weight, weight, rtol=1e-4, atol=1e-5)
+    # Minibatches of 32 rows in three parts, and a last one of four rows in two.
+    assert set(parts) == (set() if threads == 1 else {2, 3})
 
 
 def held_out_loss(data, weight, bias):

@@ -138,8 +138,8 @@ class Softmax:
 
     def residuals(self, predictions: Tensor) -> Tensor:
         """See `Loss`: ``p - e_y``."""
-        own = self.labels[None]
-        return predictions.scatter(0, own, predictions.gather(0, own) - 1)
+        less = predictions.new_full((1, 1), -1).expand(1, self.num_samples)
+        return predictions.scatter_add(0, self.labels[None], less)
 
     def along(self, predictions: Tensor, margins: Tensor) -> tuple[Tensor, Tensor]:
         """See `Loss`; the margin of the label is zero."""

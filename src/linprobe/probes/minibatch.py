@@ -6,7 +6,6 @@ gathered a few megabytes at a time, and both products read them where they still
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from math import inf, isfinite
 from typing import Literal, get_args
 
@@ -26,10 +25,11 @@ from linprobe.probes.base import (
     nonfinite,
 )
 from linprobe.probes.given import TrainedProbe, certify_trained
+from linprobe.probes.optimizers import Update, adam_update, sgd_update
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.numbers import momentum_number, positive_number, whole_number
 from linprobe.runtime.randomness import generator
-from linprobe.runtime.threads import side_by_side
+from linprobe.runtime.threads import NARROW, side_by_side
 
 SGDOptimizer = Literal["sgd", "adam"]
 SGD_OPTIMIZERS: tuple[str, ...] = get_args(SGDOptimizer)
@@ -125,6 +125,18 @@ class MinibatchProbe:
         return certify_trained(trained, prepared, targets, self.protocol.certificate_l2, self.tol)
 
 
+class _Affine:
+    """Weight (K, n_features) and bias (K,), views of one vector."""
+
+    def __init__(self, flat: Tensor, num_classes: int) -> None:
+        self.flat, self.num_classes = flat, num_classes
+        self.weight, self.bias = flat[:-num_classes].view(num_classes, -1), flat[-num_classes:]
+
+    def zeros(self) -> "_Affine":
+        """Return zeros of the same shapes."""
+        return _Affine(torch.zeros_like(self.flat), self.num_classes)
+
+
 class _Training:
     """One probe in training."""
 
@@ -136,29 +148,34 @@ class _Training:
                 f"{num_fit} of {features.num_rows} samples are to be trained on; expected at "
                 "least one, and at least one held out for an early stop"
             )
-        shape, device = (targets.num_classes, features.num_features), features.device
-        weight = torch.empty(*shape, dtype=features.dtype)
-        nn.init.xavier_uniform_(weight, generator=generator(method.seed, f"sgd/{method.layer}"))
-        self.weight = weight.to(device)
-        self.bias = torch.zeros(targets.num_classes, dtype=features.dtype, device=device)
-        self.weight_gradient, self.bias_gradient = map(torch.zeros_like, (self.weight, self.bias))
         self.order = generator(method.seed, "sgd order")
-        self.optimizer = self._make_optimizer()
+        self.parameters = self._initial(generator(method.seed, f"sgd/{method.layer}"))
         self.block_rows = max(1, _BLOCK_BYTES // (features.num_features * features.dtype.itemsize))
-        # Products of a few megabytes are too small to be shared out; parts of a minibatch are not.
-        self.num_workers = torch.get_num_threads() if device.type == "cpu" else 1
+        # Products of a few megabytes are too small to be shared out; so are whole minibatches of
+        # narrow layers, but not parts of wide ones.
+        shared = features.device.type == "cpu" and features.num_features > NARROW
+        num_parts = torch.get_num_threads() if shared else 1
+        self.gradients = [self.parameters.zeros() for _ in range(num_parts)]
+        self.update = self._make_update()
         self.step = 0
+
+    def _initial(self, draws: torch.Generator) -> "_Affine":
+        num_classes, features = self.targets.num_classes, self.features
+        weight = torch.empty(num_classes, features.num_features, dtype=features.dtype)
+        nn.init.xavier_uniform_(weight, generator=draws)
+        flat = torch.cat([weight.view(-1), weight.new_zeros(num_classes)])
+        return _Affine(flat.to(features.device), num_classes)
 
     def run(self, on_solve: OnSolve | None) -> TrainedProbe:
         """Train until the probe stops, diverges, or the epochs run out."""
         started, patience = time.perf_counter(), self.protocol.patience
-        best, best_loss, since_best = (self.weight, self.bias), inf, 0
+        best, best_loss, since_best = self.parameters.flat, inf, 0
         status = Status.EPOCH_LIMIT
         for epoch in range(self.protocol.max_epochs):
             loss = self._train_epoch(epoch)
             if on_solve is not None:
                 on_solve("epoch", self.protocol.learning_rate_at(self.step, epoch), epoch + 1, loss)
-            if not isfinite(loss) or not all(map(_is_finite, (self.weight, self.bias))):
+            if not isfinite(loss) or not bool(torch.isfinite(self.parameters.flat).all()):
                 status = Status.DIVERGED
                 break
             if patience is None:
@@ -166,48 +183,61 @@ class _Training:
             held_out = self._held_out_loss()
             since_best += 1
             if held_out < best_loss:
-                best, best_loss, since_best = (self.weight.clone(), self.bias.clone()), held_out, 0
+                best, best_loss, since_best = self.parameters.flat.clone(), held_out, 0
             if since_best >= patience:
                 status = Status.EARLY_STOP
                 break
-        weight, bias = (tensor.double() for tensor in best)
         if status is Status.DIVERGED:
-            weight, bias = torch.full_like(weight, torch.nan), torch.full_like(bias, torch.nan)
-        return TrainedProbe(weight, bias, status, epoch + 1, time.perf_counter() - started)
+            best = torch.full_like(best, torch.nan)
+        kept = _Affine(best.double(), self.targets.num_classes)
+        seconds = time.perf_counter() - started
+        return TrainedProbe(kept.weight, kept.bias, status, epoch + 1, seconds)
 
+    @torch.inference_mode()
     def _train_epoch(self, epoch: int) -> float:
         """Take a step for each minibatch; return the mean loss on the way."""
-        num_fit, loss = self.targets.num_fit, 0.0
-        for rows in torch.randperm(num_fit, generator=self.order).split(self.protocol.batch_size):
-            rate = self.protocol.learning_rate_at(self.step, epoch)
-            self.optimizer.param_groups[0]["lr"] = rate
-            self.weight_gradient.zero_()
-            self.bias_gradient.zero_()
-            parts = rows.to(self.features.device).split(-(-len(rows) // self.num_workers))
-            add = partial(self._gradient, batch_size=len(rows))
-            for value, weight, bias in side_by_side(add, parts, len(parts)):
-                loss += value
-                self.weight_gradient += weight
-                self.bias_gradient += bias
-            self.optimizer.step()
+        losses: list[Tensor] = []
+        order = torch.randperm(self.targets.num_fit, generator=self.order)
+        for rows in order.to(self.features.device).split(self.protocol.batch_size):
+            losses += self._differentiate(rows)
+            self.update(self.gradients[0].flat, self.protocol.learning_rate_at(self.step, epoch))
             self.step += 1
-        return loss / num_fit
+        return float(torch.cat(losses).sum(dtype=torch.float64)) / self.targets.num_fit
 
-    def _gradient(self, rows: Tensor, batch_size: int) -> tuple[float, Tensor, Tensor]:
-        """Compute the summed loss of these rows, and their part of the gradient."""
-        weight, bias = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
-        total = bias.new_zeros((), dtype=torch.float64)
-        for block in rows.split(self.block_rows):
-            features, loss = self.features.take(block), self._loss(self.targets.labels[block])
+    def _differentiate(self, rows: Tensor) -> list[Tensor]:
+        """Leave a minibatch's gradient in the first of `gradients`; return its rows' losses."""
+        if len(self.gradients) == 1:
+            return self._gradient(rows, self.gradients[0], len(rows))
+        parts = rows.split(-(-len(rows) // len(self.gradients)))
+        used = self.gradients[: len(parts)]
+
+        def add(part: tuple[Tensor, _Affine]) -> list[Tensor]:
+            return self._gradient(*part, len(rows))
+
+        found = side_by_side(add, zip(parts, used, strict=True), len(parts))
+        losses = [own for part in found for own in part]
+        for gradient in used[1:]:
+            used[0].flat += gradient.flat
+        return losses
+
+    def _gradient(self, rows: Tensor, out: "_Affine", batch_size: int) -> list[Tensor]:
+        """Compute the losses of these rows, and their part of the gradient, into `out`."""
+        out.flat.zero_()
+        losses, scale = [], 1 / batch_size
+        for start in range(0, len(rows), self.block_rows):
+            block = rows[start : start + self.block_rows]
+            features = self.features.take(block)
+            loss = self._loss(self.targets.labels.index_select(0, block))
             values, probabilities = self._evaluate(features, loss)
-            residuals = loss.residuals(probabilities).div_(batch_size)
-            weight.addmm_(residuals, features)
-            bias += residuals.sum(1)
-            total += values.sum(dtype=torch.float64)
-        return float(total), weight, bias
+            residuals = loss.residuals(probabilities)
+            out.weight.addmm_(residuals, features, alpha=scale)
+            out.bias.add_(residuals.sum(1), alpha=scale)
+            losses.append(values)
+        return losses
 
     def _held_out_loss(self) -> float:
-        total, num_fit = self.bias.new_zeros((), dtype=torch.float64), self.targets.num_fit
+        num_fit = self.targets.num_fit
+        total = torch.zeros((), dtype=torch.float64, device=self.features.device)
         held_out = self.features.rows(num_fit, self.features.num_rows)
         labels = self.targets.labels[num_fit:].split(self.block_rows)
         for features, own in zip(held_out.blocks(self.block_rows), labels, strict=True):
@@ -219,19 +249,11 @@ class _Training:
 
     def _evaluate(self, features: Tensor, loss: Softmax) -> tuple[Tensor, Tensor]:
         """Compute losses (m,) and probabilities (K, m) of rows (m, n_features)."""
-        logits = class_logits(features, self.weight).add_(self.bias[:, None])
+        logits = class_logits(features, self.parameters.weight)
+        logits += self.parameters.bias[:, None]
         return loss.evaluate(loss.margins(logits))
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        parameters = [nn.Parameter(self.weight), nn.Parameter(self.bias)]  # of the same memory
-        gradients = self.weight_gradient, self.bias_gradient
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        lr = self.protocol.learning_rate
+    def _make_update(self) -> Update:
         if self.protocol.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=lr, momentum=self.protocol.momentum, fused=True)
-        return torch.optim.Adam(parameters, lr=lr, fused=True)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+            return sgd_update(self.parameters.flat, self.protocol.momentum)
+        return adam_update(self.parameters.flat)

@@ -70,7 +70,7 @@ class DenseFeatures:
 
     def take(self, index: Tensor) -> Tensor:
         """See `FeatureMatrix`."""
-        return self.values[index]
+        return self.values.index_select(0, index)  # several times as fast as values[index]
 
     def squared_norms(self) -> Tensor:
         """See `FeatureMatrix`."""
