@@ -19,7 +19,7 @@ from linprobe.runtime.errors import LinprobeError
 from tests.support.reference import reference_optimum
 
 K, HELD = 3, 30
-TIGHT = partial(ProbeConfig, (1e-1, 1e-2, 1e-3, 1e-4), tol=1e-10, exact=False)
+TIGHT = partial(ProbeConfig, (1e-1, 1e-2, 1e-3, 1e-4), tol=1e-13, exact=False)
 
 
 def rows(n=150, d=6, seed=0):

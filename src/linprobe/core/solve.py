@@ -72,6 +72,7 @@ def solve_certified(
     tol: float,
     max_passes: float,
     start: Point | None = None,
+    near: float = 0.0,
     solver: SolverFactory = DEFAULT_SOLVER,
     options: NewtonOptions | None = None,
     on_attempt: Callable[[float, float], None] | None = None,
@@ -87,6 +88,8 @@ def solve_certified(
         max_passes: passes over the features for all attempts together.
         start: where the first attempt starts, in its coordinates; later ones start from the
             weight before them.
+        near: estimated distance from the minimum (nats) at which the first attempt may end; its
+            status is then `NEAR`, and no other is made.
         solver: makes a solver for each attempt.
         options: what the solvers begin with.
         on_attempt: called after each, with the passes so far and the certificate's gap.
@@ -98,7 +101,11 @@ def solve_certified(
             start = replace(start, logits=float64_logits(features, start.weight))
         starts = () if start is None else (replace(start, logits=start.logits.to(features.dtype)),)
         solution = solver(make_problem(features), options).solve(
-            l2, tol=attempt.tol, max_passes=max_passes - passes, starts=starts
+            l2,
+            tol=attempt.tol,
+            max_passes=max_passes - passes,
+            starts=starts,
+            near=0.0 if number else near,
         )
         passes, steps = passes + solution.num_passes, steps + solution.num_steps
         start = point = solution.point
@@ -111,7 +118,7 @@ def solve_certified(
         if certificate.duality_gap <= tol:
             status = Status.CONVERGED
             break
-        if status is Status.MAX_PASSES_REACHED:
+        if status in (Status.MAX_PASSES_REACHED, Status.NEAR):
             break
         status = Status.PRECISION_LIMIT  # the solver saw less than the certificate
     return CertifiedSolution(point, certificate, status, passes, steps, number, solution.point)

@@ -23,6 +23,9 @@ from linprobe.probes.config import ProbeConfig
 NUM_ERRORS = 2.0
 """Standard errors that a fall of the held-out cross-entropy has to exceed."""
 
+NEAR = 0.03
+"""Of the tolerance: distance from the minimum, as it is estimated, at which a penalty is judged."""
+
 _LEAST_FALL = 1e-4  # nats; where nothing is left to gain, a fall may be small but sure
 _STOP_RATIO = 1.05  # times the best held-out cross-entropy: the path has turned
 _PATIENCE = 2
@@ -133,7 +136,11 @@ class _Walk:
         config, end = self._config, self._targets.num_fit
         starts = () if above else self._starts
         solution = self._bound.solve(
-            l2, tol=config.tol, max_passes=config.max_passes, starts=starts
+            l2,
+            tol=config.tol,
+            max_passes=config.max_passes,
+            starts=starts,
+            near=NEAR * config.tol,
         )
         found = solution.point
         if not above:
@@ -146,7 +153,7 @@ class _Walk:
         passes = share * solution.num_passes + (1 - share) / 2
         point = PathPoint(l2, loss, error, solution.duality_gap, passes, solution.status)
         self._on_solve("path", l2, passes, solution.duality_gap)
-        if extra and solution.status is not Status.CONVERGED:
+        if extra and solution.status not in (Status.CONVERGED, Status.NEAR):
             self._unsolved.append(point)
             return False
         place = 0 if above else len(self._points)

@@ -53,7 +53,7 @@ from linprobe.probes.base import (
 )
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import num_held_out
-from linprobe.probes.path import Path, solve_path
+from linprobe.probes.path import NEAR, Path, solve_path
 from linprobe.probes.weights import row_weights
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import solving_device
@@ -67,7 +67,7 @@ _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as 
 _EXACT_SHARE, _EXACT_SHARE_OF_MANY, _MANY_FEATURES = 1e-6, 1e-3, 1024
 _POLISH = 0.3
 # Rounding of the gradient, of the features' precision; its square over 2 l2 is left of the gap.
-_GRADIENT_ROUNDING = 0.1
+_GRADIENT_ROUNDING = {torch.float32: 0.1, torch.float64: 40.0}
 _NAN = float("nan")
 
 
@@ -227,8 +227,16 @@ class _Fit:
 
     def _refit(self, path: Path) -> CertifiedSolution:
         start = None if self._is_misled(path.start) else path.start
-        attempts = self._attempts(self.config.tol)
-        return self._solve(path, attempts, start, self.config.max_passes)
+        attempts, tol = self._attempts(self.config.tol), self.config.tol
+        refit = self._solve(path, attempts, start, self.config.max_passes, NEAR * tol)
+        if refit.status is not Status.NEAR:
+            return refit
+        refit = self._nearer(path, refit, tol)
+        if refit.certificate.duality_gap <= tol:
+            return replace(refit, status=Status.CONVERGED)
+        left = self.config.max_passes - refit.num_passes
+        solved = self._solve(path, attempts, refit.own_point, left)
+        return replace(solved, num_passes=refit.num_passes + solved.num_passes)
 
     def _is_misled(self, start: Point) -> bool:
         """Tell whether nearly all of a class's weight is held out: a guess is a better start."""
@@ -238,11 +246,6 @@ class _Fit:
         logits = start.logits.double() + start.bias[:, None]
         loss, _ = loss_and_error(logits, targets.labels, targets.sample_weight)
         return loss > math.log(targets.num_classes)
-
-    def _least_gap(self, l2: float) -> float:
-        """About the duality gap (nats) at which the solver's arithmetic ends."""
-        eps = torch.finfo(self.solved.dtype).eps
-        return float((_GRADIENT_ROUNDING * eps) ** 2 / (2 * l2))
 
     def _nearer(self, path: Path, refit: CertifiedSolution, gap: float) -> CertifiedSolution:
         """Solve on to a duality gap (nats), as far as arithmetic and passes allow."""
@@ -261,8 +264,8 @@ class _Fit:
             self.refinement,
             partial(self._check, l2),
             solve,
-            goal=gap,
-            least=2 * self._least_gap(l2),
+            goal=max(gap, _least_gap(l2, torch.float64)),
+            least=2 * _least_gap(l2, self.solved.dtype),
             max_passes=self.config.max_passes,
         )
 
@@ -306,7 +309,12 @@ class _Fit:
         return attempts
 
     def _solve(
-        self, path: Path, attempts: list[Attempt], start: Point | None, max_passes: float
+        self,
+        path: Path,
+        attempts: list[Attempt],
+        start: Point | None,
+        max_passes: float,
+        near: float = 0.0,
     ) -> CertifiedSolution:
         """Solve on all rows; where the certificate disagrees with the solver, try harder."""
         l2 = path.best.l2
@@ -318,6 +326,7 @@ class _Fit:
             tol=self.config.tol,
             max_passes=max_passes,
             start=start,
+            near=near,
             solver=self.solver,
             options=path.learned,
             on_attempt=lambda passes, gap: self.on_solve("refit", l2, passes, gap),
@@ -332,6 +341,11 @@ class _Fit:
     def _check(self, l2: float, weight: Tensor, bias: Tensor) -> Certificate:
         labels, s = self.targets.labels, self.targets.sample_weight
         return certify(self.features, labels, weight, bias, l2, sample_weight=s)
+
+
+def _least_gap(l2: float, dtype: torch.dtype) -> float:
+    """About the duality gap (nats) at which arithmetic ends."""
+    return float((_GRADIENT_ROUNDING[dtype] * torch.finfo(dtype).eps) ** 2 / (2 * l2))
 
 
 def _with_absent_classes(fitted: FittedProbe, present: Tensor, num_classes: int) -> FittedProbe:

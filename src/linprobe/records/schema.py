@@ -39,8 +39,8 @@ class TriedPenalty:
         l2: the penalty.
         validation_cross_entropy: of the held-out rows, nats.
         standard_error: of the difference of that from the chosen penalty's, over the held-out rows.
-        status: of the solve; one that did not converge beyond the ends of the default path could
-            not be chosen.
+        status: of the solve, "near" where the minimum was estimated to be near enough for a
+            comparison; one that failed beyond the ends of the default path could not be chosen.
     """
 
     l2: Number

@@ -93,3 +93,20 @@ def test_models_by_width_and_penalty():
     assert model(257, 1e-6) is SketchedModel
     assert model(1024, 1e-7) is WhitenedModel
     assert model(1025, 1e-9) is SketchedModel
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_solve_may_end_near_the_minimum_where_the_gap_cannot_tell(dtype):
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(3000, 12, generator=generator, dtype=torch.float64)
+    x *= torch.logspace(0, -2, 12, dtype=torch.float64)
+    y = (x @ torch.randn(12, 4, generator=generator, dtype=torch.float64)).argmax(1)
+    y[:900] = torch.randint(4, (900,), generator=generator)
+    x -= x.mean(0)
+    problem = SoftmaxRegression(x.to(dtype), y, 4)
+    options = {"tol": 1e-10, "max_passes": 500}
+    exact = SubsampledNewton(SoftmaxRegression(x, y, 4)).solve(1e-7, **options)
+    near = SubsampledNewton(problem).solve(1e-7, **options, near=1e-5)
+    assert near.status is Status.NEAR and near.duality_gap > 1e-5
+    assert 0 <= near.objective - exact.objective + 1e-6 < 1e-5 + 2e-6
+    assert near.num_passes < 0.8 * exact.num_passes

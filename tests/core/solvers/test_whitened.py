@@ -90,5 +90,7 @@ def test_a_factorised_hessian_takes_over_where_iterations_do_not_suffice(monkeyp
     kept = model._inverse
     model.direction(p, 1e-3 * gradient)
     assert model._inverse is kept
-    model.direction(p, gradient)  # no progress: factorised anew
+    model.direction(p, gradient)  # at the same predictions
+    assert model._inverse is kept
+    model.direction(p.clone(), gradient)  # no progress: factorised anew
     assert model._inverse is not kept

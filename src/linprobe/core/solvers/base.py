@@ -17,6 +17,8 @@ class Status(StrEnum):
     """The duality gap is at most `tol`."""
     MAX_PASSES_REACHED = "max_passes_reached"
     """The pass budget ran out first: raise `max_passes` or `tol`."""
+    NEAR = "near"
+    """P is estimated to be near its minimum; the gap that is proven is larger than `tol`."""
     PRECISION_LIMIT = "precision_limit"
     """No further decrease could be computed in this arithmetic: raise `l2` or `tol`."""
     NONFINITE_FEATURES = "nonfinite_features"
@@ -83,7 +85,7 @@ class Solution:
         l2: the penalty that was solved for.
         objective: P at the point (nats), in the solver's arithmetic.
         duality_gap: the solver's own estimate of the gap (nats); `certify` has the last word.
-        status: `CONVERGED`, `MAX_PASSES_REACHED` or `PRECISION_LIMIT`.
+        status: `CONVERGED`, `NEAR`, `MAX_PASSES_REACHED` or `PRECISION_LIMIT`.
         num_passes: passes over the features that this solve took.
         num_steps: outer steps of the algorithm.
     """
@@ -108,7 +110,23 @@ class Solver(Protocol):
         ...
 
     def solve(
-        self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()
+        self,
+        l2: float,
+        *,
+        tol: float,
+        max_passes: float,
+        starts: tuple[Point, ...] = (),
+        near: float = 0.0,
     ) -> Solution:
-        """Minimise P for this `l2`, starting from the best point in the span of `starts`."""
+        """Minimise P for this `l2`, starting from the best point in the span of `starts`.
+
+        Args:
+            l2: the penalty.
+            tol: duality gap (nats) to be reached.
+            max_passes: passes over the features.
+            starts: solutions of like problems.
+            near: an estimated distance of P from its minimum (nats) that suffices, whatever gap
+                is proven. A proven gap takes the curvature for `l2` in all directions: at small
+                penalties it can be a million times the distance.
+        """
         ...

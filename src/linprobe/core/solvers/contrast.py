@@ -37,11 +37,21 @@ class ContrastNewton:
         return self._inner.learned
 
     def solve(
-        self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()
+        self,
+        l2: float,
+        *,
+        tol: float,
+        max_passes: float,
+        starts: tuple[Point, ...] = (),
+        near: float = 0.0,
     ) -> Solution:
         """Minimise P for this `l2`; see `linprobe.core.solvers.base.Solver`."""
         solution = self._inner.solve(
-            l2 / 2, tol=tol, max_passes=max_passes, starts=tuple(map(_contrast, starts))
+            l2 / 2,
+            tol=tol,
+            max_passes=max_passes,
+            starts=tuple(map(_contrast, starts)),
+            near=near,
         )
         return replace(solution, l2=l2, point=_classes(solution.point))
 

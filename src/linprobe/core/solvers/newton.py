@@ -61,7 +61,13 @@ class SubsampledNewton:
         return self.options if self._last is None else self._last.learned
 
     def solve(
-        self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()
+        self,
+        l2: float,
+        *,
+        tol: float,
+        max_passes: float,
+        starts: tuple[Point, ...] = (),
+        near: float = 0.0,
     ) -> Solution:
         """Minimise P for this `l2`; see `linprobe.core.solvers.base.Solver`."""
         problem, first_read = self.problem, self.problem.num_reads
@@ -70,7 +76,7 @@ class SubsampledNewton:
         if model is None:
             passes, limit = (problem.num_reads - first_read) / 2, Status.PRECISION_LIMIT
             return Solution(minimum.point, l2, minimum.objective, inf, limit, passes, 0)
-        trace = _Trace(tol, l2, torch.finfo(problem.dtype).eps)
+        trace = _Trace(tol, near, l2, torch.finfo(problem.dtype).eps)
         goal = tol
         previous: tuple[Direction, ...] = ()
         while True:
@@ -169,8 +175,9 @@ def suited_model(num_features: int, l2: float) -> type[WhitenedModel] | type[Ske
 class _Trace:
     """Gaps and values of P on the way, and what they say of it."""
 
-    def __init__(self, tol: float, l2: float, eps: float) -> None:
+    def __init__(self, tol: float, near: float, l2: float, eps: float) -> None:
         self.gaps: list[float] = []
+        self._near = near
         self._hopeless = 2 * l2 * tol < exp(2 * LOWEST_LOGIT)
         self._tol, self._least = tol, max(_SLOW * tol, _NOISE * eps)
         self._values: list[float] = []
@@ -187,9 +194,18 @@ class _Trace:
         """Tell how the solve ends here; None: it goes on."""
         if self.gaps[-1] <= _SAFETY * self._tol:
             return Status.CONVERGED
+        if self._distance() < self._near:
+            return Status.NEAR
         if spent:
             return Status.MAX_PASSES_REACHED
         return Status.PRECISION_LIMIT if self._is_stalled() else None
+
+    def _distance(self) -> float:
+        """Estimate how far P is from its minimum, were its distance to fall as the gap does."""
+        if len(self.gaps) < 2 or not self.gaps[-1] < self.gaps[-2]:
+            return inf
+        ratio, fall = self.gaps[-1] / self.gaps[-2], self._values[-2] - self._values[-1]
+        return max(fall, 0.0) * ratio / (1 - ratio)
 
     def _is_stalled(self) -> bool:
         """Tell whether neither the gap nor P has fallen in the last steps.

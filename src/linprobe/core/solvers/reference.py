@@ -68,12 +68,18 @@ class ReferenceNewton:
         self._extended = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
 
     def solve(
-        self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()
+        self,
+        l2: float,
+        *,
+        tol: float,
+        max_passes: float,
+        starts: tuple[Point, ...] = (),
+        near: float = 0.0,
     ) -> Solution:
         """Minimise P for this `l2`; see `linprobe.core.solvers.base.Solver`.
 
-        Starts from the one of `starts` and zero that has the least P. A pass is counted for
-        logits and gradient together, and one for the Hessian.
+        Starts from the one of `starts` and zero that has the least P, and goes on to `tol` whatever
+        is `near`. A pass is counted for logits and gradient together, and one for the Hessian.
         """
         state = self._first(l2, starts)
         last = float("inf")

@@ -52,7 +52,7 @@ class Refinement:
         generator = torch.Generator().manual_seed(options.seed)
         kind = suited_model(problem.num_features, l2)
         self._model: NewtonModel = kind(problem, options, generator)
-        self._begun = False
+        self._model_at: Tensor | None = None  # its predictions
 
     def step(
         self, point: Point, gradient: Tensor, best_bias: Tensor, goal: float
@@ -74,11 +74,11 @@ class Refinement:
         margins = problem.margins(point.logits.clone()) + problem.bias_margins(best_bias)
         _, predictions = problem.evaluate(margins)
         try:
-            if not self._begun:
+            if self._model_at is None:
                 self._model.begin(predictions, self._l2)
-                self._begun = True
+                self._model_at = predictions
             inside = gradient if self._space is None else self._space.project(gradient)
-            step = self._solve(predictions, inside, goal)
+            step = self._solve(predictions, inside, goal, self._model_at)
         except LinAlgError:
             step = None
         passes = (problem.num_reads - first) / 2
@@ -92,15 +92,20 @@ class Refinement:
         logits = point.logits + step.logits - problem.bias_margins(step.bias)
         return Point(point.weight + weight, problem.gauged(best_bias + step.bias), logits), passes
 
-    def _solve(self, predictions: Tensor, gradient: Tensor, goal: float) -> Direction | None:
-        """Solve for Newton's direction by conjugate gradients, each conjugate to all before."""
+    def _solve(
+        self, predictions: Tensor, gradient: Tensor, goal: float, model_at: Tensor
+    ) -> Direction | None:
+        """Solve for Newton's direction by conjugate gradients, each conjugate to all before.
+
+        Their preconditioner is the model at the first point, near enough and made only once.
+        """
         problem, residual = self._problem, gradient
         gap = self._gap(gradient)
         enough = max(goal, min(_LEFT * gap, _LEFT_OF_SQUARE * gap**2))
         total: Direction | None = None
         past: list[tuple[Direction, Tensor]] = []
         while self._gap(residual) > enough and len(past) < _MAX_DIRECTIONS:
-            next_one = self._model.direction(predictions, residual)
+            next_one = self._model.direction(model_at, residual)
             direction = next_one.with_best_bias(problem, predictions)
             for other, product in past:
                 share = -(direction.weight * product).sum() / (other.weight * product).sum()

@@ -48,7 +48,13 @@ class Ridge:
         self._right, self._wide = right @ self._vectors, wide
 
     def solve(
-        self, l2: float, *, tol: float, max_passes: float, starts: tuple[Point, ...] = ()
+        self,
+        l2: float,
+        *,
+        tol: float,
+        max_passes: float,
+        starts: tuple[Point, ...] = (),
+        near: float = 0.0,
     ) -> Solution:
         """Minimise P for this `l2`; the other arguments are not needed but for the status."""
         weight = (self._right / (self._values + l2)) @ self._vectors.T

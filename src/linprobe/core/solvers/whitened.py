@@ -69,9 +69,9 @@ class WhitenedModel:
         self._level = 0
         self._inverse: FactorisedHessian | None = None
         self._decrement = 0.0
-        exact = problem.dtype
-        cheap = fast_bfloat16(problem.device) and exact != torch.float64
-        self._dtypes = [torch.bfloat16, exact] if cheap else [exact]
+        self._factorised_at: Tensor | None = None
+        cheap = fast_bfloat16(problem.device)
+        self._dtypes = [torch.bfloat16, torch.float32] if cheap else [torch.float32]
 
     def begin(self, predictions: Tensor, l2: float) -> None:
         """See `NewtonModel`."""
@@ -103,11 +103,12 @@ class WhitenedModel:
 
     def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
         """See `NewtonModel`."""
-        whitened = (gradient @ self._transform).to(self._seen.dtype)
+        whitened = (gradient @ self._transform).float()
         step = None if self._factorise else self._by_iteration(predictions, whitened)
         if step is None:
             step = self._by_factorisation(predictions, whitened)
-        return Direction(step.double() @ self._transform.T, self._seen.logits(step))
+        weight, logits = step.double() @ self._transform.T, self._seen.logits(step)
+        return Direction(weight, logits)
 
     def improve(self) -> None:
         """See `NewtonModel`."""
@@ -129,8 +130,8 @@ class WhitenedModel:
         importance = seen.loss.importance(predictions) * self._leverage * seen.sample_weight
         sample = draw_rows(seen, importance, self._num_rows, self._generator)
         rows = seen.rows(sample.index).to(self._dtypes[self._level])
-        p = predictions[:, sample.index]
-        hessian = SampledHessian(rows, seen.loss, p, sample.weight, self._penalty.to(p.dtype))
+        p, weight = predictions[:, sample.index].float(), sample.weight.float()
+        hessian = SampledHessian(rows, seen.loss, p, weight, self._penalty.float())
         step, solved = conjugate_gradients(hessian, gradient, precondition=_same, options=_CG)
         self._factorise = not solved and self._may_factorise
         return None if self._factorise else step
@@ -139,10 +140,12 @@ class WhitenedModel:
         if self._inverse is not None:
             step = self._inverse(gradient)
             decrement = float((step * gradient).sum())
-            renew = decrement > _RENEW * self._decrement
+            # At the same predictions another sample would be no better.
+            renew = decrement > _RENEW * self._decrement and predictions is not self._factorised_at
             self._decrement = decrement
             if not renew:
                 return -step
+        self._factorised_at = predictions
         self._inverse = FactorisedHessian(
             self._seen,
             predictions,
