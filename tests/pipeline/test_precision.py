@@ -172,6 +172,39 @@ def test_layers_that_drown_in_float32_are_read_in_float64_and_keep_both_probes()
         assert value.dtype == torch.float32 and torch.equal(value, before[name])
 
 
+class Turned(nn.Module):
+    """`a` is the data; `b` turns it after it shrank its first two columns, and adds ten."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Identity(), nn.Linear(20, 20)
+        turn = torch.linalg.qr(torch.randn(20, 20, generator=torch.Generator().manual_seed(0))).Q
+        with torch.no_grad():
+            self.b.weight.copy_(turn * torch.tensor([3e-7] * 2 + [1.0] * 18))
+            self.b.bias.fill_(10.0)
+
+    def forward(self, x):
+        return self.b(self.a(x)) * 1
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_layer_is_read_in_float64_where_its_penalty_makes_rounding_count(again):
+    method = ProbeConfig((1e-4, 1e-14, 1e-17) if again else (1e-2, 1e-4))
+    report = linprobe.probe(Turned(), *raw_data(), layers=["a", "b"], method=method)
+    a, b = report.records
+    assert (a.dtype, a.native, a.rounded) == ("float32", None, False)
+    assert not report.notes
+    if not again:
+        assert (b.dtype, b.native, b.rounded) == ("float32", None, False)
+        return
+    assert (b.dtype, b.rounded, b.native.dtype, b.native.rounded) == (
+        *("float64", False),
+        *("float32", True),
+    )
+    assert b.test_error_rate == pytest.approx(0.08, abs=0.01)
+    assert b.native.test_error_rate > b.test_error_rate + 0.01
+
+
 def test_float64_is_forced_or_forbidden():
     every = probed(Sunk(), extraction={"float64": True}).records
     assert [record.dtype for record in every] == 3 * ["float64"]

@@ -66,7 +66,7 @@ def test_features_that_tell_nothing_are_not_called_constant_and_have_scores():
 
 def test_features_that_are_mostly_rounding_say_so():
     report = fitted({"deep": X[TRAIN] + 3e6}, {"deep": X[TEST] + 3e6})
-    assert report.notes[0].startswith("Layer 'deep' varies little beyond the rounding")
+    assert report.notes[0].startswith("Layer 'deep': what the probe uses varies little")
 
 
 def test_a_class_without_training_samples_is_allowed_and_reported():

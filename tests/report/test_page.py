@@ -125,7 +125,7 @@ def test_what_the_run_found_unusual_is_listed():
     first, *rest = re.findall(r'<li class="note">(.*?)</li>', text)
     assert first == html.escape(EVIL)
     assert rest[0].startswith("1 of 2 probes (input): the chosen penalty stands at an end of the")
-    assert rest[1].startswith("1 probe: the activations are constant up to their own rounding")
+    assert rest[1].startswith("1 probe: what it uses varies little beyond the rounding")
 
 
 def test_a_run_of_trained_probes_says_so_once():

@@ -148,7 +148,7 @@ def test_doubts_are_said():
     assert lines[1] == "NOT converged: 1 probes (max_passes_reached); marked *."
     assert lines[2].startswith("1 of 2 probes (input): the chosen penalty stands at an end of the")
     assert "Leave l2 out" in lines[2]
-    assert lines[3].startswith("1 probe: the activations are constant up to their own rounding")
+    assert lines[3].startswith("1 probe: what it uses varies little beyond the rounding")
     assert "not a result" in output
 
 

@@ -118,7 +118,7 @@ def test_summary_counts_what_is_certified():
 
 def test_a_certificate_of_rounded_activations_says_so():
     probe = probe_record(duality_gap=3e-5)
-    words = " Its activations vary little beyond their own rounding."
+    words = " What it uses varies little beyond the rounding of its activations."
     assert wording.certificate(replace(probe, rounded=True), None).endswith(words)
     assert words not in wording.certificate(probe, None)
 
@@ -212,7 +212,7 @@ def test_layers_that_were_read_in_float64_are_said_with_what_they_would_be():
     checkpoint = read_again(checkpoint_record([0.1, 0.2, 0.3]), ["layer1"])
     (said,) = wording.doubts(run_record(checkpoint))
     assert said == (
-        "1 probe (layer1) read a float64 pass of the network: what varies in these layers drowns "
+        "1 probe (layer1) read a float64 pass of the network: what they use of these layers drowns "
         "in the rounding of float32, of which probes have test errors of 0.8865."
     )
     probe = checkpoint.probes[1]

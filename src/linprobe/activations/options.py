@@ -40,8 +40,9 @@ class ExtractionOptions:
             tensor; None: the first tensor in it.
         strict: raise when a layer fails, instead of going on with the others.
         float64: run a copy of the network in float64, and subtract the mean before anything is
-            rounded. None: for the layers where the rounding of the network's own arithmetic is 1 %
-            or more of what varies (10 % in 16 bits); True: for all layers; False: for none.
+            rounded. None: for the layers whose probes are `rounded`: where the rounding of the
+            network's own arithmetic is 1 % or more of what varies (10 % in 16 bits), or counts in
+            what the probe uses; True: for all layers; False: for none.
     """
 
     reduce: str = "auto"

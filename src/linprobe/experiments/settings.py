@@ -35,8 +35,8 @@ class Settings:
         method: the probes' numbers; their seed is set from `seed`.
         evaluation: controls and description length to compute beside each probe.
         float64: run the network in float64 and subtract the mean before anything is rounded. None:
-            for the layers where the rounding of float32 is 1 % or more of what varies; True: for
-            all layers; False: for none.
+            for the layers where the rounding of float32 is 1 % or more of what varies, or counts in
+            what the probe uses; True: for all layers; False: for none.
         sgd: train the probes by SGD instead of solving for certified optima; of `method` only
             `tol` and `validation_fraction` are then used.
         strict: end the run when a layer fails, instead of going on with the others.

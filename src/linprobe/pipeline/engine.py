@@ -98,7 +98,7 @@ def probe_layers(
     """Fit, evaluate and record a probe of every layer.
 
     A layer that fails gets a record that says why, unless all do or the task is strict. Layers
-    whose rounding takes away what varies are read again in float64, where the source does that.
+    whose probes are `rounded` are read again in float64, where the source does that.
 
     Args:
         source: gives the features.

@@ -242,7 +242,10 @@ def _doubts(probe: Probe) -> Iterator[str]:
         left = _left(record) if record.rounded and tried else ""
         yield f"{name} is constant on the training samples{left}."
     elif record.rounded:
-        yield f"{name} varies little beyond the rounding of its activations{_left(record)}."
+        yield (
+            f"{name}: what the probe uses varies little beyond the rounding of its activations"
+            f"{_left(record)}."
+        )
 
 
 def _left(record: ProbeRecord) -> str:

@@ -123,8 +123,8 @@ class FittedProbe:
         l2_at_edge: whether the path ended at the chosen penalty though the held-out cross-entropy
             still fell towards it by more than its noise.
         num_passes: of the path and the refit together; epochs of a probe trained by minibatches.
-        rounded: of what varies in the features, 1 % or more may be their own rounding; see
-            `linprobe.core.features.StandardisedFeatures.rounding`.
+        rounded: of what varies in the features, or of what the probe uses of that, too much may be
+            their own rounding; see `linprobe.core.rounding`.
         bounds: where the exact optimum can be, until the probe is tested.
         polish: solves on to a smaller duality gap (nats), or gives None where that is not possible;
             until the probe is tested.

@@ -29,6 +29,7 @@ from linprobe.core.features import (
 from linprobe.core.optimum_bounds import OptimumBounds, UnknownBounds
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.refine import refine_certified
+from linprobe.core.rounding import is_rounded
 from linprobe.core.row_space import find_row_space
 from linprobe.core.solve import (
     DEFAULT_SOLVER,
@@ -290,7 +291,7 @@ class _Fit:
             validation_cross_entropy=best.validation_cross_entropy,
             num_passes=refit.num_passes + sum(p.num_passes for p in path.points),
             seconds=_NAN,
-            rounded=self.features.rounded,
+            rounded=is_rounded(self.features, refit.point, self.targets.sample_weight),
             bounds=OptimumBounds.of(
                 *(self.features, refit.point, best.l2, certificate, self.targets.sample_weight)
             ),

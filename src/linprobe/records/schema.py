@@ -71,7 +71,9 @@ class ProbeRecord:
         num_passes: readings of all features, for the whole path and the refit; epochs where the
             probe was trained by minibatches.
         evaluation: what the test probabilities show; None: not computed.
-        rounded: of what varies in the activations, 1 % or more may be their own rounding.
+        rounded: of what varies in the activations, or of what the probe uses of that, too much may
+            be their own rounding: 1 % of all that varies (10 % in 16 bits), or at the probe's
+            weight more than 5e-4 nats of cross-entropy (.05 in 16 bits).
         dtype: that the activations were computed in, such as "float32"; None: unknown. Another
             than the network's own where `native` is known.
         reason: why no probe could be fitted; None: one was.
@@ -80,10 +82,10 @@ class ProbeRecord:
         float32_changes: test predictions that weight and bias, rounded to float32 with the raw
             features, give otherwise; None: unknown.
         missing: what was asked for beside the probe and could not be computed, and why.
-        native: the probe of the activations in the network's own dtype, whose rounding takes away
-            what varies, so that this probe is of a pass in float64; None: this probe is it.
-        no_float64: why activations that are `rounded` were not read in float64; None: they were,
-            or need not be, or that was not to be tried.
+        native: the probe of the activations in the network's own dtype, which is `rounded`, so that
+            this probe is of a pass in float64; None: this probe is it.
+        no_float64: why the activations of a `rounded` probe were not read in float64; None: they
+            were, or need not be, or that was not to be tried.
         path: the penalties tried, from large to small; empty: unknown.
     """
 

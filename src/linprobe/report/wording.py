@@ -66,7 +66,7 @@ def certificate(probe: ProbeRecord, tol: float | None) -> str:
             text
             + _flips(probe)
             + answers_one(probe) * " It answers one class for every test sample."
-            + probe.rounded * " Its activations vary little beyond their own rounding."
+            + probe.rounded * " What it uses varies little beyond the rounding of its activations."
             + _own_reading(probe)
         )
     if probe.standing == "trained":
@@ -216,8 +216,9 @@ def doubts(run: RunRecord) -> Iterator[str]:
     if rounded:
         one = len(rounded) == 1
         text = (
-            f"{counted(len(rounded), 'probe')}: the activations are constant up to their own "
-            f"rounding, so {'this error reflects' if one else 'these errors reflect'} rounding."
+            f"{counted(len(rounded), 'probe')}: what {'it uses' if one else 'they use'} varies "
+            "little beyond the rounding of the activations, which "
+            f"{'this error reflects' if one else 'these errors reflect'}."
         )
         if all(p.no_float64 is None and p.dtype != "float64" for p in rounded):
             text += " Activations in float64 can show what lies below it."
@@ -237,9 +238,9 @@ def read_again(probes: Sequence[ProbeRecord]) -> str:
     rates = [own.test_error_rate for _, own in found]
     ends = " to ".join(dict.fromkeys(map(plain, (min(rates), max(rates)))))
     return (
-        f"{counted(len(found), 'probe')} ({some}) read a float64 pass of the network: what varies "
-        f"in these layers drowns in the rounding of {kinds}, of which probes have test errors of "
-        f"{ends}."
+        f"{counted(len(found), 'probe')} ({some}) read a float64 pass of the network: what they "
+        f"use of these layers drowns in the rounding of {kinds}, of which probes have test errors "
+        f"of {ends}."
     )
 
 
@@ -247,8 +248,8 @@ def _own_reading(probe: ProbeRecord) -> str:
     if (own := probe.native) is None:
         return ""
     return (
-        " It reads a float64 pass of the network: what varies in this layer drowns in the rounding "
-        f"of {own.dtype}, of which a probe has test error {plain(own.test_error_rate)}."
+        " It reads a float64 pass of the network: what it uses of this layer drowns in the "
+        f"rounding of {own.dtype}, of which a probe has test error {plain(own.test_error_rate)}."
     )
 
 

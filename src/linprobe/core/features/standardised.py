@@ -180,6 +180,15 @@ class StandardisedFeatures:
         return _rounding(mean, torch.finfo(self.raw_dtype).eps, s.deviation, s.scale)
 
     @property
+    def rounding_deviation(self) -> Tensor:
+        """Half a unit in the last place of each column's size, as mapped: (n_features,) float64."""
+        s = self.standardisation
+        assert s.deviation is not None
+        mean = s.mean if self._offset is None else s.mean + self._offset
+        half = 0.5 * torch.finfo(self.raw_dtype).eps * torch.hypot(mean, s.deviation)
+        return torch.minimum(half, s.deviation) * s.scale
+
+    @property
     def rounded(self) -> bool:
         """Tell whether so much of what varies may be rounding that it is to be said."""
         short = self.raw_dtype.itemsize < 4
