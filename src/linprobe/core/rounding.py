@@ -21,12 +21,12 @@ with the size of rounding by the explicit change alone:
 
 One decimal digit more in the activations divides e^2 by 100 and lowers the minimum by about
 ``log(100) cost = 4.6 cost``, each further one by what the cost is then. Rounding counts where the
-cost exceeds `LIMIT`.
+cost exceeds `LIMIT`, so that a digit is worth a thousandth of a nat (measured: docs/precision.md).
 
 **Which penalties are safe.** As P(W*) is at most P(0), ``l2/2 ||W||_F^2 <= log K``, and H is at
 most 1/2, so ``cost <= max_j e_j^2 log(K) / (2 l2)``: rounding counts for no ``l2`` above
 ``max_j e_j^2 log(K) / (2 LIMIT)``. In float32 a column whose mean is no larger than what varies has
-``e_j^2`` below 1e-14, and an l2 above 1e-10 is safe for up to a million classes.
+``e_j^2`` below 1e-14, and an l2 above 1e-9 is safe for up to a million classes.
 
 The estimate of e_j is that of one rounding, in the layer itself. Rounding in earlier layers has
 gone through the same weights as what varies has, and is small in the same directions.
@@ -41,11 +41,8 @@ from linprobe.core.duals import row_blocks
 from linprobe.core.features import StandardisedFeatures
 from linprobe.core.solvers.base import Point
 
-LIMIT = 5e-4
-"""Nats of `rounding_cost` above which rounding counts."""
-
-# In 16 bits ten times the rounding is accepted, as it is of what varies.
-_SHORT = 10.0**2
+LIMIT, LIMIT_SHORT = 2e-4, 5e-2
+"""Nats of `rounding_cost` above which rounding counts; in 16 bits, where all layers have some."""
 
 
 def is_rounded(
@@ -58,7 +55,7 @@ def is_rounded(
         point: the probe; logits (n_classes, n_samples).
         sample_weight: (n_samples,) of the problem; default: equal.
     """
-    limit = LIMIT * (_SHORT if features.raw_dtype.itemsize < 4 else 1.0)
+    limit = LIMIT_SHORT if features.raw_dtype.itemsize < 4 else LIMIT
     return features.rounded or rounding_cost(features, point, sample_weight, limit) > limit
 
 

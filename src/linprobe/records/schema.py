@@ -73,7 +73,7 @@ class ProbeRecord:
         evaluation: what the test probabilities show; None: not computed.
         rounded: of what varies in the activations, or of what the probe uses of that, too much may
             be their own rounding: 1 % of all that varies (10 % in 16 bits), or at the probe's
-            weight more than 5e-4 nats of cross-entropy (.05 in 16 bits).
+            weight more than 2e-4 nats of cross-entropy (.05 in 16 bits).
         dtype: that the activations were computed in, such as "float32"; None: unknown. Another
             than the network's own where `native` is known.
         reason: why no probe could be fitted; None: one was.
