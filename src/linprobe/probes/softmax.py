@@ -229,13 +229,14 @@ class _Fit:
     def _refit(self, path: Path) -> CertifiedSolution:
         start = None if self._is_misled(path.start) else path.start
         attempts, tol = self._attempts(self.config.tol), self.config.tol
+        self.refinement = None
         refit = self._solve(path, attempts, start, self.config.max_passes, NEAR * tol)
         if refit.status is not Status.NEAR:
             return refit
         refit = self._nearer(path, refit, tol)
         if refit.certificate.duality_gap <= tol:
             return replace(refit, status=Status.CONVERGED)
-        left = self.config.max_passes - refit.num_passes
+        self.refinement, left = None, self.config.max_passes - refit.num_passes
         solved = self._solve(path, attempts, refit.own_point, left)
         return replace(solved, num_passes=refit.num_passes + solved.num_passes)
 
