@@ -85,24 +85,48 @@ def test_a_flat_path_has_not_turned():
     assert found.l2 < 1e-7 and found.test_error_rate < 0.12
 
 
-def test_without_float64_the_path_ends_and_says_so():
+def test_float32_suffices_for_the_whole_path():
     x, y = hidden(1e-5)
-    found = walked(x, y, widen=False)
-    assert found.best.l2 == DEFAULT_L2_PATH[-1] and found.at_edge
-    assert walked(x.double(), y, widen=False).best.l2 < 1e-10
+    single, double = walked(x, y, widen=False), walked(x.double(), y)
+    assert single.best.l2 == double.best.l2 < 1e-10 and not single.at_edge
+    for one, other in zip(single.points, double.points, strict=True):
+        gained = one.validation_cross_entropy - other.validation_cross_entropy
+        assert abs(gained) < 1e-4
+
+
+def test_where_float32_fails_the_path_goes_on_in_float64_or_ends():
+    class Failing(Limited):
+        @staticmethod
+        def fails(l2, problem):
+            return l2 < 1e-10 * 0.99 and problem.dtype == torch.float32
+
+    x, y = hidden(1e-5)
+    found = walked(x, y, solver=Failing)
+    assert found.best.l2 < 1e-12 and not found.at_edge
+    assert found.features.dtype == torch.float64
+    assert len({p.l2 for p in found.points}) == len(found.points)
+    ended = walked(x, y, solver=Failing, widen=False)
+    assert ended.best.l2 == 1e-10 and ended.at_edge
+
+
+class Limited:
+    """The default solver, but for penalties at which it fails."""
+
+    def __init__(self, problem, options):
+        self.inner = DEFAULT_SOLVER(problem, options)
+        self.problem, self.learned = problem, options
+
+    @staticmethod
+    def fails(l2, problem):
+        return l2 < 1e-10 * 0.99
+
+    def solve(self, l2, **options):
+        found = self.inner.solve(l2, **options)
+        fails = self.fails(l2, self.problem)
+        return replace(found, status=Status.PRECISION_LIMIT) if fails else found
 
 
 def test_a_penalty_that_was_not_solved_is_not_chosen():
-    class Limited:
-        def __init__(self, problem, options):
-            self.inner = DEFAULT_SOLVER(problem, options)
-            self.learned = options
-
-        def solve(self, l2, **options):
-            found = self.inner.solve(l2, **options)
-            bad = l2 < 1e-10 * 0.99
-            return found if not bad else replace(found, status=Status.PRECISION_LIMIT)
-
     x, y = hidden(1e-5)
     found = walked(x, y, solver=Limited)
     assert found.best.l2 == 1e-10 and found.at_edge

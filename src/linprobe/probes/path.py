@@ -2,8 +2,9 @@
 
 The default path goes on beyond its ends, a decade at a time, while the held-out cross-entropy still
 falls by more than `NUM_ERRORS` standard errors of its paired difference over the held-out rows, and
-by more than solves resolve. Below the path that is done in float64: rounding of float32 leaves the
-gradient g an error of about 1e-8, and the gap ``||g||^2 / (2 l2)`` more than `tol` of it.
+by more than solves resolve. Penalties are judged, not certified: a solve ends where P is estimated
+to be `NEAR` its minimum, which float32 can tell at penalties whose gap ``||g||^2 / (2 l2)`` is
+all rounding of the gradient g. Where it can't, the path goes on in float64.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from math import inf, isfinite, log10, nan
 import torch
 from torch import Tensor
 
+from linprobe.core.certificate import float64_logits
 from linprobe.core.features import FeatureMatrix
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solve import SolverFactory
@@ -79,7 +81,7 @@ def solve_path(
         config: the method's numbers.
         solver: makes the solver.
         on_solve: called after each solve.
-        widen: of float32 features, to extend the path downwards; None: it isn't extended there.
+        widen: of float32 features, where they don't suffice; None: the path ends there.
     """
     walk = _Walk(features, targets, config, solver, on_solve)
     for l2 in config.l2_path:
@@ -145,8 +147,9 @@ class _Walk:
         found = solution.point
         if not above:
             self._starts = (found, *starts[:1])
-        logits, labels = self._held_out.logits(found.weight), self._targets.labels
-        scores = logits.double() + found.bias[:, None]
+        # In float64: the weights of a small penalty are large, and cancel.
+        logits, labels = float64_logits(self._held_out, found.weight), self._targets.labels
+        scores = logits + found.bias[:, None]
         loss, error = loss_and_error(scores, labels[end:], self._weight)
         loss = loss if isfinite(loss) else inf  # logits beyond the dtype
         share = end / len(labels)  # of all rows, which num_passes counts
@@ -161,7 +164,8 @@ class _Walk:
         self._losses.insert(place, sample_losses(scores, labels[end:]))
         best = min(self._points, key=lambda p: p.validation_cross_entropy) is point
         if best:
-            start = replace(found, logits=torch.cat([found.logits, logits], dim=1))
+            seen = torch.cat([found.logits, logits.to(found.logits.dtype)], dim=1)
+            start = replace(found, logits=seen)
             self._best = point, self._features, start, self._bound.learned
         return best
 
@@ -187,12 +191,14 @@ class _Walk:
     def extend_down(self, widen: Widen | None) -> None:
         """Go on to smaller penalties while that helps, as far as arithmetic allows."""
         while self._falls_to(-1):
-            if self._features.dtype != torch.float64:
-                if widen is None:
-                    return
+            l2 = _decade(self._points[-1].l2, -1)
+            better, narrow = self.solve(l2, extra=True), self._features.dtype != torch.float64
+            if narrow and widen is not None and self._unsolved and self._unsolved[-1].l2 == l2:
+                self._unsolved.pop()
                 self._options = self._bound.learned
                 self._read(widen())
-            if not self.solve(_decade(self._points[-1].l2, -1), extra=True):
+                better = self.solve(l2, extra=True)
+            if not better:
                 return
 
     def path(self) -> Path:

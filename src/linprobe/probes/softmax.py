@@ -261,15 +261,26 @@ class _Fit:
             attempt = self._attempts(tol)[refit.attempt]
             return self._solve(path, [attempt], start, max_passes)
 
-        return refine_certified(
+        goal = max(gap, _least_gap(l2, torch.float64))
+        refit = refine_certified(
             refit,
             self.refinement,
             partial(self._check, l2),
             solve,
-            goal=max(gap, _least_gap(l2, torch.float64)),
+            goal=goal,
             least=2 * _least_gap(l2, self.solved.dtype),
             max_passes=self.config.max_passes,
         )
+        if refit.certificate.duality_gap <= goal or not self._widened():
+            return refit
+        return self._nearer(path, refit, gap)
+
+    def _widened(self) -> bool:
+        """Go on in float64 from here; false where that can't be, or is already so."""
+        if not self.widens or self.solved.dtype == torch.float64:
+            return False
+        self.solved, self.wide, self.refinement = in_float64(self.solved), True, None
+        return True
 
     def _polished(self, path: Path, before: CertifiedSolution, gap: float) -> FittedProbe | None:
         """Solve on to a gap that decides all samples; None where arithmetic ends before."""
