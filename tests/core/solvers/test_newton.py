@@ -84,15 +84,17 @@ def test_relabelled_classes_permute_the_weight(k):
 
 
 def test_models_by_width_and_penalty():
-    def model(num_features, l2):
-        features = torch.randn(20, num_features, generator=torch.Generator().manual_seed(0))
-        problem = SoftmaxRegression(features, torch.arange(20) % 2, 2)
+    def model(num_features, l2, num_rows=4096):
+        features = torch.ones(num_rows, num_features)
+        problem = SoftmaxRegression(features, torch.arange(num_rows) % 2, 2)
         return type(SubsampledNewton(problem)._model(l2))
 
     assert model(256, 1e-1) is WhitenedModel
     assert model(257, 1e-6) is SketchedModel
     assert model(1024, 1e-7) is WhitenedModel
     assert model(1025, 1e-9) is SketchedModel
+    assert model(1024, 1e-7, num_rows=4000) is SketchedModel
+    assert model(256, 1e-1, num_rows=20) is WhitenedModel
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -38,6 +38,13 @@ def test_preconditioner_is_symmetric_and_positive():
     assert float(torch.linalg.eigvalsh(table)[0]) > 0
 
 
+def test_preconditioner_where_no_sample_is_unsure_is_the_penaltys():
+    rows = torch.ones(30, 20, dtype=torch.float64)
+    gradient = torch.ones(1, 20, dtype=torch.float64)
+    apply = NystromPreconditioner(rows, torch.zeros(30, dtype=torch.float64), 0).at(1e-3)
+    torch.testing.assert_close(apply(gradient), 1000 * gradient)
+
+
 @pytest.mark.parametrize("l2", [1e-2, 1e-7])  # bfloat16 where the processor has it, then float32
 def test_direction_goes_down_about_as_far_as_newtons(l2):
     generator = torch.Generator().manual_seed(1)

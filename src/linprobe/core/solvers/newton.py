@@ -40,9 +40,10 @@ _SPREAD, _MAX_SPREAD = 0.7, 0.5
 _STALLED_STEPS = 3
 _SLOW = 1e-3  # of the tolerance, in as many steps
 _NOISE = 1e-2  # of the features' precision: what can be told of differences of P
-# Whitening costs the cube of the number of features and pays the more the smaller l2 is.
+# Whitening costs the cube of the number of features and pays the more the smaller l2 is, and the
+# more rows there are for each feature.
 _ALWAYS_WHITENED = 256
-_MAX_WHITENED, _WHITENED_L2 = 1024, 3e-7
+_MAX_WHITENED, _WHITENED_L2, _WHITENED_ROWS = 1024, 3e-7, 4
 
 
 class SubsampledNewton:
@@ -142,7 +143,7 @@ class SubsampledNewton:
         return model
 
     def _model(self, l2: float) -> NewtonModel:
-        kind = suited_model(self.problem.num_features, l2)
+        kind = suited_model(self.problem, l2)
         if kind not in self._models:
             self._models[kind] = kind(self.problem, self.options, self._generator)
         self._last = self._models[kind]
@@ -166,10 +167,11 @@ class SubsampledNewton:
         return minimise_in_span(self.problem, l2, Point.zero(self.problem), accuracy=accuracy)
 
 
-def suited_model(num_features: int, l2: float) -> type[WhitenedModel] | type[SketchedModel]:
-    """Return the kind of model that is fastest for so many features and this penalty."""
-    most = _MAX_WHITENED if l2 <= _WHITENED_L2 else _ALWAYS_WHITENED
-    return WhitenedModel if num_features <= most else SketchedModel
+def suited_model(problem: LinearProblem, l2: float) -> type[WhitenedModel] | type[SketchedModel]:
+    """Return the kind of model that is fastest for a problem of this size and this penalty."""
+    few_rows = problem.num_samples < _WHITENED_ROWS * problem.num_features
+    most = _MAX_WHITENED if l2 <= _WHITENED_L2 and not few_rows else _ALWAYS_WHITENED
+    return WhitenedModel if problem.num_features <= most else SketchedModel
 
 
 class _Trace:

@@ -50,7 +50,7 @@ class Refinement:
     ) -> None:
         self._problem, self._l2, self._space = problem, l2, space
         generator = torch.Generator().manual_seed(options.seed)
-        kind = suited_model(problem.num_features, l2)
+        kind = suited_model(problem, l2)
         self._model: NewtonModel = kind(problem, options, generator)
         self._model_at: Tensor | None = None  # its predictions
 

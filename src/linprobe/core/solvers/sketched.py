@@ -120,6 +120,8 @@ class NystromPreconditioner:
 
     def at(self, l2: float) -> Preconditioner:
         """The map for this penalty."""
+        if not len(self._values):  # all curvature is the penalty's
+            return lambda gradient: gradient / l2
         floor = 1 / (float(self._values[0]) + l2)
         factors = 1 / (self._values + l2) - floor
 
@@ -142,6 +144,8 @@ def _nystrom(features: Tensor, root: Tensor, seed: int) -> tuple[Tensor, Tensor]
     sketch = (features.T @ inside.to(features.dtype)).to(root.dtype)
     core = test.T @ sketch
     shift = float(torch.finfo(features.dtype).eps) * float(core.diagonal().sum())
+    if not shift > 0:  # no sample is unsure
+        return root.new_empty(0), root.new_empty(features.shape[1], 0)
     sketch += shift * test
     core = test.T @ sketch
     values, vectors = torch.linalg.eigh((core + core.T) / 2)
