@@ -9,7 +9,7 @@ from linprobe import ProbeConfig, fit_probe, holdout_order
 from linprobe.core.features import DenseFeatures, standardised
 from linprobe.core.solve import DEFAULT_SOLVER, in_float64
 from linprobe.core.solvers.base import Status
-from linprobe.probes import softmax
+from linprobe.probes import refit
 from linprobe.probes.base import Targets
 from linprobe.probes.config import DEFAULT_L2_PATH
 from linprobe.probes.path import solve_path
@@ -136,14 +136,14 @@ def test_a_penalty_that_was_not_solved_is_not_chosen():
 def test_a_choice_that_cannot_be_certified_gives_way_to_a_larger_penalty(monkeypatch):
     x, y = hidden(1e-5)
     certified = fitted(x, y)
-    usual = softmax.certify
+    usual = refit.certify
 
     def limited(*arguments, **options):
         found = usual(*arguments, **options)
         hopeless = arguments[4] < 5 * certified.l2
         return replace(found, duality_gap=1.0) if hopeless else found
 
-    monkeypatch.setattr(softmax, "certify", limited)
+    monkeypatch.setattr(refit, "certify", limited)
     found = fitted(x, y)
     assert found.l2 == pytest.approx(10 * certified.l2) and found.status is Status.CONVERGED
     assert found.duality_gap <= 1e-4

@@ -10,7 +10,6 @@
    undecided, by that of a refinement that decides them too.
 """
 
-import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from linprobe.core.certificate import Certificate, certify
 from linprobe.core.features import (
     LARGEST,
     DenseFeatures,
@@ -27,20 +25,9 @@ from linprobe.core.features import (
     standardised,
 )
 from linprobe.core.optimum_bounds import OptimumBounds, UnknownBounds
-from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.refine import refine_certified
 from linprobe.core.rounding import is_rounded
-from linprobe.core.row_space import find_row_space
-from linprobe.core.solve import (
-    DEFAULT_SOLVER,
-    Attempt,
-    CertifiedSolution,
-    SolverFactory,
-    in_float64,
-    solve_certified,
-)
-from linprobe.core.solvers.base import Point, Status
-from linprobe.core.solvers.refinement import Refinement
+from linprobe.core.solve import DEFAULT_SOLVER, CertifiedSolution, SolverFactory
+from linprobe.core.solvers.base import Status
 from linprobe.probes.base import (
     FailedProbe,
     FittedProbe,
@@ -48,27 +35,19 @@ from linprobe.probes.base import (
     Targets,
     all_finite,
     check_splits,
-    loss_and_error,
     nonfinite,
     proven,
 )
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import num_held_out
-from linprobe.probes.path import NEAR, Path, solve_path
+from linprobe.probes.path import Path
+from linprobe.probes.refit import Refit
 from linprobe.probes.weights import row_weights
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import solving_device
 from linprobe.runtime.errors import LinprobeError
 
-_FLOAT32_L2 = 1e-10  # smaller penalties are below the rounding of float32 from the start
-_FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
-# A refit that is to be exact goes on to this share of l2, where margins are known to about a
-# thousandth, and of tol; of many features, where passes are dear, to the larger one. Then to this
-# share of the gap that would decide all samples.
-_EXACT_SHARE, _EXACT_SHARE_OF_MANY, _MANY_FEATURES = 1e-6, 1e-3, 1024
-_POLISH = 0.3
-# Rounding of the gradient, of the features' precision; its square over 2 l2 is left of the gap.
-_GRADIENT_ROUNDING = {torch.float32: 0.1, torch.float64: 40.0}
+_POLISH = 0.3  # of the gap that would decide all samples
 _NAN = float("nan")
 
 
@@ -186,7 +165,7 @@ def fit_probe(
 
 
 class _Fit:
-    """Path, refit and certificate on standardised features of classes that all occur."""
+    """One probe on standardised features of classes that all occur."""
 
     def __init__(
         self,
@@ -195,102 +174,26 @@ class _Fit:
         targets: Targets,
         on_solve: OnSolve,
     ) -> None:
-        self.features, self.targets, self.config = features, targets, method.config
-        self.solver, self.on_solve = method.solver, on_solve
-        generator = torch.Generator().manual_seed(self.config.seed)
-        # A layer of low rank is solved in coordinates of its row space, and certified as it is.
-        self.space = find_row_space(features, generator)
-        self.solved: FeatureMatrix = self.space.coordinates if self.space else features
-        size = 8 * features.num_rows * features.num_features
-        self.widens = features.dtype != torch.float64 and size <= min(_FLOAT64_BYTES, features.room)
-        self.wide = self.widens and self.config.l2_path[-1] < _FLOAT32_L2
-        if self.wide:
-            self.solved = in_float64(self.solved)
-        self.refinement: Refinement | None = None  # made when it is needed
+        self.features, self.targets, self.exact = features, targets, method.config.exact
+        self.refit = Refit(features, targets, method.config, method.solver, on_solve)
 
     def run(self) -> FittedProbe:
         """Fit the probe, but for its seconds."""
-        path = solve_path(
-            *(self.solved, self.targets, self.config, self.solver, self.on_solve),
-            (lambda: in_float64(self.solved)) if self.widens else None,
-        )
-        self.wide, self.solved = self.wide or path.features is not self.solved, path.features
-        refit = self._refit(path)
-        while refit.status is not Status.CONVERGED and path.best.l2 < self.config.l2_path[-1]:
-            path = path.shortened()
-            refit = self._refit(path)
-        may_polish = self.config.exact and refit.status is Status.CONVERGED
+        path, solution = self.refit.chosen()
+        may_polish = self.exact and solution.status is Status.CONVERGED
         if may_polish:
-            many = self.solved.num_features > _MANY_FEATURES
-            share = _EXACT_SHARE_OF_MANY if many else _EXACT_SHARE
-            refit = self._nearer(path, refit, share * min(self.config.tol, path.best.l2))
-        return self._fitted(path, refit, may_polish)
-
-    def _refit(self, path: Path) -> CertifiedSolution:
-        start = None if self._is_misled(path.start) else path.start
-        attempts, tol = self._attempts(self.config.tol), self.config.tol
-        self.refinement = None
-        refit = self._solve(path, attempts, start, self.config.max_passes, NEAR * tol)
-        if refit.status is not Status.NEAR:
-            return refit
-        refit = self._nearer(path, refit, tol)
-        if refit.certificate.duality_gap <= tol:
-            return replace(refit, status=Status.CONVERGED)
-        self.refinement, left = None, self.config.max_passes - refit.num_passes
-        solved = self._solve(path, attempts, refit.own_point, left)
-        return replace(solved, num_passes=refit.num_passes + solved.num_passes)
-
-    def _is_misled(self, start: Point) -> bool:
-        """Tell whether nearly all of a class's weight is held out: a guess is a better start."""
-        targets = self.targets
-        if targets.sample_weight is None:
-            return False
-        logits = start.logits.double() + start.bias[:, None]
-        loss, _ = loss_and_error(logits, targets.labels, targets.sample_weight)
-        return loss > math.log(targets.num_classes)
-
-    def _nearer(self, path: Path, refit: CertifiedSolution, gap: float) -> CertifiedSolution:
-        """Solve on to a duality gap (nats), as far as arithmetic and passes allow."""
-        l2 = path.best.l2
-        if self.refinement is None:
-            # In coordinates of the row space, if those served the refit.
-            space, x = (self.space, self.solved) if refit.attempt == 0 else (None, self.features)
-            self.refinement = Refinement(self._problem(x), l2, path.learned, space)
-
-        def solve(start: Point, tol: float, max_passes: float) -> CertifiedSolution:
-            attempt = self._attempts(tol)[refit.attempt]
-            return self._solve(path, [attempt], start, max_passes)
-
-        goal = max(gap, _least_gap(l2, torch.float64))
-        refit = refine_certified(
-            refit,
-            self.refinement,
-            partial(self._check, l2),
-            solve,
-            goal=goal,
-            least=2 * _least_gap(l2, self.solved.dtype),
-            max_passes=self.config.max_passes,
-        )
-        if refit.certificate.duality_gap <= goal or not self._widened():
-            return refit
-        return self._nearer(path, refit, gap)
-
-    def _widened(self) -> bool:
-        """Go on in float64 from here; false where that can't be, or is already so."""
-        if not self.widens or self.solved.dtype == torch.float64:
-            return False
-        self.solved, self.wide, self.refinement = in_float64(self.solved), True, None
-        return True
+            solution = self.refit.exact(path, solution)
+        return self._fitted(path, solution, may_polish)
 
     def _polished(self, path: Path, before: CertifiedSolution, gap: float) -> FittedProbe | None:
         """Solve on to a gap that decides all samples; None where arithmetic ends before."""
-        refit = self._nearer(path, before, _POLISH * gap)
-        nearer = refit.certificate.duality_gap < before.certificate.duality_gap
-        return self._fitted(path, refit, may_polish=True) if nearer else None
+        solution = self.refit.nearer(path, before, _POLISH * gap)
+        nearer = solution.certificate.duality_gap < before.certificate.duality_gap
+        return self._fitted(path, solution, may_polish=True) if nearer else None
 
-    def _fitted(self, path: Path, refit: CertifiedSolution, may_polish: bool) -> FittedProbe:
-        certificate, best = refit.certificate, path.best
-        weight, bias = self.features.standardisation.to_raw(refit.point.weight, refit.point.bias)
+    def _fitted(self, path: Path, solution: CertifiedSolution, may_polish: bool) -> FittedProbe:
+        certificate, point, best = solution.certificate, solution.point, path.best
+        weight, bias = self.features.standardisation.to_raw(point.weight, point.bias)
         return FittedProbe(
             weight=weight,
             bias=bias,
@@ -298,67 +201,18 @@ class _Fit:
             path=path.points,
             l2=best.l2,
             l2_at_edge=path.at_edge,
-            status=refit.status,
+            status=solution.status,
             validation_error_rate=best.validation_error_rate,
             validation_cross_entropy=best.validation_cross_entropy,
-            num_passes=refit.num_passes + sum(p.num_passes for p in path.points),
+            num_passes=solution.num_passes + sum(p.num_passes for p in path.points),
             seconds=_NAN,
-            rounded=is_rounded(self.features, refit.point, self.targets.sample_weight),
+            rounded=is_rounded(self.features, point, self.targets.sample_weight),
             bounds=OptimumBounds.of(
-                *(self.features, refit.point, best.l2, certificate, self.targets.sample_weight)
+                *(self.features, point, best.l2, certificate, self.targets.sample_weight)
             ),
-            polish=partial(self._polished, path, refit) if may_polish else None,
+            polish=partial(self._polished, path, solution) if may_polish else None,
             **proven(certificate),
         )
-
-    def _attempts(self, tol: float) -> list[Attempt]:
-        """Give the ways to solve on all rows, each harder than the one before."""
-        features = self.features
-        attempts = [Attempt(lambda: self.solved, tol, self.space.lift if self.space else None)]
-        if not self.wide:
-            attempts.append(Attempt(lambda: features, tol / 4))
-        if self.widens:
-            attempts.append(Attempt(lambda: in_float64(features), tol / 2))
-        return attempts
-
-    def _solve(
-        self,
-        path: Path,
-        attempts: list[Attempt],
-        start: Point | None,
-        max_passes: float,
-        near: float = 0.0,
-    ) -> CertifiedSolution:
-        """Solve on all rows; where the certificate disagrees with the solver, try harder."""
-        l2 = path.best.l2
-        return solve_certified(
-            attempts,
-            self._problem,
-            partial(self._check, l2),
-            l2,
-            tol=self.config.tol,
-            max_passes=max_passes,
-            start=start,
-            near=near,
-            solver=self.solver,
-            options=path.learned,
-            on_attempt=lambda passes, gap: self.on_solve("refit", l2, passes, gap),
-        )
-
-    def _problem(self, features: FeatureMatrix) -> SoftmaxRegression:
-        targets = self.targets
-        return SoftmaxRegression(
-            features, targets.labels, targets.num_classes, targets.sample_weight
-        )
-
-    def _check(self, l2: float, weight: Tensor, bias: Tensor) -> Certificate:
-        labels, s = self.targets.labels, self.targets.sample_weight
-        return certify(self.features, labels, weight, bias, l2, sample_weight=s)
-
-
-def _least_gap(l2: float, dtype: torch.dtype) -> float:
-    """About the duality gap (nats) at which arithmetic ends."""
-    return float((_GRADIENT_ROUNDING[dtype] * torch.finfo(dtype).eps) ** 2 / (2 * l2))
 
 
 def _with_absent_classes(fitted: FittedProbe, present: Tensor, num_classes: int) -> FittedProbe:

@@ -1,0 +1,205 @@
+"""The solve of the chosen penalty on all training rows: certified, and refined to be exact."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from linprobe.core.certificate import Certificate, certify
+from linprobe.core.features import FeatureMatrix, StandardisedFeatures
+from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.refine import refine_certified
+from linprobe.core.row_space import RowSpace, find_row_space
+from linprobe.core.solve import (
+    Attempt,
+    CertifiedSolution,
+    SolverFactory,
+    in_float64,
+    solve_certified,
+)
+from linprobe.core.solvers.base import Point, Status
+from linprobe.core.solvers.refinement import Refinement
+from linprobe.probes.base import OnSolve, Targets, loss_and_error
+from linprobe.probes.config import ProbeConfig
+from linprobe.probes.path import NEAR, Path, solve_path
+
+_FLOAT32_L2 = 1e-10  # paths that are given down to here are solved in float64 from the start
+_FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
+# A refit that is to be exact goes on to this share of l2, where margins are known to about a
+# thousandth, and of tol; of many features, where passes are dear, to the larger one.
+_EXACT_SHARE, _EXACT_SHARE_OF_MANY, _MANY_FEATURES = 1e-6, 1e-3, 1024
+# Rounding of the gradient, of the arithmetic's precision; its square over 2 l2 is left of the gap.
+_GRADIENT_ROUNDING = {torch.float32: 0.1, torch.float64: 40.0}
+
+
+class Refit:
+    """Path and refit on standardised features of classes that all occur.
+
+    Args:
+        features: the training rows, those held out last.
+        targets: their labels and weights.
+        config: the method's numbers.
+        solver: makes the solver of a problem.
+        on_solve: called after each solve.
+    """
+
+    def __init__(
+        self,
+        features: StandardisedFeatures,
+        targets: Targets,
+        config: ProbeConfig,
+        solver: SolverFactory,
+        on_solve: OnSolve,
+    ) -> None:
+        self._features, self._targets, self._config = features, targets, config
+        self._solver, self._on_solve = solver, on_solve
+        generator = torch.Generator().manual_seed(config.seed)
+        # A layer of low rank is solved in coordinates of its row space, and certified as it is.
+        self._space = find_row_space(features, generator)
+        self._solved: FeatureMatrix = self._space.coordinates if self._space else features
+        size = 8 * features.num_rows * features.num_features
+        self._widens = features.dtype != torch.float64 and size <= min(
+            _FLOAT64_BYTES, features.room
+        )
+        self._wide = False
+        if config.l2_path[-1] < _FLOAT32_L2:
+            self._widened()
+        self._refinement: Refinement | None = None  # made when it is needed
+
+    def chosen(self) -> tuple[Path, CertifiedSolution]:
+        """Solve the path and refit its best penalty, or the next larger one that can be."""
+        path = solve_path(
+            *(self._solved, self._targets, self._config, self._solver, self._on_solve),
+            (lambda: in_float64(self._solved)) if self._widens else None,
+        )
+        self._wide = self._wide or path.features is not self._solved
+        self._solved = path.features
+        solution = self._certified(path)
+        while solution.status is not Status.CONVERGED and path.best.l2 < self._config.l2_path[-1]:
+            path = path.shortened()
+            solution = self._certified(path)
+        return path, solution
+
+    def exact(self, path: Path, solution: CertifiedSolution) -> CertifiedSolution:
+        """Solve on to a gap that decides nearly all samples."""
+        many = self._solved.num_features > _MANY_FEATURES
+        share = _EXACT_SHARE_OF_MANY if many else _EXACT_SHARE
+        return self.nearer(path, solution, share * min(self._config.tol, path.best.l2))
+
+    def nearer(self, path: Path, solution: CertifiedSolution, gap: float) -> CertifiedSolution:
+        """Solve on to a duality gap (nats), as far as arithmetic and passes allow."""
+        l2 = path.best.l2
+        if self._refinement is None:
+            space, features = self._read_by(solution)
+            self._refinement = Refinement(self._problem(features), l2, path.learned, space)
+
+        def solve(start: Point, tol: float, max_passes: float) -> CertifiedSolution:
+            attempts = self._attempts(tol)
+            attempt = attempts[min(solution.attempt, len(attempts) - 1)]
+            return self._solve(path, [attempt], start, max_passes)
+
+        goal = max(gap, _least_gap(l2, torch.float64))
+        solution = refine_certified(
+            solution,
+            self._refinement,
+            partial(self._check, l2),
+            solve,
+            goal=goal,
+            least=2 * _least_gap(l2, self._solved.dtype),
+            max_passes=self._config.max_passes,
+        )
+        if solution.certificate.duality_gap <= goal or not self._widened():
+            return solution
+        return self.nearer(path, solution, gap)
+
+    def _certified(self, path: Path) -> CertifiedSolution:
+        """Solve for the best penalty of the path, and prove what is left.
+
+        The solver ends where the minimum is estimated to be near. From there a few of Newton's
+        steps, with gradients in float64, prove it sooner than the solver's own.
+        """
+        start = None if self._is_misled(path.start) else path.start
+        attempts, tol = self._attempts(self._config.tol), self._config.tol
+        self._refinement = None
+        solution = self._solve(path, attempts, start, self._config.max_passes, NEAR * tol)
+        if solution.status is not Status.NEAR:
+            return solution
+        solution = self.nearer(path, solution, tol)
+        if solution.certificate.duality_gap <= tol:
+            return replace(solution, status=Status.CONVERGED)
+        self._refinement, left = None, self._config.max_passes - solution.num_passes
+        solved = self._solve(path, self._attempts(tol), solution.own_point, left)
+        return replace(solved, num_passes=solution.num_passes + solved.num_passes)
+
+    def _is_misled(self, start: Point) -> bool:
+        """Tell whether nearly all of a class's weight is held out: a guess is a better start."""
+        targets = self._targets
+        if targets.sample_weight is None:
+            return False
+        logits = start.logits.double() + start.bias[:, None]
+        loss, _ = loss_and_error(logits, targets.labels, targets.sample_weight)
+        return loss > math.log(targets.num_classes)
+
+    def _read_by(self, solution: CertifiedSolution) -> tuple[RowSpace | None, FeatureMatrix]:
+        """Give the features that served a solution, and their row space if they are coordinates."""
+        if solution.attempt == 0 or self._space is None:
+            return self._space, self._solved
+        return None, in_float64(self._features) if self._wide else self._features
+
+    def _widened(self) -> bool:
+        """Go on in float64 from here; false where that can't be, or is already so."""
+        if not self._widens or self._wide:
+            return False
+        self._solved, self._wide, self._refinement = in_float64(self._solved), True, None
+        return True
+
+    def _attempts(self, tol: float) -> list[Attempt]:
+        """Give the ways to solve on all rows, each harder than the one before."""
+        features = self._features
+        attempts = [Attempt(lambda: self._solved, tol, self._space.lift if self._space else None)]
+        if not self._wide:
+            attempts.append(Attempt(lambda: features, tol / 4))
+        if self._widens:
+            attempts.append(Attempt(lambda: in_float64(features), tol / 2))
+        return attempts
+
+    def _solve(
+        self,
+        path: Path,
+        attempts: list[Attempt],
+        start: Point | None,
+        max_passes: float,
+        near: float = 0.0,
+    ) -> CertifiedSolution:
+        """Solve on all rows; where the certificate disagrees with the solver, try harder."""
+        l2 = path.best.l2
+        return solve_certified(
+            attempts,
+            self._problem,
+            partial(self._check, l2),
+            l2,
+            tol=self._config.tol,
+            max_passes=max_passes,
+            start=start,
+            near=near,
+            solver=self._solver,
+            options=path.learned,
+            on_attempt=lambda passes, gap: self._on_solve("refit", l2, passes, gap),
+        )
+
+    def _problem(self, features: FeatureMatrix) -> SoftmaxRegression:
+        targets = self._targets
+        return SoftmaxRegression(
+            features, targets.labels, targets.num_classes, targets.sample_weight
+        )
+
+    def _check(self, l2: float, weight: Tensor, bias: Tensor) -> Certificate:
+        labels, s = self._targets.labels, self._targets.sample_weight
+        return certify(self._features, labels, weight, bias, l2, sample_weight=s)
+
+
+def _least_gap(l2: float, dtype: torch.dtype) -> float:
+    """About the duality gap (nats) at which arithmetic ends."""
+    return float((_GRADIENT_ROUNDING[dtype] * torch.finfo(dtype).eps) ** 2 / (2 * l2))
