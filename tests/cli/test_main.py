@@ -337,3 +337,30 @@ def test_quick_runs_on_mnist_as_a_process(figure, tmp_path):
     assert again.returncode == 0
     assert "the run is complete" in again.stderr
     assert load_run(tmp_path) == record
+
+
+def test_output_that_can_not_be_written_is_one_line(tmp_path):
+    """The system refuses to write the file that standard output goes to."""
+    limited = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (0, 0)); " + MAIN
+    with (tmp_path / "out").open("w") as out:
+        done = subprocess.run(
+            [sys.executable, "-c", limited, "--help"], stdout=out, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "linprobe: output can't be written (File too large); send it somewhere else\n"
+    )
+
+
+def test_other_errors_of_the_system_are_not_taken_for_those_of_output(monkeypatch, capsys):
+    for error in (FileNotFoundError(2, "No such file", "/x"), OSError("something else")):
+        monkeypatch.setattr(cli, "_run", _raiser(error))
+        assert cli.main(["show"]) == 1
+        assert "unexpected " in error_line(capsys)
+
+
+def _raiser(error):
+    def run(words):
+        raise error
+
+    return run

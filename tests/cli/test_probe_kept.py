@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ import linprobe
 from linprobe.cli import main as cli
 from linprobe.pipeline import engine, sources
 from linprobe.records.store import load_run
+from linprobe.runtime.lock import folder_lock
 from tests.cli.test_main import error_line
 from tests.cli.test_probe import npz as npz
 from tests.cli.test_probe import own
+from tests.support.faults import file_sizes_up_to
 
 
 @pytest.fixture
@@ -108,3 +112,52 @@ def test_a_disk_that_is_full_at_the_end(call, tmp_path, monkeypatch, capsys):
     assert call() == 0 and calls == []
     assert json.loads((tmp_path / "run" / "results.json").read_text())["complete"]
     assert len(linprobe.load_report(tmp_path / "run")) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+def test_a_real_signal_to_a_real_process(name, code, said, npz, tmp_path):
+    words = ["probe", own("small"), "--data", npz, "--layers", "1,2,4", "--l2", "1e-2"]
+    out = ["--out", str(tmp_path / "run")]
+
+    def run(at):
+        command = [sys.executable, "-m", "tests.support.signalled", name, at, *words, *out]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = run("4")
+    assert done.returncode == code and done.stdout.split() == ["fits", "1", "fits", "2"]
+    assert done.stderr.splitlines()[-1] == (
+        f"linprobe: {said}; finished layers are kept in {tmp_path / 'run'}; the same command goes "
+        "on from there"
+    )
+    assert "Traceback" not in done.stderr
+    done = run("none")
+    assert done.returncode == 0 and done.stdout.startswith("fits 4\n")
+    assert done.stdout.count("fits") == 1 and load_run(tmp_path / "run").complete
+
+
+def test_a_folder_that_another_process_writes_to(call, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    with folder_lock(tmp_path / "run"):
+        assert call() == 2
+    assert error_line(capsys) == (
+        f"linprobe: another process is writing a run to {tmp_path / 'run'}; wait until it ends, or "
+        "choose another folder\n"
+    )
+    assert call() == 0
+
+
+def test_a_disk_that_has_no_room_for_the_page(call, tmp_path, monkeypatch, capsys):
+    """The system itself refuses the write of a file of 5 MB, when all layers are done."""
+    with file_sizes_up_to(2**20), pytest.warns(UserWarning, match=r"report\.html can't be written"):
+        assert call() == 2
+    captured = capsys.readouterr()
+    assert "3 of 3 probes converged" in captured.out
+    said = captured.err.splitlines()[-1]
+    assert "report.html can't be written (File too large); expected a folder that you may" in said
+    assert said.endswith("free some, or choose another; the same command then writes it")
+    assert not list(tmp_path.rglob("*.part"))
+    calls = end_at(monkeypatch, None, None)
+    assert call() == 0 and calls == []
+    assert (tmp_path / "run" / "report.html").exists()

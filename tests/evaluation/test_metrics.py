@@ -59,6 +59,27 @@ def test_per_class_errors_leave_out_classes_without_samples():
     assert found.confusion == ((3, 1, 0), (0, 0, 0), (0, 0, 1))
 
 
+@pytest.mark.parametrize("num_classes", [100, 101])
+def test_of_more_than_100_classes_the_largest_mistakes_alone_are_kept(num_classes):
+    labels = torch.arange(3 * num_classes) % num_classes
+    predicted = labels.clone()
+    predicted[[0, num_classes]], predicted[5] = 7, 9
+    logits = torch.nn.functional.one_hot(predicted, num_classes).T.double()
+    found = evaluate(logits, labels, labels)
+    assert found.per_class_error_rate[:2] == (1 - 1 / 3, 0.0) and not found.is_imbalanced
+    if num_classes == 100:
+        assert found.confusion[0][7] == 2 and found.class_counts == found.mistakes == ()
+    else:
+        assert found.confusion == () and found.class_counts == (3,) * 101
+        assert found.mistakes == ((0, 7, 2), (5, 9, 1))
+
+
+def test_imbalance_is_known_without_the_matrix():
+    labels = torch.cat([torch.arange(101), torch.zeros(30, dtype=torch.int64)])
+    logits = torch.zeros(101, len(labels)).double()
+    assert evaluate(logits, labels, labels).is_imbalanced
+
+
 def test_calibration_error_by_hand():
     # Two samples at confidence .9, one right; two at .6, both right, of which .6 is one bin.
     p = torch.tensor([[0.9, 0.9, 0.6, 0.4], [0.1, 0.1, 0.4, 0.6]]).double()

@@ -24,6 +24,7 @@ from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.lock import folder_lock
 from linprobe.runtime.randomness import generator
 from tests.support import killed
+from tests.support.faults import file_sizes_up_to
 from tests.support.tiny import TinyExperiment, tiny_dataset
 
 METHOD = ProbeConfig(l2_path=(1e-1, 1e-2))
@@ -230,3 +231,14 @@ def test_two_at_once_are_refused(call, tmp_path):
     with folder_lock(tmp_path / "run"), pytest.raises(LinprobeError, match="another process"):
         call()
     assert len(call()) == 8
+
+
+def test_a_disk_that_is_full_at_a_checkpoint(call, tmp_path):
+    """The system refuses the network's weights; layers, which take less, are there."""
+    message = r"untrained\.safetensors can't be written \(.*too large.*\); expected a folder that"
+    with file_sizes_up_to(2**17), pytest.raises(LinprobeError, match=message):
+        call()
+    assert not list(tmp_path.rglob("*.part")) and not (tmp_path / "run" / "results.json").exists()
+    assert call() == [*LAYERS] and len(call.record.checkpoints) == 2
+    call(out=tmp_path / "whole")
+    assert content(tmp_path / "run") == content(tmp_path / "whole")

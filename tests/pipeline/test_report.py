@@ -12,6 +12,7 @@ import linprobe
 from linprobe import LinprobeError
 from linprobe.records.predictions import load_predictions
 from linprobe.records.store import load_run
+from linprobe.runtime.lock import folder_lock
 from tests.support.cases import make_case
 from tests.support.options import grouped
 
@@ -142,3 +143,11 @@ def test_a_probe_that_the_tensors_lack(report, tmp_path):
     )
     with pytest.raises(LinprobeError, match=r"has no 'third.weight'"):
         linprobe.load_report(tmp_path)
+
+
+def test_a_folder_that_another_process_writes_to_is_left_alone(report, tmp_path):
+    report.save(tmp_path / "run")
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    with folder_lock(tmp_path / "run"), pytest.raises(LinprobeError, match="another process is"):
+        report.save(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "results.json").read_bytes() == before

@@ -96,6 +96,14 @@ def test_large_confusion_matrices_leave_their_worst_mistakes():
     assert len(found["mistakes"]) == 5
 
 
+def test_mistakes_of_a_record_without_a_matrix():
+    changes = {"confusion": (), "class_counts": (3,) * 200, "mistakes": ((4, 5, 7), (1, 2, 3))}
+    checkpoint = with_evaluations(checkpoint_record([0.2]), **changes)
+    found = payload(run_record(checkpoint))["checkpoints"][0]["probes"][0]
+    assert found["confusion"] is None
+    assert found["mistakes"] == ["4 \N{RIGHTWARDS ARROW} 5 (7)", "1 \N{RIGHTWARDS ARROW} 2 (3)"]
+
+
 def test_steps_belong_to_the_later_layer():
     checkpoint = checkpoint_record([0.1, 0.2, 0.3], steps=(step_record(),))
     found = payload(run_record(checkpoint))["checkpoints"][0]

@@ -1,4 +1,5 @@
 import ctypes
+import resource
 import subprocess
 import sys
 
@@ -40,24 +41,62 @@ def test_an_allocator_without_settings_is_left_alone(monkeypatch):
     assert not memory.tune_allocator()
 
 
-def test_available_memory_is_what_the_system_says(monkeypatch):
-    texts = {
-        "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    2048 kB\n",
-        "/sys/fs/cgroup/memory.max": "3000000\n",
-        "/sys/fs/cgroup/memory.current": "1000000\n",
-    }
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """Write files of /proc and /sys/fs/cgroup; a free machine of 8 GB to begin with."""
+    monkeypatch.setattr(memory, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
 
-    def read(path, **_):
-        if str(path) not in texts:
-            raise FileNotFoundError(path)
-        return texts[str(path)]
+    def put(**texts):
+        for name, text in texts.items():
+            path = tmp_path / name.replace("__", "/").replace("_dot_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n")
 
-    monkeypatch.setattr(memory.Path, "read_text", read)
-    assert memory.available_bytes() == 2_000_000
-    texts["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert memory.available_bytes() == 2048 * 1024
-    texts.clear()
+    put(proc__meminfo="MemTotal: 9 kB\nMemAvailable:    8000000 kB")
+    return put
+
+
+def test_available_memory_is_what_the_system_says(system, tmp_path):
+    assert memory.available_bytes() == 8_000_000 * 1024
+    (tmp_path / "proc" / "meminfo").write_text("nothing")
     assert memory.available_bytes() == 4 * 2**30
+
+
+STAT = "anon 5\ninactive_file 400\ntotal_inactive_file 300"
+
+
+@pytest.mark.parametrize("inner", ["", "slice/job/step/"])
+@pytest.mark.parametrize("limited", ["", "slice/", "slice/job/"])
+def test_the_limit_of_a_control_group_and_of_those_around_it(inner, limited, system):
+    if len(limited) > len(inner):
+        inner = limited
+    system(**{"proc__self__cgroup": f"1:name=systemd:/x\n0::/{inner}"})
+    group = f"groups/{limited}memory"
+    system(**{f"{group}.max": 3000, f"{group}.current": 1000, f"{group}.stat": STAT})
+    assert memory.available_bytes() == 2400, "files that were read are dropped first"
+    system(**{f"groups/{inner}memory.max": "max"})
+    assert memory.available_bytes() == (8_000_000 * 1024 if inner == limited else 2400)
+    system(**{f"{group}.max": 500})
+    assert memory.available_bytes() == 0
+
+
+@pytest.mark.parametrize("place", ["", "job/step/"])
+def test_control_groups_of_version_1(place, system):
+    system(proc__self__cgroup=f"4:cpuset,memory:/{place}\n3:cpu:/\n0::/")
+    system(**{f"groups/memory/{place}memory.limit_in_bytes": 3000})
+    assert memory.available_bytes() == 8_000_000 * 1024
+    system(**{f"groups/memory/{place}memory.usage_in_bytes": 1000})
+    system(**{f"groups/memory/{place}memory.stat": STAT})
+    assert memory.available_bytes() == 2300
+
+
+def test_a_limit_of_the_address_space(system, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (2**30, -1))
+    system(proc__self__statm="1000 5 5")
+    assert memory.available_bytes() == 2**30 - 1000 * resource.getpagesize()
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert memory.available_bytes() == 8_000_000 * 1024
 
 
 def test_failed_allocations_are_told_from_other_errors():

@@ -1,5 +1,6 @@
 """The command line: thin, and without PyTorch until something is to be computed."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -62,16 +63,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _exit_code(words: list[str]) -> int:
     try:
         _run(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except LinprobeError as error:
         return _fail(EXIT_USAGE, str(error))
     except KeyboardInterrupt as end:
         by_signal = isinstance(end, Terminated)
         said = ("terminated" if by_signal else "interrupted") + (f"; {end}" if str(end) else "")
         return _fail(EXIT_TERMINATED if by_signal else EXIT_INTERRUPTED, said)
+    except OSError as error:
+        if error.filename is not None or error.strerror is None:  # not that of a stream
+            return _unexpected(error)
+        _drop_output()
+        said = f"output can't be written ({error.strerror}); send it somewhere else"
+        return _fail(EXIT_USAGE, said)
     except Exception as error:
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        return _fail(EXIT_FAILURE, f"unexpected {what} (set LINPROBE_DEBUG=1 to see the traceback)")
+        return _unexpected(error)
     return 0
+
+
+def _unexpected(error: Exception) -> int:
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    return _fail(EXIT_FAILURE, f"unexpected {what} (set LINPROBE_DEBUG=1 to see the traceback)")
+
+
+def _drop_output() -> None:
+    """Let what is left of standard output go nowhere: it would fail again when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        number = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(number, sys.stdout.fileno())
+        os.close(number)
 
 
 def _fail(code: int, message: str) -> int:

@@ -61,7 +61,7 @@ def probe(
     """
     import linprobe
     from linprobe.evaluation.metrics import check_metric
-    from linprobe.pipeline.folder import RunFolder
+    from linprobe.pipeline.folder import IN_PYTHON, RunFolder
     from linprobe.report.terminal import make_console, show_progress
     from linprobe.runtime.memory import tune_allocator
 
@@ -96,7 +96,8 @@ def probe(
             )
     print(report.table(metric))
     if report.unwritten is not None:
-        raise LinprobeError(report.unwritten)
+        why = report.unwritten.removesuffix(IN_PYTHON)
+        raise LinprobeError(f"{why}; the same command then writes it")
     print(f"Written to {out}")
 
 

@@ -7,6 +7,7 @@ of the features. scikit-learn is imported when it is used, so that commands star
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from linprobe.runtime.errors import LinprobeError
 
 ECE_BINS = 15
 TOP_K = (2, 3, 5)
+MOST_CLASSES = 100
+"""Classes up to which the counts of all mistakes are kept."""
+_NUM_MISTAKES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +231,7 @@ def evaluate(
     pvi = pointwise_v_information(log_p.gather(0, labels[None])[0], labels, frequencies)
     evaluation = Evaluation(
         num_test=len(labels),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        **_confused(confusion),
         per_class_error_rate=tuple(
             1 - row[true] / sum(row) if any(row) else None
             for true, row in enumerate(confusion.tolist())
@@ -244,6 +248,21 @@ def evaluate(
         answers_only=scored.answers_only,
     )
     return evaluation, deviations
+
+
+def _confused(counts: np.ndarray) -> dict[str, Any]:
+    """Keep counts (n_classes, n_classes) of few classes; of many, a million numbers say little."""
+    if len(counts) <= MOST_CLASSES:
+        return {"confusion": tuple(map(tuple, counts.tolist()))}
+    wrong = counts - np.diag(np.diag(counts))
+    worst = np.argsort(-wrong, axis=None, kind="stable")[:_NUM_MISTAKES]
+    places = zip(*np.unravel_index(worst, wrong.shape), strict=True)
+    found = [(int(true), int(told), int(wrong[true, told])) for true, told in places]
+    return {
+        "confusion": (),
+        "class_counts": tuple(counts.sum(1).tolist()),
+        "mistakes": tuple(mistake for mistake in found if mistake[2]),
+    }
 
 
 def _check(logits: Tensor, labels: Tensor) -> None:

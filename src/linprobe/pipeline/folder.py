@@ -18,6 +18,9 @@ from linprobe.records.store import check_writable
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.lock import folder_lock
 
+IN_PYTHON = "; then call report.save(FOLDER, overwrite=True)"
+"""End of `ProbeReport.unwritten`, which is for those who have the report."""
+
 
 class RunFolder:
     """A folder that a run is written to while it is made.
@@ -98,7 +101,7 @@ class RunFolder:
             self._unfinished.clear()
             report.write(self.path, self._metric)
         except LinprobeError as error:
-            report.unwritten = f"{error}; then call report.save(FOLDER, overwrite=True)"
+            report.unwritten = f"{error}{IN_PYTHON}"
             warnings.warn(str(error), stacklevel=4)
             return report
         self._unfinished.remove()

@@ -26,12 +26,13 @@ from linprobe.records.evidence import ControlRecord
 from linprobe.records.predictions import FOLDER as PREDICTIONS
 from linprobe.records.predictions import Predictions, load_predictions
 from linprobe.records.schema import PROBE, DatasetRecord, ProbeRecord, RunRecord
-from linprobe.records.store import load_run, prepare_folder
+from linprobe.records.store import check_folder, load_run, prepare_folder
 from linprobe.records.store import save as save_run
 from linprobe.records.table import PROBE_FIELDS, native_cells
 from linprobe.report import wording
 from linprobe.report.measures import TableColumn, chosen, table_columns
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.lock import folder_lock
 from linprobe.runtime.terminals import printable
 from linprobe.runtime.text import layer_name
 
@@ -186,13 +187,15 @@ class ProbeReport(Mapping[str, Probe]):
             The folder.
 
         Raises:
-            LinprobeError: The folder holds a run already, or can't be written; or there is no
-                such metric.
+            LinprobeError: The folder holds a run already, can't be written, or is written to by
+                another process; or there is no such metric.
         """
         folder = Path(folder)
         chosen(self.run, metric)
-        prepare_folder(folder, overwrite=overwrite)
-        self.write(folder, metric)
+        check_folder(folder, overwrite=overwrite)
+        with folder_lock(folder):
+            prepare_folder(folder, overwrite=overwrite)
+            self.write(folder, metric)
         return folder
 
     def write(self, folder: Path, metric: str | None = None) -> None:

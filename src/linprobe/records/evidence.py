@@ -64,7 +64,8 @@ class Evaluation:
 
     Attributes:
         num_test: test samples.
-        confusion: counts, (n_classes, n_classes): a row a true class, a column a predicted one.
+        confusion: counts, (n_classes, n_classes): a row a true class, a column a predicted one;
+            empty: more than 100 classes, of which `class_counts` and `mistakes` tell.
         per_class_error_rate: of each true class; None for a class without test samples.
         ece: expected calibration error.
         brier: mean squared distance of the probabilities to the label, summed over classes.
@@ -79,6 +80,9 @@ class Evaluation:
         metrics: value of each `MetricRecord` of the run, by name; NaN: it has none.
         metric_intervals: 95 % interval of metrics, by name; missing where samples don't tell.
         answers_only: class that is predicted for every test sample; None: there are several.
+        class_counts: test samples of each class, of more than 100 classes.
+        mistakes: the most frequent ones, of more than 100 classes: true class, predicted class,
+            test samples.
     """
 
     num_test: int
@@ -95,11 +99,13 @@ class Evaluation:
     metrics: dict[str, Number] = field(default_factory=dict)
     metric_intervals: dict[str, tuple[Number, Number]] = field(default_factory=dict)
     answers_only: int | None = None
+    class_counts: tuple[int, ...] = ()
+    mistakes: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def is_imbalanced(self) -> bool:
         """True if a class has 3 times the test samples of another that occurs, and 10 more."""
-        counts = [sum(row) for row in self.confusion if any(row)] or [1]
+        counts = list(filter(None, self.class_counts or map(sum, self.confusion))) or [1]
         return max(counts) >= max(3 * min(counts), min(counts) + 10)
 
 

@@ -7,6 +7,7 @@
 import errno
 import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -114,10 +115,12 @@ def check_writable(folder: Path) -> None:
     """Make `folder`, and write and delete a file as deep and as long in name as any of a run.
 
     Raises:
-        LinprobeError: There is no permission, no space, a file in the way, or too long a path.
+        LinprobeError: There is no permission, no space, a file or a link in the way, or too long a
+            path.
     """
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        _refuse_links(folder)
         for kind in (*_FOLDERS, UNFINISHED):
             if (folder / kind).exists() and not (folder / kind).is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, f"{kind} is a file")
@@ -137,9 +140,25 @@ def prepare_folder(folder: Path, *, overwrite: bool) -> None:
 def clear_folder(folder: Path) -> None:
     """Delete the files of a run, but for layers of an unfinished one; other files stay."""
     with _writing(folder):
+        _refuse_links(folder)
         for pattern in _WRITTEN:
             for path in folder.glob(pattern):
                 path.unlink()
+
+
+def _refuse_links(folder: Path) -> None:
+    """Make sure that no folder inside is a link: a run is written to, and deleted, in its own.
+
+    Files that are links are replaced, not followed. `folder` itself may be a link.
+    """
+    for kind in (*_FOLDERS, UNFINISHED):
+        places = [Path(top) / name for top, inner, _ in os.walk(folder / kind) for name in inner]
+        for place in (folder / kind, *places):
+            if place.is_symlink():
+                raise LinprobeError(
+                    f"{place} is a symbolic link to a folder; expected one of the run's own: "
+                    "remove the link, or choose another folder"
+                )
 
 
 @contextmanager

@@ -268,20 +268,22 @@ def _texts(series: Series, num_layers: int) -> list[str | None]:
 
 
 def _confusion(run: RunRecord, found: Evaluation, *, matrices: bool) -> Json:
-    """Collect class-wise results; of many large matrices only the most frequent mistakes."""
+    """Collect class-wise results; of large matrices only the most frequent mistakes."""
     classes = run.dataset.classes or ()
-    mistakes = sorted(
-        (-count, true, predicted)
+    counted = (
+        (true, predicted, count)
         for true, row in enumerate(found.confusion)
         for predicted, count in enumerate(row)
-        if count and true != predicted
+        if true != predicted
     )
+    all_mistakes = found.mistakes or counted
+    mistakes = sorted((-count, true, told) for true, told, count in all_mistakes if count)
 
     def name(number: int) -> str:
         return classes[number] if number < len(classes) else str(number)
 
     return {
-        "confusion": found.confusion if matrices else None,
+        "confusion": found.confusion if matrices and found.confusion else None,
         "classErrors": [plain(rate) for rate in found.per_class_error_rate] if matrices else None,
         "mistakes": [
             f"{name(true)} \N{RIGHTWARDS ARROW} {name(predicted)} ({-count:,})"

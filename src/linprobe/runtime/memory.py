@@ -2,12 +2,16 @@
 
 import ctypes
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 FEATURE_SHARE = 0.4
 """Share of the free memory that features may take; solving takes as much again."""
 
+_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+_VERSION_1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+_VERSION_2 = "memory.max", "memory.current", "inactive_file"
 _FALLBACK = 4.0 * 2**30  # where the system does not say
 _KEEP, _MAPPED, _PAD = 2**31 - 1, 2**28, 2**26
 
@@ -39,19 +43,62 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def available_bytes() -> float:
-    """Return the main memory that is free: the machine's, or its control group's if less."""
+    """Return the main memory that is free: the machine's, or that of a limit if less.
+
+    Limits are those of the control groups that the process is in, and of its address space.
+    """
     room = _FALLBACK
     try:
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+        for line in _read(_PROC / "meminfo").splitlines():
             if line.startswith("MemAvailable:"):
                 room = 1024.0 * int(line.split()[1])
     except (OSError, ValueError, IndexError):
         pass
-    group = Path("/sys/fs/cgroup")
+    return max(min([room, *_group_rooms(), *_address_space()]), 0.0)
+
+
+def _group_rooms() -> Iterator[float]:
+    """Yield what is left of the limit of each control group that the process is in."""
+    for folder, limit, used, reclaimed in _groups():
+        try:
+            most, now = int(_read(folder / limit)), int(_read(folder / used))
+            cached = dict(map(str.split, _read(folder / "memory.stat").splitlines()))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+        # Files that were read count as used, and are dropped when memory is asked for.
+        yield float(most - now + int(cached.get(reclaimed, 0)))
+
+
+def _groups() -> Iterator[tuple[Path, str, str, str]]:
+    """Yield the folders of the process's control groups and all around them, with file names."""
     try:
-        limit = int((group / "memory.max").read_text(encoding="utf-8"))
-        used = int((group / "memory.current").read_text(encoding="utf-8"))
-        room = min(room, float(limit - used))
-    except (OSError, ValueError):  # no control groups, or "max"
-        pass
-    return max(room, 0.0)
+        lines = _read(_PROC / "self" / "cgroup").splitlines()
+    except OSError:
+        lines = []
+    for line in (*lines, "0::/", "0:memory:/"):  # a container may see its group as the root
+        _, controllers, path = line.split(":", 2)
+        names, root = _VERSION_2, _GROUPS
+        if controllers:
+            if "memory" not in controllers.split(","):
+                continue
+            names, root = _VERSION_1, _GROUPS / "memory"
+        inner = PurePosixPath(path.lstrip("/"))
+        for place in (inner, *inner.parents):
+            yield root / place, *names
+
+
+def _address_space() -> Iterator[float]:
+    """Yield what is left of a limit of the address space (`ulimit -v`)."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(_read(_PROC / "self" / "statm").split()[0]) * resource.getpagesize()
+    except (ImportError, OSError, ValueError, IndexError):
+        return
+    if limit != resource.RLIM_INFINITY:
+        yield float(limit - used)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
