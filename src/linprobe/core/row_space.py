@@ -5,8 +5,9 @@ weight lies in the span of the feature rows (the gradient of the cross-entropy d
 outside would only cost penalty), so with an orthonormal basis V of it, ``min P(W)`` over
 ``W = A V^T`` is the same problem on features ``x V``, with ``||W|| = ||A||``.
 
-Few rows X give V by their Gram matrix ``X X^T = U S U^T``: ``V = X^T U S^(-1/2)``, and ``X V =
-U S^(1/2)``. Of many, a sketch is taken.
+Few rows X give V by their Gram matrix, factorised by Cholesky with pivots: with the triangle L of
+the rows R that were pivots, ``R R^T = L L^T``, the basis is ``V^T = L^(-1) R``, and the coordinates
+of all rows are the factor's rows. Of many rows, a sketch is taken.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import solve_triangular as solve
 
 from linprobe.core.features import DenseFeatures, FeatureMatrix
 
@@ -85,16 +87,16 @@ def find_row_space(features: FeatureMatrix, generator: torch.Generator) -> RowSp
 
 
 def _of_few_rows(features: FeatureMatrix) -> RowSpace | None:
-    values, vectors = torch.linalg.eigh(_gram(features))
-    kept = values.clamp_min(0).cumsum(0) > _GRAM_OUTSIDE * values.sum()
-    if not bool(kept.any()):
+    factor, chosen = _pivoted_cholesky(_gram(features))
+    if not len(chosen):
         return None
-    root, vectors = values[kept].sqrt(), vectors[:, kept]
+    triangle = factor[chosen]
 
     def lift(weight: Tensor) -> Tensor:
         # In float64: small coordinates are differences of large multiples of rows.
-        factors = weight.double() / root @ vectors.T
-        out: Tensor = factors.new_zeros(len(weight), features.num_features)
+        factors = weight.new_zeros(len(weight), features.num_rows, dtype=torch.float64)
+        factors[:, chosen] = solve(triangle, weight.double(), upper=False, left=False)
+        out = factors.new_zeros(len(weight), features.num_features)
         for where, block in features.parts(_GRAM_BLOCK):
             out += factors[:, where] @ block.double()
         return out
@@ -103,28 +105,48 @@ def _of_few_rows(features: FeatureMatrix) -> RowSpace | None:
         products = gradient.new_empty(len(gradient), features.num_rows)
         for where, block in features.parts(_GRAM_BLOCK):
             products[:, where] = gradient @ block.double().T
-        onto: Tensor = products @ vectors / root
+        onto: Tensor = solve(triangle.T, products[:, chosen], upper=True, left=False)
         return onto
 
-    return RowSpace(DenseFeatures((vectors * root).to(features.dtype), owned=True), lift, project)
+    return RowSpace(DenseFeatures(factor.to(features.dtype), owned=True), lift, project)
+
+
+def _pivoted_cholesky(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Factorise a Gram matrix, of which only the lower triangle is read.
+
+    Returns:
+        The factor (n, rank), whose products of rows are the matrix, and the rows (rank,) that were
+        pivots, in order: of these it is a lower triangle.
+    """
+    # PyTorch has no Cholesky with pivots. It takes a fifth of the time of `eigh`.
+    from scipy.linalg.lapack import dpstrf
+
+    least = _GRAM_OUTSIDE * max(float(gram.diagonal().max()), 0.0)
+    packed, pivots, rank, _ = dpstrf(gram.cpu().numpy(), tol=least, lower=1)
+    order = torch.from_numpy(pivots.astype("int64") - 1)
+    factor = torch.empty(len(order), rank, dtype=torch.float64)
+    factor[order] = torch.from_numpy(packed).tril_()[:, :rank]
+    return factor.to(gram.device), order[:rank].to(gram.device)
 
 
 def _gram(features: FeatureMatrix) -> Tensor:
-    """Products of the rows among each other, (n_samples, n_samples) float64.
+    """Products of the rows among each other, (n_samples, n_samples) float64; the lower triangle.
 
-    As many rows as there is room for are multiplied with all of them at a time.
+    As many rows as there is room for are multiplied with those before them at a time.
     """
     n, size = features.num_rows, 8 * features.num_features
     some = n if n * size <= features.room else max(1, int(features.room // size))
-    out = torch.empty(n, n, dtype=torch.float64, device=features.device)
+    out = torch.zeros(n, n, dtype=torch.float64, device=features.device)
     for start in range(0, n, some):
-        view = features.rows(start, min(start + some, n))
+        stop = min(start + some, n)
+        view = features.rows(start, stop)
         rows = torch.cat([block.double() for block in view.blocks(_GRAM_BLOCK)])
-        if some == n:
-            torch.mm(rows, rows.T, out=out)
-            break
-        for where, block in features.parts(_GRAM_BLOCK):
-            out[start : start + some, where] = rows @ block.double().T
+        for where, block in features.rows(0, start).parts(_GRAM_BLOCK):
+            out[start:stop, where] = rows @ block.double().T
+        for first in range(0, len(rows), _GRAM_BLOCK):
+            part = rows[first : first + _GRAM_BLOCK]
+            low = start + first
+            out[low : low + len(part), start : low + len(part)] = part @ rows[: first + len(part)].T
     return out
 
 
