@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from linprobe.core import optimum_bounds as optimum
+from linprobe.core import pair_bounds
 from linprobe.core.certificate import certify
 from linprobe.core.features import DenseFeatures, Standardisation
 from linprobe.core.optimum_bounds import OptimumBounds, OptimumError, UnknownBounds
@@ -63,9 +64,9 @@ def test_no_margin_moves_farther_than_the_bound(case, rank, l2):
     tightest = 0.0
     for seed, distance in enumerate(DISTANCES):
         loose, bounds = near(case, rows, weight, bias, distance, l2, seed)
-        seen = bounds.see(case.features, SAME)
+        seen = bounds._pairs.see(case.features, SAME)
         for pair in combinations(range(case.num_classes), 2):
-            centre, reach = bounds.moves(pair, seen)
+            centre, reach = bounds._pairs.moves(pair, seen)
             off = (actual_moves(case, bounds, loose, weight, bias, pair) - centre).abs()
             assert bool((off <= reach + 1e-7).all())
             tightest = max(tightest, float((off / reach.clamp_min(1e-6)).max()))
@@ -99,7 +100,7 @@ def test_smaller_bounds_would_be_wrong():
         exact = (weight @ case.features.T + bias[:, None]).argmax(0) != case.labels
         for seed in range(5):
             loose, bounds = near(case, rows, weight, bias, 3.0, 1e-2, seed)
-            bounds.gap /= 1e4
+            bounds._pairs.gap /= 1e4
             logits = loose @ case.features.T + bias[:, None]
             found = bounds.error_interval(logits, case.labels, case.features, SAME)
             missed += not found.low <= float(exact.double().mean()) <= found.high
@@ -118,7 +119,7 @@ def test_bound_is_tight_where_only_the_penalty_binds():
     bounds = OptimumBounds(DenseFeatures(x), point, l2, certificate)
     far = torch.zeros(1, x.shape[1]).double()
     far[0, -1] = 1e4
-    centre, reach = bounds.moves((0, 1), bounds.see(far, SAME))
+    centre, reach = bounds._pairs.moves((0, 1), bounds._pairs.see(far, SAME))
     actual = -far[0, -1] * 0.02
     assert float(centre) == pytest.approx(float(actual) / 2, rel=1e-3)
     assert float(reach) >= abs(float(actual - centre))
@@ -127,7 +128,7 @@ def test_bound_is_tight_where_only_the_penalty_binds():
 
 
 def test_small_gaps_give_the_leverage_and_a_damped_newton_step(monkeypatch):
-    monkeypatch.setattr(optimum, "_quantile", lambda values, *_: values.max())
+    monkeypatch.setattr(pair_bounds, "_quantile", lambda values, *_: values.max())
     case, l2 = CASES[4], 1e-2
     rows = torch.arange(len(case.labels))
     weight, bias = optimum_of(case, l2, rows)
@@ -139,7 +140,7 @@ def test_small_gaps_give_the_leverage_and_a_damped_newton_step(monkeypatch):
     inverse = torch.linalg.inv((y * c[:, None]).T @ y + l2 * torch.eye(x.shape[1]).double())
     slope = bounds.gradient[0] - bounds.gradient[1]
     leverage = 1 / c.sum() + ((y @ inverse) * y).sum(1)
-    centre, reach = bounds.moves((0, 1), bounds.see(x, SAME))
+    centre, reach = bounds._pairs.moves((0, 1), bounds._pairs.see(x, SAME))
     torch.testing.assert_close(centre, -0.5 * y @ inverse @ slope, rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(reach, (bounds.gap * leverage).sqrt(), rtol=5e-3, atol=0)
 

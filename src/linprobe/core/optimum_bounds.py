@@ -64,16 +64,19 @@ from linprobe.core.features import (
     as_features,
 )
 from linprobe.core.linalg import LinAlgError
+from linprobe.core.pair_bounds import (
+    ROUNDING,
+    SLACK,
+    PairBounds,
+    Seen,
+    reach_of,
+    standardised_blocks,
+)
 from linprobe.core.solvers.base import Point
 
 MAX_PAIRS = 1000  # of classes that are looked at closely, those of most open samples first
 MAX_RANK = 256  # features up to this many are taken as they are
 _MIN_RANK, _FEATURES_TIMES_RANK = 32, 2**18  # else so many rows, that the test split costs little
-_ROWS = 1024  # of a pair
-_KEPT = 0.95  # share of a pair's weight
-_BLOCK_BYTES = 2 * 2**20
-_ROUNDING = 1e-5  # of float32 inner products, relative to the squared length
-_SLACK = 1 + 1e-3  # for leverages in float32
 _COARSE_ROWS = 1024
 _TEST_ROWS = 4096  # of (n_classes, n_test) at a time
 
@@ -98,24 +101,6 @@ class OptimumError:
     def unknown(cls, num_test: int) -> "OptimumError":
         """Nothing is known."""
         return cls(0.0, 1.0, num_test)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Samples as the bounds see them.
-
-    Attributes:
-        inside: (n, rank), coordinates in the span of the rows.
-        outside: (n,) float64, squared length of what is orthogonal to it.
-        gradient: (n, n_classes) float64, inner products of that with the rows of G.
-    """
-
-    inside: Tensor
-    outside: Tensor
-    gradient: Tensor
-
-    def __getitem__(self, index: Tensor) -> "_Seen":
-        return _Seen(self.inside[index], self.outside[index], self.gradient[index])
 
 
 class UnknownBounds:
@@ -143,7 +128,6 @@ class OptimumBounds:
         sample_weight: (n_train,) of the problem; default: equal.
 
     Attributes:
-        gap: ``||G||^2 / (2 l2)``.
         bias_shift: (n_classes,) float64, from the given bias to the best one.
     """
 
@@ -156,33 +140,35 @@ class OptimumBounds:
         sample_weight: Tensor | None = None,
     ) -> None:
         self.l2, self.gradient = l2, certificate.gradient
-        self.gap = float(self.gradient.square().sum()) / (2 * l2)
         self.bias_shift = certificate.best_bias - point.bias
         predictions = _Predictions(point.logits, certificate.best_bias)
-        self._each: float | Tensor = 1 / features.num_rows  # s_i
-        self._basis: Tensor | None = None
-        self._rows, self._inner_gradient = features, self.gradient
-        self._of_class: Callable[[int], Tensor] = predictions.of_class
+        s: float | Tensor = 1 / features.num_rows
         unsureness = predictions.impurity
         if sample_weight is not None:
-            self._each = sample_weight.double() / sample_weight.sum(dtype=torch.float64)
-            unsureness *= self._each
+            s = sample_weight.double() / sample_weight.sum(dtype=torch.float64)
+            unsureness *= s
         unsure = unsureness.topk(min(_COARSE_ROWS, features.num_rows)).indices
         chosen = features.take(unsure)
-        self._radius = float(torch.linalg.vector_norm(chosen, dim=1).max()) * (1 + _ROUNDING)
+        self._radius = float(torch.linalg.vector_norm(chosen, dim=1).max()) * (1 + ROUNDING)
         # p_a p_c / (p_a + p_c) is no less than p_a p_c.
         p = predictions.of_rows(unsure)
-        each = self._each if isinstance(self._each, float) else self._each[unsure]
+        each = s if isinstance(s, float) else s[unsure]
         self._coupling = p @ p.T * each if isinstance(each, float) else p * each @ p.T
-        num_features = features.num_features
+        num_features, basis = features.num_features, None
+        rows: FeatureMatrix = features
+        of_class: Callable[[int], Tensor] = predictions.of_class
         if num_features > MAX_RANK:
             rank = min(MAX_RANK, max(_MIN_RANK, _FEATURES_TIMES_RANK // num_features))
             exact = chosen[:rank].double()
-            self._basis = torch.linalg.qr(exact.T).Q
-            self._rows = DenseFeatures((exact @ self._basis).to(features.dtype))
-            self._of_class = p[:, :rank].__getitem__
-            self._each = each if isinstance(each, float) else each[:rank]
-            self._inner_gradient = self.gradient @ self._basis
+            basis = torch.linalg.qr(exact.T).Q
+            rows = DenseFeatures((exact @ basis).to(features.dtype))
+            of_class, s = p[:, :rank].__getitem__, each if isinstance(each, float) else each[:rank]
+        self._pairs = PairBounds(rows, of_class, s, self.gradient, l2, basis)
+
+    @property
+    def gap(self) -> float:
+        """Duality gap (nats) at the best bias."""
+        return self._pairs.gap
 
     @classmethod
     def of(
@@ -226,7 +212,7 @@ class OptimumBounds:
             for pair, where in _pairs(labels[sample], other, len(logits)):
                 rows = sample[where]
                 try:
-                    move, reach = self.moves(pair, seen[place[where]])
+                    move, reach = self._pairs.moves(pair, seen[place[where]])
                 except LinAlgError:  # l2 is far below the curvature's rounding: all stay open
                     continue
                 # As the first class sees it; the second one's members have the margin turned round.
@@ -259,15 +245,15 @@ class OptimumBounds:
         floor = torch.finfo(torch.float64).tiny
         centre = 1 / self._coupling.clamp_min(floor)
         largest = (centre + (2 * self._radius) ** 2 / self.l2).sqrt()
-        scaled = _reach(self.gap * largest.square() / 2) / largest
+        scaled = reach_of(self.gap * largest.square() / 2) / largest
         wrong, sample, other = labels < 0, [], []
         lengths = _lengths(features, standardisation)
         for start in range(0, len(labels), _TEST_ROWS):
             block = slice(start, start + _TEST_ROWS)
             y, z = labels[block].clamp_min(0), logits[:, block] + self.bias_shift[:, None]
-            far = _SLACK * lengths[block] + self._radius
+            far = SLACK * lengths[block] + self._radius
             lever = (centre[:, y] + far.square() / self.l2).sqrt()
-            reach = _SLACK * (scaled[:, y] * lever + far * math.sqrt(self.gap / self.l2))
+            reach = SLACK * (scaled[:, y] * lever + far * math.sqrt(self.gap / self.l2))
             margin = z.gather(0, y[None]) - z
             wrong[block] |= (margin < -reach).any(0)
             left = ~(margin > reach) & ~wrong[block]  # also where a reach is NaN
@@ -276,58 +262,16 @@ class OptimumBounds:
             sample.append(found[:, 1] + start)
         return wrong, torch.cat(sample), torch.cat(other)
 
-    def _see(
-        self, features: FeatureMatrix, rows: Tensor, standardisation: Standardisation
-    ) -> _Seen:
+    def _see(self, features: FeatureMatrix, rows: Tensor, standardisation: Standardisation) -> Seen:
         """Reduce some rows (m,) of raw features to what the bounds need."""
         some = max(_COARSE_ROWS, min(len(rows), features.room // (8 * features.num_features)))
-        parts = [self.see(features.take(part), standardisation) for part in rows.split(int(some))]
+        parts = [
+            self._pairs.see(features.take(part), standardisation) for part in rows.split(int(some))
+        ]
         if len(parts) == 1:
             return parts[0]
         fields = ([getattr(x, name) for x in parts] for name in ("inside", "outside", "gradient"))
-        return _Seen(*map(torch.cat, fields))
-
-    def see(self, features: Tensor, standardisation: Standardisation) -> _Seen:
-        """Reduce raw features (n, n_features) to what the bounds need, in one read."""
-        blocks = _standardised(features, standardisation)
-        if self._basis is None:
-            x = torch.cat(list(blocks))
-            zero = x.new_zeros(len(x), dtype=torch.float64)
-            return _Seen(x, zero, zero[:, None].expand(len(x), len(self.gradient)))
-        outer = self.gradient - self._inner_gradient @ self._basis.T
-        sizes = outer.norm(dim=1).clamp_min(torch.finfo(outer.dtype).tiny)
-        directions = torch.cat([self._basis.T, outer / sizes[:, None]]).to(features.dtype)
-        products, lengths = [], []
-        for x in blocks:
-            products.append(x @ directions.T)
-            lengths.append(torch.linalg.vector_norm(x, dim=1).double().square())
-        inside, along = torch.cat(products).split([self._basis.shape[1], len(outer)], dim=1)
-        length = torch.cat(lengths)
-        outside = (length * (1 + _ROUNDING) - inside.double().square().sum(1)).clamp_min(0)
-        return _Seen(inside, outside, along.double() * sizes)
-
-    def moves(self, pair: tuple[int, int], seen: _Seen) -> tuple[Tensor, Tensor]:
-        """Where the margins of the first class over the second can move, for samples (n,).
-
-        Returns:
-            m0 and the bound of the distance from it, each (n,) float64.
-        """
-        a, c = pair
-        p, q = self._of_class(a), self._of_class(c)
-        weight = (p * q / (p + q)).nan_to_num(nan=0.0) * self._each
-        weight, chosen = weight.topk(min(_ROWS, len(weight)))
-        rows = self._rows.take(chosen)
-        weighted = _Leverage(rows, weight, self.l2)
-        # A few rows of large leverage would set H, and weigh little: they do without.
-        kept = weighted.rows <= _quantile(weighted.rows, weight, _KEPT)
-        weighted = _Leverage(rows[kept], weight[kept], self.l2)
-        largest = weighted.rows.max()
-        inner = weighted.whiten(seen.inside)
-        leverage = weighted.each + inner.square().sum(1).double() + seen.outside / self.l2
-        slope = (self._inner_gradient[a] - self._inner_gradient[c]) @ weighted.root
-        outer = (seen.gradient[:, a] - seen.gradient[:, c]) / self.l2
-        reach = _SLACK * (leverage / largest).sqrt() * _reach(self.gap * largest / 2)
-        return -0.5 * (inner.double() @ slope + outer), reach.nan_to_num(nan=math.inf)
+        return Seen(*map(torch.cat, fields))
 
 
 class _Predictions:
@@ -355,53 +299,13 @@ class _Predictions:
         return (self._logits[:, index].double() + self._bias[:, None]).softmax(0)
 
 
-class _Leverage:
-    """A pair's weighted rows: ``A^-1 = root root^T``, <x>, 1 / C and ``lev(x_i)^2`` of each row."""
-
-    def __init__(self, rows: Tensor, weight: Tensor, l2: float) -> None:
-        total = weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
-        self.each = 1 / total
-        exact = rows.double()
-        self.centre = weight @ exact / total
-        centred = exact.sub_(self.centre) if exact is not rows else exact - self.centre
-        centred.mul_(weight.sqrt()[:, None])
-        matrix = centred.T @ centred
-        matrix.diagonal().add_(l2)
-        identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-        factor = torch.linalg.cholesky(matrix)
-        self.root: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False).T
-        self.rows = self.each + self.whiten(rows).square().sum(1).double()
-
-    def whiten(self, x: Tensor) -> Tensor:
-        """``root^T (x - <x>)`` of (n, rank), in the dtype of `x`."""
-        return (x - self.centre.to(x.dtype)) @ self.root.to(x.dtype)
-
-
-def _quantile(values: Tensor, weight: Tensor, share: float) -> Tensor:
-    """Least value such that those up to it have `share` of the weight."""
-    order = values.argsort()
-    reached = weight[order].cumsum(0) >= share * weight.sum()
-    return values[order][reached.to(torch.uint8).argmax()]
-
-
-def _reach(q: Tensor) -> Tensor:
-    """Largest t with ``t^2 / (2 + t) <= q``."""
-    return (q + (q * q + 8 * q).sqrt()) / 2
-
-
 def _lengths(features: FeatureMatrix, standardisation: Standardisation) -> Tensor:
     """Lengths of raw rows once they are standardised: (n,) float64."""
     out = torch.empty(features.num_rows, dtype=torch.float64, device=features.device)
     for where, block in features.parts(_TEST_ROWS):
-        x = _standardised(block, standardisation)
+        x = standardised_blocks(block, standardisation)
         out[where] = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in x]).double()
     return out
-
-
-def _standardised(features: Tensor, standardisation: Standardisation) -> Iterator[Tensor]:
-    """Yield raw rows standardised, a block at a time."""
-    rows = max(1, _BLOCK_BYTES // (features.element_size() * features.shape[1]))
-    return map(standardisation.apply, features.split(rows))
 
 
 def _pairs(
