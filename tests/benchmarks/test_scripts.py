@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks import exactness, penalties, precision, scales
+from benchmarks import exactness, few_rows, penalties, precision, scales
 from linprobe.data import ImageDataset
 from linprobe.experiments.networks import DeepMLP
 from linprobe.experiments.samples import Samples
@@ -93,3 +93,12 @@ def test_the_exactness_table(monkeypatch, capsys):
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[:3] for row in rows] == [["layer2", "128", "1e-04"], ["logits", "10", "1e-04"]]
     assert all(int(row[3]) <= int(row[4]) and int(row[8]) > int(row[9]) == 0 for row in rows)
+
+
+def test_few_rows_are_compared_on_the_same_problem(capsys):
+    few_rows.main(["--rows", "60", "--features", "200", "--strengths", "0.5"])
+    head, _, line = capsys.readouterr().out.splitlines()
+    cells = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert float(cells["its gap"]) < 0.1
+    error, theirs = float(cells["test error"]), float(line.split(" | ")[-1].strip(" |"))
+    assert abs(error - theirs) < 0.2
