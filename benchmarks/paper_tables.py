@@ -9,16 +9,18 @@ what is certified, exact, rounded and chosen.
 
 import argparse
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from linprobe.records.comparison.curves import Curve
 from linprobe.records.comparison.distances import LOWER, UPPER, Comparison, compare
 from linprobe.records.published import load_published
-from linprobe.records.schema import ProbeRecord, RunRecord
+from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.records.store import load_run
 
 SHOWN = (1, 4, 9, 17, 32, 48, 64, 65, 80, 96, 128)
+_SAME = 0.002  # of the error of predicting one class
 _BETTER = 1e-3  # differences of error rates that count
 
 
@@ -39,8 +41,7 @@ def describe(path: Path, run: RunRecord) -> Iterator[str]:
             stages[stage] = stages.get(stage, 0.0) + seconds
     yield "  seconds: " + ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in stages.items())
     if run.protocol == "sgd":
-        beyond = sum(probe.duality_gap > probe.objective for probe in probes)
-        yield f"  gap larger than the objective itself: {beyond}"
+        yield from map(_endings, run.checkpoints)
         return
     open_ = [p.evaluation.num_undecided for p in probes if p.evaluation]
     known = [count for count in open_ if count is not None]
@@ -59,6 +60,21 @@ def describe(path: Path, run: RunRecord) -> Iterator[str]:
     yield (
         f"  read in float64: {len(again)}, for {(total + own) / (total - more + own):.2f} times "
         f"the solving time of all in their own dtype; rounded: {sum(p.rounded for p in probes)}"
+    )
+
+
+def _endings(checkpoint: CheckpointRecord) -> str:
+    """Say how the trained probes of a checkpoint ended."""
+    probes = checkpoint.probes
+    ends = Counter(probe.status for probe in probes)
+    one_class = max(probe.train_error_rate for probe in probes)
+    stuck = sum(probe.train_error_rate > one_class - _SAME for probe in probes)
+    return (
+        f"  {checkpoint.name}: "
+        + ", ".join(f"{number} {status}" for status, number in ends.most_common())
+        + f"; median gap {statistics.median(p.duality_gap for p in probes):.1e} nats, larger than "
+        f"the objective itself: {sum(p.duality_gap > p.objective for p in probes)}; "
+        f"train error within {_SAME} of the largest, {one_class:.4f}: {stuck}"
     )
 
 
