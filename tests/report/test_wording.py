@@ -11,7 +11,6 @@ from tests.support.records import (
     checkpoint_record,
     evaluation_record,
     probe_record,
-    read_again,
     run_config,
     run_record,
     step_record,
@@ -206,18 +205,3 @@ def test_protocol_is_named_where_it_is_not_the_usual_one():
     assert len(reading) == 5
     assert "were trained by SGD" in reading[3]
     assert "not a failure" not in reading[3]
-
-
-def test_layers_that_were_read_in_float64_are_said_with_what_they_would_be():
-    checkpoint = read_again(checkpoint_record([0.1, 0.2, 0.3]), ["layer1"])
-    (said,) = wording.doubts(run_record(checkpoint))
-    assert said == (
-        "1 probe (layer1) read a float64 pass of the network: what they use of these layers drowns "
-        "in the rounding of float32, of which probes have test errors of 0.8865."
-    )
-    probe = checkpoint.probes[1]
-    assert wording.short_certificate(probe) == "certified, read in float64"
-    assert wording.certificate(probe, 1e-4).endswith("a probe has test error 0.8865.")
-    kept = replace(probe, native=None, rounded=True, dtype="float32", no_float64="no memory")
-    said = list(wording.doubts(run_record(replace(checkpoint, probes=(kept,)))))
-    assert said[-1] == "Not read in float64: no memory." and "can show" not in " ".join(said)

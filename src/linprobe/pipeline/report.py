@@ -29,7 +29,7 @@ from linprobe.records.schema import PROBE, DatasetRecord, ProbeRecord, RunRecord
 from linprobe.records.store import check_folder, load_run, prepare_folder
 from linprobe.records.store import save as save_run
 from linprobe.records.table import PROBE_FIELDS, native_cells
-from linprobe.report import wording
+from linprobe.report import doubts, wording
 from linprobe.report.measures import TableColumn, chosen, table_columns
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.lock import folder_lock
@@ -219,11 +219,11 @@ class ProbeReport(Mapping[str, Probe]):
         )
         if exactness := wording.exactness(self.records):
             yield exactness
-        if edge := wording.path_ended(self.run):
+        if edge := doubts.path_ended(self.run):
             yield edge
-        if alike := wording.one_answer(self.records):
+        if alike := doubts.one_answer(self.records):
             yield alike
-        if again := wording.read_again(self.records):
+        if again := doubts.read_again(self.records):
             yield again
         yield from self.notes
         if self.unwritten is not None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from linprobe.records.codec import to_json
 from linprobe.records.schema import RunRecord
-from linprobe.report import wording
+from linprobe.report import doubts, wording
 from linprobe.report.interactive import asset
 from linprobe.report.measures import chosen
 from linprobe.report.payload import payload
@@ -75,7 +75,7 @@ def report_html(run: RunRecord, metric: str | None = None) -> str:
         summary=escape(_summary(run, metric)),
         notes="".join(
             f'<li class="note">{escape(text)}</li>'
-            for text in (*run.config.notes, *wording.doubts(run))
+            for text in (*run.config.notes, *doubts.doubts(run))
         ),
         key="".join(
             f'<li data-toggle="{item["toggle"]}">{item["swatch"]}{escape(item["label"])}</li>'

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from linprobe.records.comparison.curves import Curve, Point
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord
 from linprobe.records.seeds import seed_words
-from linprobe.report import wording
+from linprobe.report import doubts, wording
 from linprobe.report.measures import TableColumn, table_columns
 from linprobe.runtime.progress import Event, OnEvent, ignore
 from linprobe.runtime.terminals import printable
@@ -147,7 +147,7 @@ def summary_lines(run: RunRecord, folder: object = None) -> Iterator[str]:
     if unsolved:
         reasons = sorted({probe.status for probe in unsolved})
         yield f"NOT converged: {len(unsolved)} probes ({', '.join(reasons)}); marked *."
-    yield from wording.doubts(run)
+    yield from doubts.doubts(run)
     yield from run.config.notes
     stages = ", ".join(f"{name} {duration(spent)}" for name, spent in run.stages.items())
     memory = run.peak_rss_bytes / 2**30

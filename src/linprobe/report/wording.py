@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from linprobe.records.evidence import FALLS, RISES, DepthStep, MetricStep
 from linprobe.records.schema import CheckpointRecord, ProbeRecord, RunRecord, Split
@@ -22,7 +22,9 @@ _ENDS = {
     "epoch_limit": "its last epoch",
 }
 
-_MAX_NAMED = 3
+MAX_NAMED = 3
+"""Probes that are named where there are more."""
+
 _OPEN = 0.5  # width of an interval of error rates that tells nothing
 
 
@@ -152,7 +154,7 @@ def steps_summary(steps: Sequence[DepthStep | MetricStep], what: str = "test err
     falls = sum(item.verdict == FALLS for item in steps)
     rises = sum(item.verdict == RISES for item in steps)
     rising = [shorten(item.to_layer, 40) for item in steps if item.verdict == RISES]
-    where = f" (at {', '.join(rising)})" if 1 <= rises <= _MAX_NAMED else ""
+    where = f" (at {', '.join(rising)})" if 1 <= rises <= MAX_NAMED else ""
     test = "exact McNemar test on the same samples"
     if isinstance(steps[0], MetricStep):
         delong = "DeLong's paired test" if steps[0].metric == "auroc" else "paired bootstrap"
@@ -203,93 +205,12 @@ def title(run: RunRecord) -> str:
     return f"Linear probes: {run.experiment}, {run.dataset.name}{protocol(run)}"
 
 
-def doubts(run: RunRecord) -> Iterator[str]:
-    """Say what limits the probes though they are certified, and what to do about it."""
-    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
-    if edge := path_ended(run):
-        yield edge
-    if alike := one_answer(probes):
-        yield alike
-    if again := read_again(probes):
-        yield again
-    rounded = [probe for probe in probes if probe.rounded]
-    if rounded:
-        one = len(rounded) == 1
-        text = (
-            f"{counted(len(rounded), 'probe')}: what {'it uses' if one else 'they use'} varies "
-            "little beyond the rounding of the activations, which "
-            f"{'this error reflects' if one else 'these errors reflect'}."
-        )
-        if all(p.no_float64 is None and p.dtype != "float64" for p in rounded):
-            text += " Activations in float64 can show what lies below it."
-        yield text
-        for reason in dict.fromkeys(p.no_float64 for p in rounded if p.no_float64):
-            yield f"Not read in float64: {reason}."
-
-
-def read_again(probes: Sequence[ProbeRecord]) -> str:
-    """Say which probes were read in float64, and what they would be otherwise; "" for none."""
-    found = [(probe, probe.native) for probe in probes if probe.native is not None]
-    if not found:
-        return ""
-    names = list(dict.fromkeys(probe.layer for probe, _ in found))
-    some = ", ".join(names[:_MAX_NAMED]) + (" ..." if len(names) > _MAX_NAMED else "")
-    kinds = " or ".join(sorted({str(own.dtype) for _, own in found}))
-    rates = [own.test_error_rate for _, own in found]
-    ends = " to ".join(dict.fromkeys(map(plain, (min(rates), max(rates)))))
-    return (
-        f"{counted(len(found), 'probe')} ({some}) read a float64 pass of the network: what they "
-        f"use of these layers drowns in the rounding of {kinds}, of which probes have test errors "
-        f"of {ends}."
-    )
-
-
 def _own_reading(probe: ProbeRecord) -> str:
     if (own := probe.native) is None:
         return ""
     return (
         " It reads a float64 pass of the network: what it uses of this layer drowns in the "
         f"rounding of {own.dtype}, of which a probe has test error {plain(own.test_error_rate)}."
-    )
-
-
-def path_ended(run: RunRecord) -> str:
-    """Say for which probes a penalty beyond the path may be better; "" where that is none."""
-    probes = [probe for checkpoint in run.checkpoints for probe in checkpoint.probes]
-    found = [probe for probe in probes if probe.l2_at_edge]
-    if not found:
-        return ""
-    why = "the chosen penalty stands at an end of the l2 path"  # all that old runs know
-    if any(probe.path for probe in found):
-        why = "the l2 path ended while the held-out cross-entropy still fell"
-    advice = "Leave l2 out, so that the path goes on while that helps, or give a wider one; or take"
-    if run.config.method.extend:
-        advice = (
-            "Smaller penalties were beyond this arithmetic; they may be within it for fewer "
-            "features (reduce), activations in float64, or"
-        )
-    return (
-        f"{len(found):,} of {counted(len(probes), 'probe')} ({_some(found)}): {why}, so a better "
-        "penalty may lie beyond it, and the error may be limited by the penalty rather than by "
-        f"the layer. {advice} scale 'feature' where the sizes of the columns differ much."
-    )
-
-
-def _some(probes: Sequence[ProbeRecord]) -> str:
-    named = ", ".join(probe.layer for probe in probes[:_MAX_NAMED])
-    return named + (" ..." if len(probes) > _MAX_NAMED else "")
-
-
-def one_answer(probes: Sequence[ProbeRecord]) -> str:
-    """Say which probes answer one class for every test sample; "" where none does."""
-    found = [probe for probe in probes if answers_one(probe)]
-    if not found:
-        return ""
-    verb = "answers" if len(found) == 1 else "answer"
-    return (
-        f"{counted(len(found), 'probe')} ({_some(found)}) {verb} one class for every test sample, "
-        "so the test error only counts the other classes; AUROC and average precision tell whether "
-        "the scores rank."
     )
 
 
