@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from linprobe.activations.layers import run_network
 from linprobe.activations.layout import Facts, Layouts
-from linprobe.activations.masks import fitted_mask
 from linprobe.activations.options import ExtractionOptions
 from linprobe.activations.pooling import FLATTEN, choose_reducer, random_columns
 from linprobe.activations.reading import Activation, stated_layouts
-from linprobe.activations.rules import ProbePoint, Reduction, count_tokens
-from linprobe.activations.taps import Consume, Taps
+from linprobe.activations.rows import check_plain, keeper
+from linprobe.activations.rules import ProbePoint, Reduction
+from linprobe.activations.taps import Taps
 from linprobe.core.features import FileRows, ScratchRows
 from linprobe.data.batches import Batch
 from linprobe.data.inputs import Source
@@ -81,7 +81,7 @@ class Extractor:
         layouts = Layouts() if self._needs_layouts else None
 
         def note(tap: str, tensor: Tensor) -> None:
-            _check_plain(tap, tensor)
+            check_plain(tap, tensor)
             facts = layouts.of(tensor) if layouts else Facts()
             seen[tap] = tuple(tensor.shape), tensor.dtype, facts
 
@@ -195,7 +195,7 @@ class Extractor:
         with seeded(self.seed):
             for batch, rows in split.batches() if by_tap else ():
                 where = rows if permutation is None else permutation[rows].to(self.device)
-                keep = _keeper(self.network, features, by_tap, batch, where)
+                keep = keeper(self.network, features, by_tap, batch, where)
                 taps.stream_during(keep, self.runner(batch), None if failures is None else fail)
                 if len(taps.names) > len(by_tap):  # the others need not wait for what has failed
                     taps = Taps(self.network, list(by_tap), self.options.select)
@@ -317,78 +317,3 @@ def _fail(
     layer = by_tap.pop(tap).layer
     failures[layer] = layer_reason(layer, error)
     features.pop(tap, None)
-
-
-def _keeper(
-    network: nn.Module,
-    features: Mapping[str, Tensor | ScratchRows],
-    points: Mapping[str, ProbePoint],
-    batch: Batch,
-    rows: slice | Tensor,
-) -> Consume:
-    """Write a tap's tensor to these rows of its features."""
-
-    def keep(tap: str, tensor: Tensor) -> None:
-        point, kept = points[tap], features[tap]
-        if isinstance(kept, ScratchRows):
-            kept.append(_rows(network, point, tensor, batch))
-            return
-        # What is not as in the first batch gets its message from `_rows`.
-        fits = tensor.shape[:1] == (len(batch),) and not tensor.is_complex()
-        fits = fits and tensor.numel() == len(batch) * point.num_features
-        if isinstance(rows, slice) and point.is_plain and fits:
-            # Straight into place: a flattened copy on the way would cost one more pass of memory.
-            kept[rows].view(tensor.shape).copy_(tensor)
-            return
-        values = _rows(network, point, tensor, batch).to(kept.device, kept.dtype)
-        if isinstance(rows, slice):
-            kept[rows] = values
-        else:
-            kept.index_copy_(0, rows, values)
-
-    return keep
-
-
-def _check_plain(tap: str, tensor: Tensor) -> None:
-    if tensor.is_nested or tensor.layout != torch.strided:
-        raise LinprobeError(
-            f"layer {tap!r} gives a nested or sparse tensor; expected a plain one: use select, "
-            "with torch.nested.to_padded_tensor say"
-        )
-    if tensor.is_meta:
-        raise LinprobeError(
-            f"layer {tap!r} gives a tensor on the device 'meta', without values; expected a "
-            "network whose weights are loaded, or put in place by its hooks"
-        )
-
-
-def _rows(network: nn.Module, point: ProbePoint, tensor: Tensor, batch: Batch) -> Tensor:
-    """Rows of a batch's tensor; raises `LinprobeError` with the layer's name."""
-    if tensor.ndim <= point.sample_dimension or tensor.shape[point.sample_dimension] != len(batch):
-        raise LinprobeError(
-            f"layer {point.layer!r} gives shape {tuple(tensor.shape)} for {len(batch)} samples; "
-            f"expected them along dimension {point.sample_dimension}, as in the first batch: "
-            "use select"
-        )
-    if point.sample_dimension:
-        tensor = tensor.transpose(0, 1)
-    rule = point.reduction
-    labels = batch.labels if rule.tokens == "all" else None
-    # Labels of tokens tell with the mask of their own length which tokens are rows.
-    mask = batch.mask if labels is not None else batch.masks.get(point.mask or "")
-    if mask is not None and labels is not None and mask.shape != labels.shape:
-        mask = None
-    try:
-        if mask is not None and point.is_scaled:
-            num_tokens = count_tokens(rule.layout, tensor.shape[1:])
-            mask = fitted_mask(network, mask, num_tokens or 0)
-        rows = rule.apply(tensor, mask=mask, labels=labels, columns=point.columns)
-    except LinprobeError as error:
-        raise LinprobeError(f"layer {point.layer!r}: {error}") from error
-    if rows.shape[1] != point.num_features:
-        raise LinprobeError(
-            f"layer {point.layer!r} gives {rows.shape[1]} features, but {point.num_features} in "
-            "the first batch; expected as many for every sample: pool it, reduce='mean', or use "
-            "select"
-        )
-    return rows
