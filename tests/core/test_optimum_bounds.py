@@ -234,3 +234,22 @@ def test_a_thousand_classes_are_bounded():
     wrong = float((logits.argmax(0) != labels).double().mean())
     assert interval.low <= wrong <= interval.high
     assert interval.num_undecided < len(labels) / 2
+
+
+def test_little_room_takes_fewer_rows():
+    class Cramped(DenseFeatures):
+        room = 16 * CASES[0].features.shape[1] * 40
+
+        def take(self, index):
+            assert len(index) <= 40
+            return super().take(index)
+
+    case, l2 = CASES[0], 1e-2
+    weight, bias = optimum_of(case, l2, torch.arange(len(case.labels)))
+    point = Point(weight, bias, weight @ case.features.T)
+    certificate = certify(case.features, case.labels, weight, bias, l2)
+    logits = weight @ case.features.T + bias[:, None]
+    bounds = OptimumBounds(Cramped(case.features), point, l2, certificate)
+    found = bounds._open(logits, case.labels, DenseFeatures(case.features), SAME)[0]
+    wrong = logits.argmax(0) != case.labels
+    assert bool((found <= wrong).all())

@@ -78,6 +78,7 @@ MAX_PAIRS = 1000  # of classes that are looked at closely, those of most open sa
 MAX_RANK = 256  # features up to this many are taken as they are
 _MIN_RANK, _FEATURES_TIMES_RANK = 32, 2**18  # else so many rows, that the test split costs little
 _COARSE_ROWS = 1024
+_COARSE_BYTES = 16  # of each number of these rows, of their copy in float64 and its factors
 _TEST_ROWS = 4096  # of (n_classes, n_test) at a time
 
 
@@ -147,7 +148,9 @@ class OptimumBounds:
         if sample_weight is not None:
             s = sample_weight.double() / sample_weight.sum(dtype=torch.float64)
             unsureness *= s
-        unsure = unsureness.topk(min(_COARSE_ROWS, features.num_rows)).indices
+        in_room = features.room / (_COARSE_BYTES * features.num_features)
+        some = min(_COARSE_ROWS, features.num_rows, max(_MIN_RANK, in_room))
+        unsure = unsureness.topk(int(some)).indices
         chosen = features.take(unsure)
         self._radius = float(torch.linalg.vector_norm(chosen, dim=1).max()) * (1 + ROUNDING)
         # p_a p_c / (p_a + p_c) is no less than p_a p_c.
