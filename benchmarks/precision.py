@@ -4,10 +4,14 @@ The deep network of Figure 8 shrinks its features by ten orders of magnitude, an
 trained they may vary by less than float32 can tell from their mean. A network's state is probed
 twice, on activations of a forward pass in float32 and in float64. Both problems are solved in
 float64 for each penalty of the path; what differs is the activations' rounding alone.
+
+``--probes`` compares linprobe's own probes instead, each at the penalty that it chooses, and shows
+what `linprobe.core.rounding` says of the one that reads float32.
 """
 
 import argparse
 import os
+import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,15 +21,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import linprobe
 from linprobe.activations.extract import extract_features
 from linprobe.core.certificate import certify
-from linprobe.core.features import Standardisation
+from linprobe.core.features import DenseFeatures, Standardisation, standardised
 from linprobe.core.problem import SoftmaxRegression
+from linprobe.core.rounding import rounding_cost
 from linprobe.core.solvers.base import Point
 from linprobe.core.solvers.newton import SubsampledNewton
-from linprobe.data import load
+from linprobe.data import ImageDataset, load
+from linprobe.experiments.figure8 import Figure8
 from linprobe.experiments.networks import DeepMLP
-from linprobe.probes.config import DEFAULT_L2_PATH
+from linprobe.probes.config import DEFAULT_L2_PATH, ProbeConfig
 from linprobe.probes.holdout import holdout_order
 from linprobe.runtime.randomness import generator
 
@@ -107,6 +114,72 @@ def rounding(single: Tensor, double: Tensor) -> float:
     return float((single.double() - double).norm() / varies.norm())
 
 
+@dataclass(frozen=True)
+class Pair:
+    """linprobe's probes of one layer, of float32 and of float64 activations.
+
+    Attributes:
+        share: what linprobe takes for rounding, of what varies in float32.
+        cost: what that costs the first probe, nats.
+        moved: share of the test samples that the two probes put in different classes.
+        seconds: of reading the layer and fitting it.
+    """
+
+    share: float
+    cost: float
+    rounded: bool
+    l2: tuple[float, float]
+    error: tuple[float, float]
+    cross_entropy: tuple[float, float]
+    moved: float
+    seconds: tuple[float, float]
+
+
+def pair(network: DeepMLP, data: ImageDataset, tap: str) -> Pair:
+    """Fit both probes of a layer."""
+    train, test = (network.preprocess(x) for x in (data.train_images, data.test_images))
+    splits = (train, data.train_labels), (test, data.test_labels)
+    found, seconds = list[linprobe.Probe](), list[float]()
+    for float64 in (False, True):
+        extraction, begun = linprobe.ExtractionOptions(float64=float64), time.perf_counter()
+        method = ProbeConfig(exact=False)
+        report = linprobe.probe(network, *splits, layers=tap, method=method, extraction=extraction)
+        found.append(report[tap])
+        seconds.append(time.perf_counter() - begun)
+    own, records = found[0], [one.record for one in found]
+    raw = extract_features(network, train, [tap])[tap]
+    assert own.weight is not None and own.bias is not None and own.scale is not None
+    logits = own.weight @ raw.double().T + own.bias[:, None]
+    point = Point(own.weight / own.scale, torch.zeros_like(own.bias), logits)
+    features = standardised(DenseFeatures(raw))
+    first, second = (one.predictions.predicted for one in found if one.predictions is not None)
+    return Pair(
+        *(features.rounding, rounding_cost(features, point), records[0].rounded),
+        (records[0].l2, records[1].l2),
+        (records[0].test_error_rate, records[1].test_error_rate),
+        (records[0].test_cross_entropy, records[1].test_cross_entropy),
+        float((first != second).double().mean()),
+        (seconds[0], seconds[1]),
+    )
+
+
+def print_pairs(network: DeepMLP, data: ImageDataset, taps: Sequence[str]) -> None:
+    """Print a row for each layer."""
+    twice = "| float64 "
+    print(
+        f"| layer | rounding | cost | rounded | l2 {twice}| error {twice}"
+        f"| cross-entropy {twice}| differ | seconds {twice}|"
+    )
+    print("|---" * 13 + "|", flush=True)
+    for tap in taps:
+        one = pair(network, data, tap)
+        cells = [tap, f"{one.share:.0e}", f"{one.cost:.1e}", "yes" if one.rounded else "no"]
+        cells += [f"{l2:.0e}" for l2 in one.l2]
+        cells += [f"{x:.4f}".lstrip("0") for x in (*one.error, *one.cross_entropy, one.moved)]
+        cells += [f"{x:.0f}" for x in one.seconds]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; see ``--help``."""
     parser = argparse.ArgumentParser(
@@ -115,6 +188,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("--network", type=Path, help="networks/CHECKPOINT.safetensors; default: untrained")
+    add("--minibatches", type=int, default=0, help="that the untrained network is trained")
+    add("--layers", type=lambda text: tuple(map(int, text.split(","))), default=LAYERS)
+    add("--probes", action="store_true", help="compare linprobe's own probes of all samples")
     add("--dataset", default="mnist", help="as linprobe takes it")
     add("--rows", type=int, default=20_000, help="training samples")
     add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads")
@@ -125,7 +201,13 @@ def main(arguments: list[str] | None = None) -> None:
         network.load_state_dict(load_file(options.network))
     data = load(options.dataset)
     order = holdout_order(data.train_labels, 1 / 6, generator(0, "holdout"))[: options.rows]
-    taps = [f"layer{i}" for i in LAYERS]
+    if options.minibatches:
+        draws = generator(0, "training")
+        trainer = Figure8(DEPTH).trainer(network, data, draws, quick=False)
+        trainer.advance(options.minibatches, lambda done, total, loss: None)
+    taps = [f"layer{i}" for i in options.layers]
+    if options.probes:
+        return print_pairs(network.eval(), data, taps)
     splits = (data.train_images[order], data.test_images)
     single, double = (
         [activations(network, images, dtype, taps) for images in splits]

@@ -61,6 +61,19 @@ def test_the_precision_table(monkeypatch, capsys):
     assert lines[2].startswith("| layer1 | ") and " | 1e-01 | " in lines[2]
 
 
+def test_the_table_of_probes_shows_what_rounding_costs_them(monkeypatch, capsys):
+    monkeypatch.setattr(precision, "load", lambda _: tiny_dataset())
+    monkeypatch.setattr(precision, "DEPTH", 4)
+    words = ["--probes", "--layers", "2,4", "--minibatches", "3", "--threads", "1"]
+    precision.main(words)
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert [row[0] for row in rows] == ["layer", "---", "layer2", "layer4"]
+    for row in rows[2:]:
+        assert len(row) == 13 and row[3] == "no" and row[4] == row[5]
+        assert 0 < float(row[2]) < 1e-8 and float(row[10]) <= 0.02
+
+
 def test_each_scale_is_shown_at_each_ratio(monkeypatch, capsys):
     monkeypatch.setattr(scales, "_RATIOS", (1e4,))
     monkeypatch.setattr(scales, "_ROWS", 600)
