@@ -134,3 +134,16 @@ def test_constant_features_become_zero():
     features = torch.full((100, 4), 0.1)
     s = Standardisation.fit_(features)
     assert s.scale == 1 and not features.any()
+
+
+def test_the_bias_hessian_of_the_same_predictions_is_computed_once(monkeypatch):
+    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    problem = SoftmaxRegression(features, torch.arange(30) % 3, 3)
+    predictions = torch.full((3, 30), 1 / 3)
+    count = []
+    usual = problem.loss.bias_hessian
+    monkeypatch.setattr(problem.loss, "bias_hessian", lambda *a: count.append(0) or usual(*a))
+    first = problem.bias_hessian(predictions)
+    assert problem.bias_hessian(predictions) is first and len(count) == 1
+    torch.testing.assert_close(problem.bias_hessian(predictions.clone()), first)
+    assert len(count) == 2

@@ -17,6 +17,7 @@ methods only, `LinearProblem.logits` and `LinearProblem.backproject`; all else i
 cached logits, so an algorithm's cost is the number of those reads.
 """
 
+import weakref
 from copy import copy
 from dataclasses import dataclass
 
@@ -63,6 +64,7 @@ class LinearProblem:
         self._end = int(used.max()) + 1 if len(used) else 0  # samples past it have weight zero
         self.target_mass = self.sums.total(loss.target_mass(self.sample_weight))
         self._reads = _Reads()
+        self._bias_hessian: tuple[weakref.ref[Tensor], Tensor] | None = None
 
     @property
     def num_features(self) -> int:
@@ -156,9 +158,17 @@ class LinearProblem:
         return centred.mul_(self.loss.spread(predictions)).mul_(self.sample_weight)
 
     def bias_hessian(self, predictions: Tensor) -> Tensor:
-        """Compute P's Hessian over the bias: (n_classes, n_classes) float64."""
+        """Compute P's Hessian over the bias, (n_classes, n_classes) float64, not to be written to.
+
+        That of the same predictions is kept: of many classes it costs as much as a pass.
+        """
+        known, hessian = self._bias_hessian or (None, None)
+        if hessian is not None and known is not None and known() is predictions:
+            return hessian
         weighted = self.loss.spread(predictions) * self.sample_weight
-        return self.sums.total(self.loss.bias_hessian(predictions, weighted))
+        hessian = self.sums.total(self.loss.bias_hessian(predictions, weighted))
+        self._bias_hessian = weakref.ref(predictions), hessian
+        return hessian
 
 
 class SoftmaxRegression(LinearProblem):

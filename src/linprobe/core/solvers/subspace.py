@@ -125,7 +125,7 @@ class _Span:
         massed, spread = predictions * s, loss.spread(predictions)
         weighted = massed if spread is predictions else spread * s
         gradient[j:] += total(massed.sum(1, dtype=torch.float64))
-        hessian[j:, j:] = total(loss.bias_hessian(predictions, weighted))
+        hessian[j:, j:] = self.problem.bias_hessian(predictions)
         # Centred before they are squared: most samples are sure of their class, and there the
         # difference of mean square and squared mean would be all rounding.
         centred: list[Tensor] = []
