@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import linprobe
 from linprobe import LinprobeError, ProbeConfig
@@ -238,6 +239,23 @@ def test_a_file_that_shrinks_while_its_probe_is_fitted_fails_that_layer_alone(
     report = fitted(train, test, memory_bytes=4e3, l2=1e-2)
     assert "x.npy has changed while it was read" in report["a"].record.reason
     assert report["b"].record.converged
+
+
+@pytest.mark.parametrize("memory", [None, 4000])
+def test_all_layers_in_one_file_give_the_same_probes(tmp_path, memory):
+    layers = {"a": X, "b": X[:, :4].bfloat16()}
+    for part, split in (("train", TRAIN), ("test", TEST)):
+        own = {layer: x[split].contiguous() for layer, x in layers.items()}
+        save_file(own, tmp_path / f"{part}.safetensors")
+    train, test = (tmp_path / f"{part}.safetensors" for part in ("train", "test"))
+    found = fitted(str(train), test, memory_bytes=memory)
+    usual = fitted(
+        {k: x[TRAIN] for k, x in layers.items()}, {k: x[TEST] for k, x in layers.items()}
+    )
+    assert set(found) == {"a", "b"}
+    for layer in layers:
+        assert found[layer].record.l2 == usual[layer].record.l2
+        torch.testing.assert_close(found[layer].weight, usual[layer].weight, rtol=1e-3, atol=1e-4)
 
 
 def test_a_streamed_layer_is_found_again(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linprobe.core.features import FileRows, file_rows
+from linprobe.core.features import FileRows, file_rows, safetensors_rows
 from linprobe.data.containers import as_rows
 from linprobe.data.copies import RARE, copies_note, feature_hashes, repeats
 from linprobe.data.labels import Names, read_labels
@@ -38,14 +38,15 @@ from linprobe.runtime.text import layer_name
 
 _COMPARED = 4  # layers to look at for one whose rows tell samples apart
 
+Layers = Mapping[Any, Array | str | Path] | str | Path
 Labels = Array | Sequence[int] | Sequence[str] | Sequence[bool]
 
 
 @own_defaults()
 def fit_probes(
-    train: Mapping[Any, Array | str | Path],
+    train: Layers,
     labels: Labels,
-    test: tuple[Mapping[Any, Array | str | Path], Labels],
+    test: tuple[Layers, Labels],
     *,
     groups: object = None,
     sample_weight: object = None,
@@ -65,12 +66,12 @@ def fit_probes(
     Args:
         train: layer, by name or number, to (n_train, n_features): tensors, arrays, memory-mapped
             arrays, or paths of ``.npy`` files; or data frames, lists of rows, arrays of other
-            libraries. One layer is copied to memory at a time; of narrow layers, as many as there
+            libraries. Or the path of a ``.safetensors`` file that holds all layers. One layer is copied to memory at a time; of narrow layers, as many as there
             are threads. A layer that is larger than `memory_bytes` is streamed instead: read
             block by block, each time that all of its rows are needed.
         labels: (n_train,) classes: whole numbers, text or truth values, in a tensor, an array, a
             pandas Series or a list. They are numbered in sorted order, as `Probe.classes` says.
-        test: the same layers of the test samples, and their labels.
+        test: the same layers of the test samples, as those of training, and their labels.
         groups: as in `probe`.
         sample_weight: as in `probe`.
         num_classes: K, of labels that are class numbers from 0 on; None: as many as occur.
@@ -161,14 +162,14 @@ def _check_controls(evaluation: EvaluationOptions) -> None:
             )
 
 
-def _check_features(
-    train: Mapping[Any, object], test: object
-) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    if not isinstance(test, tuple | list) or len(test) != 2 or not isinstance(test[0], Mapping):
+def _check_features(train: object, test: object) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    pair = isinstance(test, tuple | list) and len(test) == 2
+    features, labels = test if pair else (None, None)
+    train, features = _layers(train), _layers(features)
+    if not pair or not isinstance(features, Mapping):
         raise LinprobeError("test is no pair; expected ({layer: features}, labels)")
     if not isinstance(train, Mapping) or not train:
         raise LinprobeError("there are no layers; expected a dict of layer to features")
-    features, labels = test
     train, features = _named(train, "train"), _named(features, "test")
     odd = sorted(set(train) ^ set(features))
     if odd:
@@ -176,6 +177,11 @@ def _check_features(
             f"layer {odd[0]!r} stands in one split only; expected the same layers in both"
         )
     return train, features, labels
+
+
+def _layers(features: object) -> object:
+    """Open a file of all layers."""
+    return safetensors_rows(features) if isinstance(features, str | Path) else features
 
 
 def _named(features: Mapping[Any, Any], split: str) -> dict[str, Any]:
@@ -205,6 +211,8 @@ def _open(features: Any, layer: object, split: str) -> Array:
     if isinstance(features, str | Path):
         mapped = map_npy(features)
         return file_rows(mapped) or mapped
+    if isinstance(features, FileRows):
+        return features
     array: Any = as_rows(features, f"layer {layer!r}: the array of {split} features")
     found: Array = file_rows(array) or array
     return found

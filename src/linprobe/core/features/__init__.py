@@ -19,6 +19,7 @@ from linprobe.core.features.stores import (
     file_rows,
 )
 from linprobe.core.features.streamed import StreamedFeatures, solved_dtype
+from linprobe.core.features.tensor_files import safetensors_rows
 
 __all__ = [
     "LARGEST",
@@ -37,6 +38,7 @@ __all__ = [
     "born_dtype",
     "check_space",
     "file_rows",
+    "safetensors_rows",
     "scratch_folder",
     "scratch_parent",
     "solved_dtype",
