@@ -66,9 +66,10 @@ def fit_probes(
     Args:
         train: layer, by name or number, to (n_train, n_features): tensors, arrays, memory-mapped
             arrays, or paths of ``.npy`` files; or data frames, lists of rows, arrays of other
-            libraries. Or the path of a ``.safetensors`` file that holds all layers. One layer is copied to memory at a time; of narrow layers, as many as there
-            are threads. A layer that is larger than `memory_bytes` is streamed instead: read
-            block by block, each time that all of its rows are needed.
+            libraries. Or the path of a ``.safetensors`` file that holds all layers. One layer is
+            copied to memory at a time; of narrow layers, as many as there are threads. A layer
+            that is larger than `memory_bytes` is streamed instead: read block by block, each time
+            that all of its rows are needed.
         labels: (n_train,) classes: whole numbers, text or truth values, in a tensor, an array, a
             pandas Series or a list. They are numbered in sorted order, as `Probe.classes` says.
         test: the same layers of the test samples, as those of training, and their labels.
@@ -163,10 +164,10 @@ def _check_controls(evaluation: EvaluationOptions) -> None:
 
 
 def _check_features(train: object, test: object) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    pair = isinstance(test, tuple | list) and len(test) == 2
-    features, labels = test if pair else (None, None)
-    train, features = _layers(train), _layers(features)
-    if not pair or not isinstance(features, Mapping):
+    if not isinstance(test, tuple | list) or len(test) != 2:
+        raise LinprobeError("test is no pair; expected ({layer: features}, labels)")
+    train, features, labels = _layers(train), _layers(test[0]), test[1]
+    if not isinstance(features, Mapping):
         raise LinprobeError("test is no pair; expected ({layer: features}, labels)")
     if not isinstance(train, Mapping) or not train:
         raise LinprobeError("there are no layers; expected a dict of layer to features")
