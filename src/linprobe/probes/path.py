@@ -31,6 +31,8 @@ NEAR = 0.03
 _LEAST_FALL = 1e-4  # nats; where nothing is left to gain, a fall may be small but sure
 _STOP_RATIO = 1.05  # times the best held-out cross-entropy: the path has turned
 _PATIENCE = 2
+# Below, float32 takes several times the steps, and ends 1e-4 and more above the minimum.
+_FLOAT32_L2 = 3e-15
 
 Widen = Callable[[], FeatureMatrix]
 """Makes a copy of the features in float64."""
@@ -192,14 +194,23 @@ class _Walk:
         """Go on to smaller penalties while that helps, as far as arithmetic allows."""
         while self._falls_to(-1):
             l2 = _decade(self._points[-1].l2, -1)
-            better, narrow = self.solve(l2, extra=True), self._features.dtype != torch.float64
-            if narrow and widen is not None and self._unsolved and self._unsolved[-1].l2 == l2:
+            if l2 < _FLOAT32_L2:
+                self._widened(widen)
+            better = self.solve(l2, extra=True)
+            failed = bool(self._unsolved) and self._unsolved[-1].l2 == l2
+            if failed and self._widened(widen):
                 self._unsolved.pop()
-                self._options = self._bound.learned
-                self._read(widen())
                 better = self.solve(l2, extra=True)
             if not better:
                 return
+
+    def _widened(self, widen: Widen | None) -> bool:
+        """Go on in float64 from here; false where that can't be, or is already so."""
+        if widen is None or self._features.dtype == torch.float64:
+            return False
+        self._options = self._bound.learned
+        self._read(widen())
+        return True
 
     def path(self) -> Path:
         """Give what was found."""

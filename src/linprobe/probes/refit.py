@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from linprobe.core.certificate import Certificate, certify
+from linprobe.core.certificate import Certificate, certify, float64_logits
 from linprobe.core.features import FeatureMatrix, StandardisedFeatures
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.refine import refine_certified
@@ -112,7 +112,7 @@ class Refit:
         )
         if solution.certificate.duality_gap <= goal or not self._widened():
             return solution
-        return self.nearer(path, solution, gap)
+        return self.nearer(path, self._restated(solution), gap)
 
     def _certified(self, path: Path) -> CertifiedSolution:
         """Solve for the best penalty of the path, and prove what is left.
@@ -121,16 +121,17 @@ class Refit:
         steps, with gradients in float64, prove it sooner than the solver's own.
         """
         start = None if self._is_misled(path.start) else path.start
-        attempts, tol = self._attempts(self._config.tol), self._config.tol
+        tol, most = self._config.tol, self._config.max_passes
         self._refinement = None
-        solution = self._solve(path, attempts, start, self._config.max_passes, NEAR * tol)
+        solution = self._solve(path, self._attempts(tol), start, most, NEAR * tol)
         if solution.status is not Status.NEAR:
             return solution
         solution = self.nearer(path, solution, tol)
         if solution.certificate.duality_gap <= tol:
             return replace(solution, status=Status.CONVERGED)
-        self._refinement, left = None, self._config.max_passes - solution.num_passes
-        solved = self._solve(path, self._attempts(tol), solution.own_point, left)
+        self._refinement, left = None, most - solution.num_passes
+        start = self._restated(solution).own_point
+        solved = self._solve(path, self._attempts(tol), start, left)
         return replace(solved, num_passes=solution.num_passes + solved.num_passes)
 
     def _is_misled(self, start: Point) -> bool:
@@ -147,6 +148,17 @@ class Refit:
         if solution.attempt == 0 or self._space is None:
             return self._space, self._solved
         return None, in_float64(self._features) if self._wide else self._features
+
+    def _restated(self, solution: CertifiedSolution) -> CertifiedSolution:
+        """Compute a solution's logits again, in float64: those of float32 would mislead it."""
+        weight = solution.own_point.weight
+        own = float64_logits(self._read_by(solution)[1], weight)
+        logits = float64_logits(self._features, solution.point.weight)
+        return replace(
+            solution,
+            point=replace(solution.point, logits=logits),
+            own_point=replace(solution.own_point, logits=own),
+        )
 
     def _widened(self) -> bool:
         """Go on in float64 from here; false where that can't be, or is already so."""

@@ -77,7 +77,7 @@ def _blocks(
         importance = coupling * problem.sample_weight * leverage
         sample = draw_rows(problem, importance, num_rows, generator)
         root = (sample.weight * coupling[sample.index]).sqrt()[:, None]
-        rows = torch.cat([problem.rows(sample.index) * root, root], dim=1).float()
+        rows = torch.cat([problem.rows(sample.index) * root, root], dim=1)
         product = rows.T @ rows
         out[k, :, k] += product
         out[j, :, j] += product

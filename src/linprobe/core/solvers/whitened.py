@@ -103,10 +103,10 @@ class WhitenedModel:
 
     def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
         """See `NewtonModel`."""
-        whitened = (gradient @ self._transform).float()
-        step = None if self._factorise else self._by_iteration(predictions, whitened)
-        if step is None:
-            step = self._by_factorisation(predictions, whitened)
+        whitened = gradient @ self._transform
+        step = None if self._factorise else self._by_iteration(predictions, whitened.float())
+        if step is None:  # where curvatures differ too much for conjugate gradients, or float32
+            step = self._by_factorisation(predictions, whitened.to(self._seen.dtype))
         weight, logits = step.double() @ self._transform.T, self._seen.logits(step)
         return Direction(weight, logits)
 
