@@ -21,6 +21,7 @@ from linprobe.cli.probe import probe
 from linprobe.cli.report import report
 from linprobe.cli.reproduce import figures
 from linprobe.cli.show import show
+from linprobe.runtime.distributed import is_spoken_for
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.terminals import plain_where_needed
 
@@ -98,7 +99,8 @@ def _drop_output() -> None:
 def _fail(code: int, message: str) -> int:
     if os.environ.get("LINPROBE_DEBUG", "0") not in ("", "0"):
         traceback.print_exc()
-    print(f"linprobe: {message}", file=sys.stderr)
+    if not is_spoken_for():
+        print(f"linprobe: {message}", file=sys.stderr)
     return code
 
 

@@ -12,6 +12,7 @@ from linprobe.cli.network import DATA, Images, Network, open_data, open_network
 from linprobe.cli.options import METRIC, OUT, Evaluation, Extraction, Method
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.probes.config import ProbeConfig
+from linprobe.runtime.distributed import is_first
 from linprobe.runtime.errors import LinprobeError
 
 if TYPE_CHECKING:
@@ -94,11 +95,13 @@ def probe(
                 out=folder,
                 progress=on_event,
             )
-    print(report.table(metric))
+    if is_first():
+        print(report.table(metric))
     if report.unwritten is not None:
         why = report.unwritten.removesuffix(IN_PYTHON)
         raise LinprobeError(f"{why}; the same command then writes it")
-    print(f"Written to {out}")
+    if is_first():
+        print(f"Written to {out}")
 
 
 def _with_untrained(

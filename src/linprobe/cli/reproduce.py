@@ -25,6 +25,7 @@ from linprobe.experiments.experiment import Experiment
 from linprobe.experiments.registry import EXPERIMENTS
 from linprobe.experiments.settings import Settings
 from linprobe.probes.config import ProbeConfig
+from linprobe.runtime.distributed import is_first
 from linprobe.runtime.errors import LinprobeError
 
 # Numbers of experiments that are checked before anything is imported; others by their type alone.
@@ -135,6 +136,8 @@ def _reproduce(experiment: Experiment, settings: Settings, run: Run) -> None:
             records = run_over_seeds(experiment, settings, run.seeds, on_event)
         else:
             records = (session.run(experiment, settings, on_event),)
+    if not is_first():
+        return
     if run.seeds > 1:
         print_seeds(make_console(), records, settings.out)
     else:

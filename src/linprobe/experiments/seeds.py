@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from linprobe.experiments.experiment import Experiment
-from linprobe.experiments.session import run
+from linprobe.experiments.session import run_shared
 from linprobe.experiments.settings import FREE, Settings
 from linprobe.records.comparison.curves import Curve
 from linprobe.records.comparison.distances import compare
@@ -18,6 +18,7 @@ from linprobe.records.seeds import SPLITS, load_seeds, save_seeds
 from linprobe.records.store import JSON_NAME, check_folder, load_run, prepare_folder, seed_folders
 from linprobe.report.overlay import draw_comparison
 from linprobe.report.plots import save_figure
+from linprobe.runtime.distributed import Ranks, shared
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.files import atomic_write
 from linprobe.runtime.lock import folder_lock
@@ -50,26 +51,44 @@ def run_over_seeds(
     Raises:
         LinprobeError: The folder holds something else, or what `run` raises.
     """
-    check_folder(settings.out, overwrite=settings.overwrite)
-    with folder_lock(settings.out):
-        return _run_over_seeds(experiment, settings, count, on_event)
+    with shared(folder=settings.out) as ranks:
+        on_event = ranks.watched(on_event)
+        if not ranks.leads:
+            return _run_over_seeds(experiment, settings, ranks.agreed([]), on_event, ranks)
+        check_folder(settings.out, overwrite=settings.overwrite)
+        with folder_lock(settings.out):
+            left = ranks.agreed(_seeds_left(experiment, settings, count, on_event))
+            return _run_over_seeds(experiment, settings, left, on_event, ranks)
 
 
-def _run_over_seeds(
+def _seeds_left(
     experiment: Experiment, settings: Settings, count: int, on_event: OnEvent
-) -> tuple[RunRecord, ...]:
+) -> list[int]:
     seeds = range(settings.seed, settings.seed + count)
     _prepare(experiment, settings, seeds)
     left = [seed for seed in seeds if not _is_finished(settings, seed)]
     for seed in (seed for seed in seeds if seed not in left):
         text = f"seed{seed} was finished before and is kept (overwrite=True runs it again)"
         on_event(Event(0.0, settings.out.name, "evaluate", text, milestone=True))
+    return left
+
+
+def _run_over_seeds(
+    experiment: Experiment,
+    settings: Settings,
+    left: list[int],
+    on_event: OnEvent,
+    ranks: Ranks,
+) -> tuple[RunRecord, ...]:
     for done, seed in enumerate(left):
         # Overwriting has emptied its folder already.
         mine = replace(settings, seed=seed, out=settings.out / f"seed{seed}", overwrite=False)
-        run(experiment, mine, _within(on_event, seed, done, len(left)))
-        _summarise(settings.out)
-    return load_seeds(settings.out) if left else _summarise(settings.out)
+        run_shared(experiment, mine, _within(on_event, seed, done, len(left)), ranks)
+        if ranks.leads:
+            _summarise(settings.out)
+    if not ranks.leads:
+        return ranks.agreed(())
+    return ranks.agreed(load_seeds(settings.out) if left else _summarise(settings.out))
 
 
 def _prepare(experiment: Experiment, settings: Settings, seeds: range) -> None:

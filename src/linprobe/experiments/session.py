@@ -24,6 +24,7 @@ from linprobe.experiments.samples import Samples, load_samples
 from linprobe.experiments.settings import Settings
 from linprobe.experiments.training import network_error_rate
 from linprobe.pipeline.controls import with_plan
+from linprobe.pipeline.dealing import DIFFERENT
 from linprobe.pipeline.engine import Probed, Shelf, checkpoint_record, probe_layers
 from linprobe.pipeline.layer_probe import save_probes
 from linprobe.pipeline.meter import Meter, expected_costs
@@ -37,6 +38,7 @@ from linprobe.records.schema import RunRecord
 from linprobe.records.store import check_writable
 from linprobe.records.store import save as save_run
 from linprobe.report.page import write_report
+from linprobe.runtime.distributed import ALONE, Ranks, shared
 from linprobe.runtime.lock import folder_lock
 from linprobe.runtime.progress import OnEvent, Tracker, ignore
 from linprobe.runtime.randomness import generator
@@ -56,11 +58,20 @@ def run(experiment: Experiment, settings: Settings, on_event: OnEvent = ignore) 
     Raises:
         LinprobeError: The folder can't be used or holds another run, or the data can't be had.
     """
+    with shared(folder=settings.out) as ranks:
+        return run_shared(experiment, settings, ranks.watched(on_event), ranks)
+
+
+def run_shared(
+    experiment: Experiment, settings: Settings, on_event: OnEvent, ranks: Ranks
+) -> RunRecord:
+    """Do what `run` does, in all processes of a call."""
     draws = generator(settings.seed, "network")
     network = experiment.network(draws, quick=settings.quick).to(settings.device)
-    check_writable(settings.out)
-    with folder_lock(settings.out):
-        session = Session(experiment, settings, load_samples(settings), network, on_event)
+    if ranks.leads:
+        check_writable(settings.out)
+    with folder_lock(settings.out) if ranks.leads else contextlib.nullcontext():
+        session = Session(experiment, settings, load_samples(settings), network, on_event, ranks)
         session.run()
     return session.record
 
@@ -77,6 +88,8 @@ class Session:
         samples: what to train and probe on.
         network: on ``settings.device``; trained in place.
         on_event: receives progress.
+        ranks: processes that do the same. The first one trains the network and has the folder; the
+            others probe the layers that are dealt to them.
 
     Attributes:
         record: the run so far.
@@ -89,7 +102,9 @@ class Session:
         samples: Samples,
         network: nn.Module,
         on_event: OnEvent,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self._ranks = ranks
         self._started = time.perf_counter()
         self._experiment, self._settings, self._samples = experiment, settings, samples
         self._network = network
@@ -104,12 +119,32 @@ class Session:
         dataset = samples.record()
         self._fingerprint = run_fingerprint(experiment, settings, dataset)
         self._unfinished = Unfinished(settings.out, overwrite=settings.overwrite)
-        found = self._unfinished.open(self._fingerprint)
+        ranks.same(self._fingerprint, DIFFERENT)
+        found = self._unfinished.open(self._fingerprint) if ranks.leads else None
         self._earlier = first_record(experiment, settings, dataset, self._fingerprint)
         self._earlier = self.record = self._earlier if found is None else found
 
     def run(self) -> None:
         """Train and probe, checkpoint after checkpoint, what is not done yet."""
+        if self._ranks.leads:
+            self._lead()
+            self._ranks.agreed(None)
+        else:
+            self._follow()
+        self.record = self._ranks.agreed(self.record)
+
+    def _follow(self) -> None:
+        """Probe the states of the network that the first process sends."""
+        nothing: tuple[str, str, dict[str, Tensor]] | None = None
+        while (sent := self._ranks.agreed(nothing)) is not None:
+            name, hashed, state = sent
+            self._network.load_state_dict(state)
+            self._probe_layers(name, self._parts(name, hashed))
+
+    def _parts(self, name: str, hashed: str) -> Parts:
+        return Parts(self._unfinished.folder / name, hashed, self._samples.dataset.test_labels)
+
+    def _lead(self) -> None:
         if self.record.complete and not self._unfinished.folder.exists():
             text = "the run is complete (overwrite makes it again)"
             self._tracker.report(self.record.experiment, "evaluate", text, milestone=True)
@@ -178,8 +213,9 @@ class Session:
         evaluated = time.perf_counter() - started
         labels = data.test_labels
         hashed = network_fingerprint(self._fingerprint, self._network)
-        parts = Parts(self._unfinished.folder / name, hashed, labels)
-        probed = self._probe_layers(name, parts)
+        state = {key: value.cpu() for key, value in self._network.state_dict().items()}
+        self._ranks.agreed((name, hashed, state))
+        probed = self._probe_layers(name, self._parts(name, hashed))
         stages = {"train": train_seconds, **probed.stages}
         stages["evaluate"] += evaluated
         self._unfinished.clear()
@@ -234,7 +270,7 @@ class Session:
         unit = "passes" if sgd is None else "epochs"
         solves = 1 + len(settings.method.l2_path) if sgd is None else sgd.max_epochs
         meter = Meter(self._tracker, name, self._costs, num_solves=solves, unit=unit)
-        return probe_layers(source, self._task, meter, shelf)
+        return probe_layers(source, self._task, meter, shelf, self._ranks)
 
     def _make_task(self) -> Task:
         samples, settings = self._samples, self._settings

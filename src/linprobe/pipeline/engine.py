@@ -17,13 +17,16 @@ from linprobe.evaluation.metrics import metric_records
 from linprobe.evaluation.resampling import Array
 from linprobe.evaluation.statistics import depth_steps, metric_steps
 from linprobe.pipeline.clock import Clock
+from linprobe.pipeline.dealing import Dealer
 from linprobe.pipeline.layer_fit import LayerFeatures, fit_layer
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.pipeline.meter import Meter
 from linprobe.pipeline.task import Task
 from linprobe.records.evidence import ControlRecord, MetricStep
 from linprobe.records.schema import CheckpointRecord, ProbeRecord
+from linprobe.runtime.distributed import ALONE, Ranks
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.heartbeat import LostProcess
 from linprobe.runtime.text import layer_reason
 from linprobe.runtime.threads import map_layers
 
@@ -93,7 +96,11 @@ class Probed:
 
 
 def probe_layers(
-    source: LayerSource, task: Task, meter: Meter, shelf: Shelf | None = None
+    source: LayerSource,
+    task: Task,
+    meter: Meter,
+    shelf: Shelf | None = None,
+    ranks: Ranks = ALONE,
 ) -> Probed:
     """Fit, evaluate and record a probe of every layer.
 
@@ -104,17 +111,20 @@ def probe_layers(
         source: gives the features.
         task: labels, method and what to evaluate.
         meter: is told how it goes.
-        shelf: has layers that are finished already, and takes each one that becomes so.
+        shelf: has layers that are finished already, and takes each one that becomes so; only the
+            first process asks it for finished ones.
+        ranks: processes that make the same call, to whom layers are dealt; each gets all probes.
 
     Raises:
         LinprobeError: Features that can't be used; the message names the layer.
     """
     widths = source.num_features
-    probes = {} if shelf is None else shelf.finished(widths)
+    dealer = Dealer(ranks, widths)
+    probes = shelf.finished(widths) if shelf is not None and ranks.leads else {}
     for probe in probes.values():
         meter.finished(probe.record)
     work = _Work(widths, task, meter, shelf)
-    wanted = [layer for layer in widths if layer not in probes]
+    wanted = dealer.own_part(probes)
     drowned: dict[str, Probe] = {}
 
     def sort(probe: Probe) -> Probe:
@@ -126,10 +136,10 @@ def probe_layers(
 
     for probe in work.fit(source, wanted, sort):
         probes[probe.record.layer] = probe
-    if work.errors and len(work.errors) == len(probes):
-        raise work.errors[0]
+    errors = list(work.errors)
     if drowned:
         probes |= _read_again(source, drowned, work)
+    probes = dealer.gathered(probes, errors, meter.finished)
     named = {layer: replace(probes[layer], classes=task.classes) for layer in widths}
     return Probed(named, work.clock.stages())
 
@@ -181,6 +191,8 @@ class _Work:
             self.clock.spend("extract", time.perf_counter() - begun)
             on_solve = self._meter.solving(layer)
             probe = fit_layer(layer, place, features, self.task, on_solve, self.clock)
+        except LostProcess:
+            raise
         except Exception as error:
             if isinstance(error, DamagedRows) and damaged is not None:
                 _log.warning("layer %r: %s; the layer is extracted again", layer, error)

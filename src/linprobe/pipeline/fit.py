@@ -20,6 +20,7 @@ from linprobe.data.npy import map_npy
 from linprobe.data.splits import read_groups, read_weights
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.pipeline.controls import OF_NETWORKS, controls_of_task, with_plan
+from linprobe.pipeline.dealing import DIFFERENT, Distribute, check_distribute
 from linprobe.pipeline.deprecated import grouped_options
 from linprobe.pipeline.engine import probe_layers
 from linprobe.pipeline.folder import RunFolder, hashed_settings, run_folder
@@ -31,6 +32,7 @@ from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import find_device, solving_device
+from linprobe.runtime.distributed import shared
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.fingerprint import Fingerprint
 from linprobe.runtime.numbers import positive_number
@@ -59,6 +61,7 @@ def fit_probes(
     strict: bool = False,
     out: str | Path | RunFolder | None = None,
     progress: Progress = None,
+    distribute: Distribute = "layers",
     **deprecated: Any,
 ) -> ProbeReport:
     """Fit a certified linear probe to features that are at hand, layer by layer.
@@ -84,6 +87,7 @@ def fit_probes(
         strict: raise when a layer fails, instead of going on with the others.
         out: as in `probe`.
         progress: as in `probe`.
+        distribute: as in `probe`.
         **deprecated: options by their old keywords, for this release.
 
     Raises:
@@ -98,6 +102,7 @@ def fit_probes(
     if memory_bytes is not None:
         expected = "a positive number of bytes, or None"
         memory_bytes = positive_number("memory_bytes", memory_bytes, expected)
+    check_distribute(distribute)
     folder = run_folder(out)
     named, test_features, test_labels = _check_features(train, test)
     (y, names), (yt, test_names) = _labels(labels, "train"), _labels(test_labels, "test")
@@ -123,14 +128,19 @@ def fit_probes(
     task = replace(task, notes=(*task.notes, *_copies(opened)))
     source = ArrayLayers(opened, task.permutation, solved_on, memory_bytes)
     with ExitStack() as stack:
-        if folder is not None:
-            stack.enter_context(folder.locked())
-            hashed = Fingerprint()
+        kept_in = None if folder is None else folder.path
+        ranks = stack.enter_context(shared(distribute is not None, kept_in))
+        hashed = Fingerprint()
+        if folder is not None or ranks.size > 1:
             hashed.add(*hashed_settings(task), opened, str(solved_on))
-            if (kept := folder.open(hashed.text, task.test_labels)) is not None:
+            ranks.same(hashed.text, DIFFERENT)
+        if folder is not None:
+            stack.enter_context(folder.locked(ranks))
+            if (kept := folder.open(hashed.text, task.test_labels, ranks)) is not None:
                 return kept
-        show = stack.enter_context(progress_shown(progress))
-        probed = probe_layers(source, task, single_meter(show, source.num_features, task), folder)
+        show = ranks.watched(stack.enter_context(progress_shown(progress, ranks)))
+        meter = single_meter(show, source.num_features, task)
+        probed = probe_layers(source, task, meter, folder, ranks)
         asked = ExtractionRecord(
             groups=groups is not None,
             sample_weight=sample_weight is not None,
@@ -139,7 +149,7 @@ def fit_probes(
         origin = ("arrays", asked, str(solved_on), started)
         controls, _ = controls_of_task(task)
         report = make_report(task, probed, *origin, controls)
-        return report if folder is None else folder.finish(report)
+        return report if folder is None else folder.finish(report, ranks)
 
 
 def _copies(opened: Mapping[str, tuple[Array, Array]]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ from linprobe.pipeline.report import ProbeReport, load_report
 from linprobe.pipeline.task import Task
 from linprobe.pipeline.unfinished import Parts, Unfinished, is_finished, only_finished
 from linprobe.records.store import check_writable
+from linprobe.runtime.distributed import ALONE, Ranks
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.lock import folder_lock
 
@@ -49,16 +50,19 @@ class RunFolder:
         self._parts: Parts | None = None
         check_writable(self.path)
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Keep other processes from writing to the folder; see `folder_lock`."""
-        return folder_lock(self.path)
+    def locked(self, ranks: Ranks = ALONE) -> AbstractContextManager[None]:
+        """Keep other calls from writing to the folder; see `folder_lock`."""
+        return folder_lock(self.path) if ranks.leads else nullcontext()
 
-    def open(self, fingerprint: str, test_labels: Tensor) -> ProbeReport | None:
+    def open(
+        self, fingerprint: str, test_labels: Tensor, ranks: Ranks = ALONE
+    ) -> ProbeReport | None:
         """Take up what an earlier call left.
 
         Args:
             fingerprint: of data, network and settings.
             test_labels: (n_test,) int64.
+            ranks: processes of this call, of which the first one reads what is there.
 
         Returns:
             The report, if nothing is left to do.
@@ -68,7 +72,10 @@ class RunFolder:
         """
         self._fingerprint = fingerprint
         self._parts = Parts(self._unfinished.folder, fingerprint, test_labels)
-        run = self._unfinished.open(fingerprint)
+        return ranks.agreed(self._complete() if ranks.leads else None)
+
+    def _complete(self) -> ProbeReport | None:
+        run = self._unfinished.open(self._fingerprint)
         if run is not None and not self._unfinished.folder.exists():
             with suppress(LinprobeError):
                 report = load_report(self.path)
@@ -91,8 +98,14 @@ class RunFolder:
         assert self._parts is not None
         self._parts.put(probe)
 
-    def finish(self, report: ProbeReport) -> ProbeReport:
-        """Write the whole run; where that fails, warn, and let the report say so."""
+    def finish(self, report: ProbeReport, ranks: Ranks = ALONE) -> ProbeReport:
+        """Write the whole run; where that fails, warn, and let the report say so.
+
+        The first process writes; the others have its report then.
+        """
+        return ranks.agreed(self._finish(report) if ranks.leads else report)
+
+    def _finish(self, report: ProbeReport) -> ProbeReport:
         config = replace(report.run.config, fingerprint=self._fingerprint)
         report.run = replace(report.run, config=config)
         if self.describe is not None:
@@ -102,7 +115,7 @@ class RunFolder:
             report.write(self.path, self._metric)
         except LinprobeError as error:
             report.unwritten = f"{error}{IN_PYTHON}"
-            warnings.warn(str(error), stacklevel=4)
+            warnings.warn(str(error), stacklevel=5)
             return report
         self._unfinished.remove()
         return report

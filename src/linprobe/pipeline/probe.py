@@ -35,6 +35,7 @@ from linprobe.evaluation.controls import Pair
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.evaluation.untrained import untrained_network
 from linprobe.pipeline.controls import controls_of_task, with_plan
+from linprobe.pipeline.dealing import DIFFERENT, Distribute, check_distribute
 from linprobe.pipeline.deprecated import grouped_options
 from linprobe.pipeline.engine import Shelf, probe_layers
 from linprobe.pipeline.folder import RunFolder, hashed_settings, run_folder
@@ -47,6 +48,7 @@ from linprobe.records.config import ExtractionRecord
 from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import find_device, free_bytes, solving_device
+from linprobe.runtime.distributed import ALONE, shared
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.fingerprint import Fingerprint
 from linprobe.runtime.memory import FEATURE_SHARE
@@ -73,6 +75,7 @@ def probe(
     evaluation: EvaluationOptions | None = None,
     out: str | Path | RunFolder | None = None,
     progress: Progress = None,
+    distribute: Distribute = "layers",
     **deprecated: Any,
 ) -> ProbeReport:
     """Fit a linear probe at layers of a network, each to a certified optimum.
@@ -103,6 +106,9 @@ def probe(
         progress: None: shown where somebody can see it and the call takes more than two seconds;
             True or False; or a function that takes `linprobe.runtime.progress.Event`, called by
             several threads, one at a time.
+        distribute: "layers": where torchrun, SLURM or an initialised process group says that there
+            are several processes, which make the same call, layers are dealt to them; each gets
+            the whole report, and the first one writes and prints. None: this process alone.
         **deprecated: options by their old keywords, for this release.
 
     Raises:
@@ -118,22 +124,30 @@ def probe(
         },
     )
     seed = check_seed(seed)
+    check_distribute(distribute)
     _check(network, chosen["extraction"])
     folder = run_folder(out)
     with ONE_AT_A_TIME, ExitStack() as stack:
-        show = stack.enter_context(progress_shown(progress))
+        kept_in = None if folder is None else folder.path
+        ranks = stack.enter_context(shared(distribute is not None, kept_in))
+        show = ranks.watched(stack.enter_context(progress_shown(progress, ranks)))
         if folder is not None:
-            stack.enter_context(folder.locked())
+            stack.enter_context(folder.locked(ranks))
         stack.enter_context(seeded(seed))
         layers = numbers_as_names(layers)
-        hashed = None if folder is None else Fingerprint()
+        hashed = None if folder is None and ranks.size == 1 else Fingerprint()
         run = _Run(network, (train, test), groups, sample_weight, seed, hashed, **chosen)
+        run.ranks = ranks
+        if hashed is not None:
+            hashed.add(layers, *run.settings())
+            ranks.same(hashed.text, DIFFERENT)
         if folder is None or hashed is None:
             return run.report(layers, show)
-        hashed.add(layers, *run.settings())
         run.scratch = scratch_parent(folder.path.absolute().parent)
-        kept = folder.open(hashed.text, run.task.test_labels)
-        return folder.finish(run.report(layers, show, folder)) if kept is None else kept
+        kept = folder.open(hashed.text, run.task.test_labels, ranks)
+        if kept is not None:
+            return kept
+        return folder.finish(run.report(layers, show, folder), ranks)
 
 
 class _Run:
@@ -179,7 +193,7 @@ class _Run:
         self.extractor = Extractor(network, extraction, seed, self.device)
         budget = extraction.memory_bytes
         self.budget = FEATURE_SHARE * free_bytes(self.device) if budget is None else budget
-        self.scratch = scratch_parent()
+        self.scratch, self.ranks = scratch_parent(), ALONE
 
     def settings(self) -> Iterator[object]:
         """Give all that the probes depend on, beside the data and the choice of layers."""
@@ -197,14 +211,15 @@ class _Run:
         task = with_plan(task, inputs)
         source = self._source(self.extractor, points)
         meter = single_meter(show, source.num_features, task)
-        probed = probe_layers(source, task, meter, shelf)
+        probed = probe_layers(source, task, meter, shelf, self.ranks)
 
         def untrained(plain: Task) -> tuple[ProbeRecord, ...]:
             assert other is not None  # the control was asked for
             if other.network is not plain.evaluation.untrained:  # the user's own stays where it is
                 other.network.to(network_device(self.network))
-            silent = single_meter(ignore, source.num_features, plain)
-            return probe_layers(self._source(other, points), plain, silent).records
+            silent = single_meter(self.ranks.watched(ignore), source.num_features, plain)
+            others = self._source(other, points)
+            return probe_layers(others, plain, silent, ranks=self.ranks).records
 
         controls, failed = controls_of_task(task, inputs, untrained)
         task = replace(task, notes=(*task.notes, *failed, *self._copies()))

@@ -7,6 +7,7 @@ from linprobe.pipeline.meter import Meter, expected_costs
 from linprobe.pipeline.report import CHECKPOINT
 from linprobe.pipeline.task import Task
 from linprobe.report.terminal import auto_progress, make_console, show_progress
+from linprobe.runtime.distributed import ALONE, Ranks
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.progress import OnEvent, Tracker, ignore
 
@@ -14,16 +15,19 @@ Progress = bool | OnEvent | None
 
 
 @contextmanager
-def progress_shown(progress: Progress) -> Iterator[OnEvent]:
+def progress_shown(progress: Progress, ranks: Ranks = ALONE) -> Iterator[OnEvent]:
     """Give the receiver of events, which shows them until the block ends where that is asked.
 
     Args:
         progress: as `probe` takes it.
+        ranks: processes of the call, of which the first one shows.
 
     Raises:
         LinprobeError: Something else.
     """
-    if progress is None:
+    if not ranks.leads:
+        yield ignore
+    elif progress is None:
         with auto_progress() as show:
             yield show
     elif progress is True:

@@ -1,0 +1,92 @@
+"""Layers dealt to the processes that share a call."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from linprobe.pipeline.layer_probe import Probe
+from linprobe.records.schema import ProbeRecord
+from linprobe.runtime.distributed import Ranks
+from linprobe.runtime.errors import LinprobeError
+
+DIFFERENT = "data, networks or settings"
+"""What may differ between calls that are to be the same."""
+
+Distribute = Literal["layers"] | None
+"""What of a call is dealt to the processes that make it; None: nothing."""
+
+_OVERHEAD = 100  # features whose cost is that of a layer without any
+
+
+def dealt(widths: Mapping[str, int], size: int) -> list[list[str]]:
+    """Deal layers, the longest first, each to the process that has the least to do.
+
+    All layers of a call have the same rows: a layer costs as much as it has features.
+
+    Args:
+        widths: number of features of each layer.
+        size: number of processes.
+
+    Returns:
+        The layers of each process, in the order of `widths`; few layers leave processes without.
+    """
+    hands: list[list[str]] = [[] for _ in range(size)]
+    costs = [0] * size
+    for layer in sorted(widths, key=lambda name: -widths[name]):
+        least = costs.index(min(costs))
+        hands[least].append(layer)
+        costs[least] += widths[layer] + _OVERHEAD
+    return [[layer for layer in widths if layer in hand] for hand in hands]
+
+
+def check_distribute(distribute: object) -> None:
+    """Refuse what can't be dealt."""
+    if distribute not in (None, "layers"):
+        raise LinprobeError(f"distribute is {distribute!r}; expected 'layers' or None")
+
+
+class Dealer:
+    """Deals the layers of one state of a network, and gathers their probes.
+
+    Args:
+        ranks: the processes.
+        widths: number of features of each layer, the same in all processes.
+
+    Raises:
+        LinprobeError: Processes have different layers.
+    """
+
+    def __init__(self, ranks: Ranks, widths: Mapping[str, int]) -> None:
+        ranks.same(dict(widths), "layers")
+        self._ranks, self._widths = ranks, widths
+
+    def own_part(self, finished: Mapping[str, Probe]) -> list[str]:
+        """Deal what the first process has not found finished; return this one's part."""
+        done = self._ranks.agreed(set(finished))
+        left = {layer: width for layer, width in self._widths.items() if layer not in done}
+        return dealt(left, self._ranks.size)[self._ranks.rank]
+
+    def gathered(
+        self,
+        probes: Mapping[str, Probe],
+        errors: Sequence[Exception],
+        on_other: Callable[[ProbeRecord], None],
+    ) -> dict[str, Probe]:
+        """Give every process the probes of all.
+
+        Args:
+            probes: of this process.
+            errors: that took probes away.
+            on_other: called with the record of each probe of another process.
+
+        Raises:
+            LinprobeError: No layer has a probe.
+        """
+        parts = self._ranks.gathered((dict(probes), [str(error) for error in errors]))
+        found = {layer: probe for part, _ in parts for layer, probe in part.items()}
+        said = [text for _, texts in parts for text in texts]
+        if said and len(said) == len(found):
+            raise errors[0] if errors else LinprobeError(said[0])
+        for layer, probe in found.items():
+            if layer not in probes:
+                on_other(probe.record)
+        return found
