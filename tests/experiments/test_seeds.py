@@ -23,7 +23,7 @@ def runner(monkeypatch):
     monkeypatch.setattr(over_seeds, "save_figure", lambda figure, stem: stem)
     monkeypatch.setattr(over_seeds, "draw_comparison", lambda comparison: None)
 
-    def run(experiment, settings, on_event):
+    def run(experiment, settings, on_event, ranks):
         run.seeds.append(settings.seed)
         on_event(Event(0.5, "untrained", "solve", "half"))
         if settings.seed == run.fails_at:
@@ -35,7 +35,7 @@ def runner(monkeypatch):
         return record
 
     run.seeds, run.fails_at = [], None
-    monkeypatch.setattr(over_seeds, "run", run)
+    monkeypatch.setattr(over_seeds, "run_shared", run)
     return run
 
 
@@ -149,7 +149,7 @@ def test_a_folder_that_is_a_run_itself(runner, tmp_path):
 
 
 def test_from_the_command_line(monkeypatch, tmp_path, capsys):
-    def run(experiment, settings, on_event):
+    def run(experiment, settings, on_event, ranks):
         record = run_record(
             checkpoint_record([0.1, 0.2 + 0.1 * settings.seed]), seed=settings.seed, quick=True
         )
@@ -157,7 +157,7 @@ def test_from_the_command_line(monkeypatch, tmp_path, capsys):
         save(record, settings.out)
         return record
 
-    monkeypatch.setattr(over_seeds, "run", run)
+    monkeypatch.setattr(over_seeds, "run_shared", run)
     arguments = f"reproduce fig8 --quick --depth 2 --seed 4 --seeds 2 --threads 1 --out {tmp_path}"
     assert cli.main(arguments.split()) == 0
     captured = capsys.readouterr()

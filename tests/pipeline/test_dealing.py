@@ -45,12 +45,14 @@ def test_several_processes_give_what_one_gives(size, tmp_path):
 
 def test_calls_that_differ_are_refused_and_may_be_made_apart(tmp_path):
     seeds = [ranked.fit(seed=seed) for seed in range(2)]
-    for (code, found, _), own in zip(run_ranks(2, tmp_path, ranked.fit_each_its_own), seeds):
+    outcomes = run_ranks(2, tmp_path, ranked.fit_each_its_own)
+    for (code, found, _), own in zip(outcomes, seeds, strict=True):
         said, alone, together = found
         assert code == 0
         assert said == [
-            "the 2 processes were called with different data, networks or settings; expected the "
-            "same call in all, or distribute=None for calls that have nothing to do with each other",
+            "the 2 processes were called with different data, networks or settings; expected "
+            "the same call in all, or distribute=None for calls that have nothing to do with each "
+            "other",
             "distribute is 'all'; expected 'layers' or None",
         ]
         assert (alone, together) == (own, seeds[0])

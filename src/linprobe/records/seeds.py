@@ -91,7 +91,7 @@ def seed_words(runs: Sequence[RunRecord]) -> str:
 
 def _settings(run: RunRecord) -> dict[str, Any]:
     """Return what runs of several seeds have in common, by name."""
-    config = asdict(replace(run.config, notes=()))
+    config = asdict(replace(run.config, notes=(), fingerprint=None))  # which has the seed in it
     return {
         "experiment": run.experiment,
         "protocol": run.protocol,
