@@ -101,7 +101,7 @@ class Refinement:
         """
         problem, residual = self._problem, gradient
         gap = self._gap(gradient)
-        enough = max(goal, min(_LEFT * gap, _LEFT_OF_SQUARE * gap**2))
+        enough = max(goal, min(_LEFT * gap, _LEFT_OF_SQUARE * gap * gap))
         total: Direction | None = None
         past: list[tuple[Direction, Tensor]] = []
         while self._gap(residual) > enough and len(past) < _MAX_DIRECTIONS:

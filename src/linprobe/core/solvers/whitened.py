@@ -70,8 +70,9 @@ class WhitenedModel:
         self._inverse: FactorisedHessian | None = None
         self._decrement = 0.0
         self._factorised_at: Tensor | None = None
-        cheap = fast_bfloat16(problem.device)
-        self._dtypes = [torch.bfloat16, torch.float32] if cheap else [torch.float32]
+        exact = problem.dtype
+        cheap = fast_bfloat16(problem.device) and exact != torch.float64
+        self._dtypes = [torch.bfloat16, exact] if cheap else [exact]
 
     def begin(self, predictions: Tensor, l2: float) -> None:
         """See `NewtonModel`."""
@@ -103,10 +104,10 @@ class WhitenedModel:
 
     def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
         """See `NewtonModel`."""
-        whitened = gradient @ self._transform
-        step = None if self._factorise else self._by_iteration(predictions, whitened.float())
-        if step is None:  # where curvatures differ too much for conjugate gradients, or float32
-            step = self._by_factorisation(predictions, whitened.to(self._seen.dtype))
+        whitened = (gradient @ self._transform).to(self._seen.dtype)
+        step = None if self._factorise else self._by_iteration(predictions, whitened)
+        if step is None:
+            step = self._by_factorisation(predictions, whitened)
         weight, logits = step.double() @ self._transform.T, self._seen.logits(step)
         return Direction(weight, logits)
 
@@ -130,8 +131,8 @@ class WhitenedModel:
         importance = seen.loss.importance(predictions) * self._leverage * seen.sample_weight
         sample = draw_rows(seen, importance, self._num_rows, self._generator)
         rows = seen.rows(sample.index).to(self._dtypes[self._level])
-        p, weight = predictions[:, sample.index].float(), sample.weight.float()
-        hessian = SampledHessian(rows, seen.loss, p, weight, self._penalty.float())
+        p = predictions[:, sample.index]
+        hessian = SampledHessian(rows, seen.loss, p, sample.weight, self._penalty.to(p.dtype))
         step, solved = conjugate_gradients(hessian, gradient, precondition=_same, options=_CG)
         self._factorise = not solved and self._may_factorise
         return None if self._factorise else step
