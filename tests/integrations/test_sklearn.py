@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from linprobe.integrations.sklearn import CertifiedLogisticRegression
 
 
-# Their tolerances are those of a solve to about 1e-7 of the weights: `tol` bounds these by its root.
+# The checks compare to about 1e-7; a gap bounds the weights by its root alone.
 @parametrize_with_checks([CertifiedLogisticRegression(tol=1e-16)])
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
