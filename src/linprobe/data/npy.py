@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.text import first_line
+from linprobe.runtime.text import said
 
 
 def map_npy(path: str | Path) -> np.ndarray:
@@ -24,7 +24,7 @@ def map_npy(path: str | Path) -> np.ndarray:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a file of others: NumPy raises many types
         raise LinprobeError(
-            f"{os.fspath(path)} can't be read as .npy ({_said(error)}); {expected}"
+            f"{os.fspath(path)} can't be read as .npy ({said(error)}); {expected}"
         ) from error
     if isinstance(mapped, np.ndarray):
         return mapped
@@ -51,7 +51,7 @@ def read_npz(path: Path, expected: str) -> dict[str, np.ndarray]:
     except LinprobeError:
         raise
     except Exception as error:  # a file of others: zip files alone fail in ten ways
-        raise LinprobeError(f"{path} can't be read as .npz ({_said(error)}); {expected}") from error
+        raise LinprobeError(f"{path} can't be read as .npz ({said(error)}); {expected}") from error
 
 
 def _arrays(file: IO[bytes], path: Path, expected: str) -> dict[str, np.ndarray]:
@@ -63,7 +63,3 @@ def _arrays(file: IO[bytes], path: Path, expected: str) -> dict[str, np.ndarray]
         if not isinstance(array, np.ndarray):  # NumPy gives other files as bytes
             raise LinprobeError(f"{path} holds {name!r}, which is no array; {expected}")
     return arrays
-
-
-def _said(error: Exception) -> str:
-    return first_line(error) or type(error).__name__

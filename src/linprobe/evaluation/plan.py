@@ -19,7 +19,7 @@ from linprobe.probes.base import FittedProbe, OnSolve, Targets
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.weights import row_weights
 from linprobe.records.evidence import ControlRecord, Evaluation
-from linprobe.runtime.text import first_line
+from linprobe.runtime.text import said
 
 _CODE_COST = 0.6  # of a probe's seconds, roughly: for estimates of the time left
 _CONTROL_COST = 0.8
@@ -93,7 +93,7 @@ def _left_out(what: str, missing: list[str], strict: bool) -> Iterator[None]:
     except Exception as error:
         if strict or isinstance(error, DamagedRows):  # of which the probe may be made too
             raise
-        missing.append(f"no {what}: {first_line(error) or type(error).__name__}")
+        missing.append(f"no {what}: {said(error)}")
 
 
 def evaluate_probe(

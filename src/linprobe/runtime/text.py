@@ -33,6 +33,11 @@ def first_line(error: BaseException) -> str:
     return line if isinstance(error, LinprobeError) else line[:_LONGEST]
 
 
+def said(error: BaseException) -> str:
+    """Give the first line of an error's message, or its type where it has none."""
+    return first_line(error) or type(error).__name__
+
+
 def cause(error: BaseException) -> str:
     """Name an error's type and the first line of its message."""
     return f"{type(error).__name__}: {first_line(error)}"

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from linprobe.core.features.stores import FileRows
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.text import first_line
+from linprobe.runtime.text import said
 
 _DTYPES = {
     "F64": torch.float64,
@@ -43,8 +43,9 @@ def safetensors_rows(path: str | Path) -> dict[str, FileRows]:
             (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
             header = json.loads(file.read(length))
     except Exception as error:  # a file of others
-        said = first_line(error) or type(error).__name__
-        raise LinprobeError(f"{name} can't be read as .safetensors ({said}); {expected}") from error
+        raise LinprobeError(
+            f"{name} can't be read as .safetensors ({said(error)}); {expected}"
+        ) from error
     header.pop("__metadata__", None)
     for layer, found in header.items():
         if len(found["shape"]) != 2 or found["dtype"] not in _DTYPES:
