@@ -37,9 +37,12 @@ def tune_allocator() -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell a failed allocation: PyTorch raises a plain RuntimeError for main memory."""
-    said = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
+    """Tell a failed allocation: PyTorch raises a plain RuntimeError for main memory.
+
+    A thread that can't be started lacks memory for its stack.
+    """
+    signs = "out of memory", "allocate memory", "can't start new thread"
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def available_bytes() -> float:

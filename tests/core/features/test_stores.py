@@ -41,6 +41,16 @@ def test_rows_are_the_same_wherever_they_are(tmp_path, dtype):
         assert not len(store.gather(index[:0])) and not list(store.scan([]))
 
 
+def test_rows_are_read_where_no_thread_can_be_started(tmp_path, monkeypatch):
+    store = FileRows(raw_file(tmp_path / "x.raw", X), (23, 5), torch.float32)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert torch.equal(torch.cat([block.clone() for block in store.scan(SPANS)]), X)
+
+
 def test_a_view_of_a_mapped_file_knows_its_place(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, X.numpy())

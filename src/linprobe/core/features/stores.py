@@ -7,7 +7,7 @@ shrunk gives a message instead of a signal, and rows here and there cost no read
 import math
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -145,13 +145,7 @@ class FileRows:
             return self._rows(buffer)
 
         self._check_state()
-        with ThreadPoolExecutor(1, "linprobe-read") as pool:
-            coming = pool.submit(read, 0)
-            for number in range(1, len(spans) + 1):
-                rows = coming.result()
-                if number < len(spans):
-                    coming = pool.submit(read, number)
-                yield rows
+        yield from _read_ahead(read, len(spans))
         self._check_state()
 
     def __len__(self) -> int:
@@ -294,3 +288,18 @@ def _decoded(array: np.ndarray) -> Tensor:
 
 def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return _decoded(np.empty(0, dtype)).dtype
+
+
+def _read_ahead(read: Callable[[int], Tensor], count: int) -> Iterator[Tensor]:
+    """Yield `read(0)`, `read(1)` ..., of which a thread does the next one meanwhile."""
+    with ThreadPoolExecutor(1, "linprobe-read") as pool:
+        try:
+            coming = pool.submit(read, 0)
+        except RuntimeError:  # a limit of memory or of processes allows no thread
+            yield from map(read, range(count))
+            return
+        for number in range(1, count + 1):
+            rows = coming.result()
+            if number < count:
+                coming = pool.submit(read, number)
+            yield rows
