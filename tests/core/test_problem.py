@@ -34,7 +34,8 @@ def test_the_bias_hessian_is_the_derivative_of_the_residuals(case):
         return problem.residuals((z + bias[:, None]).softmax(0)).sum(1)
 
     expected = torch.autograd.functional.jacobian(slope, z.new_zeros(case.num_classes))
-    torch.testing.assert_close(problem.bias_hessian(z.softmax(0)), expected)
+    system = problem.bias_system(z.softmax(0))
+    torch.testing.assert_close(system.hessian, expected)
 
 
 def test_weights_count_as_duplicates():
@@ -136,14 +137,15 @@ def test_constant_features_become_zero():
     assert s.scale == 1 and not features.any()
 
 
-def test_the_bias_hessian_of_the_same_predictions_is_computed_once(monkeypatch):
+def test_the_equations_of_the_bias_at_the_same_predictions_are_made_once(monkeypatch):
     features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     problem = SoftmaxRegression(features, torch.arange(30) % 3, 3)
     predictions = torch.full((3, 30), 1 / 3)
     count = []
     usual = problem.loss.bias_hessian
     monkeypatch.setattr(problem.loss, "bias_hessian", lambda *a: count.append(0) or usual(*a))
-    first = problem.bias_hessian(predictions)
-    assert problem.bias_hessian(predictions) is first and len(count) == 1
-    torch.testing.assert_close(problem.bias_hessian(predictions.clone()), first)
+    first = problem.bias_system(predictions)
+    assert problem.bias_system(predictions) is first and len(count) == 1
+    again = problem.bias_system(predictions.clone())
+    torch.testing.assert_close(again.hessian, first.hessian)
     assert len(count) == 2

@@ -13,6 +13,7 @@ LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-
 
 _LOGIT_ROWS = 1000
 _GRADIENT_ROWS = 500
+_SUMMED = 32  # numbers in a row
 
 
 def class_logits(features: Tensor, weight: Tensor) -> Tensor:
@@ -58,6 +59,18 @@ def backproject(residuals: Tensor, features: Tensor) -> Tensor:
     if whole < num_rows:
         out += residuals[:, whole:] @ features[whole:]
     return out
+
+
+def float64_sum(values: Tensor) -> Tensor:
+    """Sum over the last dimension, in float64.
+
+    A float32 accumulator would round thousands of equal addends the same way; a copy of all in
+    float64 takes thirty times as long. So float32 serves for a few addends at a time.
+    """
+    whole = values.shape[-1] - values.shape[-1] % _SUMMED
+    sums = values[..., :whole].unflatten(-1, (-1, _SUMMED)).sum(-1)
+    rest = values[..., whole:].sum(-1, dtype=torch.float64)
+    return sums.sum(-1, dtype=torch.float64) + rest
 
 
 def fast_bfloat16(device: torch.device) -> bool:

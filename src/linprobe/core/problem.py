@@ -24,7 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from linprobe.core.bias_system import BiasSystem, bias_system
 from linprobe.core.features import FeatureMatrix, as_features
+from linprobe.core.linalg import float64_sum
 from linprobe.core.losses import Loss, Softmax
 from linprobe.core.sums import LocalSums, Sums
 from linprobe.runtime.errors import LinprobeError
@@ -64,7 +66,7 @@ class LinearProblem:
         self._end = int(used.max()) + 1 if len(used) else 0  # samples past it have weight zero
         self.target_mass = self.sums.total(loss.target_mass(self.sample_weight))
         self._reads = _Reads()
-        self._bias_hessian: tuple[weakref.ref[Tensor], Tensor] | None = None
+        self._bias_system: tuple[weakref.ref[Tensor], BiasSystem] | None = None
 
     @property
     def num_features(self) -> int:
@@ -157,18 +159,13 @@ class LinearProblem:
         centred = self.loss.centred(predictions, logits)
         return centred.mul_(self.loss.spread(predictions)).mul_(self.sample_weight)
 
-    def bias_hessian(self, predictions: Tensor) -> Tensor:
-        """Compute P's Hessian over the bias, (n_classes, n_classes) float64, not to be written to.
-
-        That of the same predictions is kept: of many classes it costs as much as a pass.
-        """
-        known, hessian = self._bias_hessian or (None, None)
-        if hessian is not None and known is not None and known() is predictions:
-            return hessian
-        weighted = self.loss.spread(predictions) * self.sample_weight
-        hessian = self.sums.total(self.loss.bias_hessian(predictions, weighted))
-        self._bias_hessian = weakref.ref(predictions), hessian
-        return hessian
+    def bias_system(self, predictions: Tensor) -> BiasSystem:
+        """Make the equations of the bias at these predictions; those of the same ones are kept."""
+        known, system = self._bias_system or (None, None)
+        if system is None or known is None or known() is not predictions:
+            system = bias_system(self.loss, predictions, self.sample_weight, self.sums)
+            self._bias_system = weakref.ref(predictions), system
+        return system
 
 
 class SoftmaxRegression(LinearProblem):
@@ -204,8 +201,5 @@ class SoftmaxRegression(LinearProblem):
 
 
 def weighted_sum(values: Tensor, sample_weight: Tensor) -> Tensor:
-    """Sum ``s_i v_i`` over the last dimension, in float64.
-
-    A float32 accumulator would round thousands of equal addends the same way.
-    """
-    return (values * sample_weight).sum(-1, dtype=torch.float64)
+    """Sum ``s_i v_i`` over the last dimension, in float64."""
+    return float64_sum(values * sample_weight)

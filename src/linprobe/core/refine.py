@@ -27,7 +27,7 @@ def refine_certified(
     """Reduce the certified gap to a goal, as far as arithmetic and passes allow.
 
     Full steps of Newton's method are for the neighbourhood of the optimum. Where one does not
-    reduce the gap, the solver is asked to come nearer first.
+    reduce the gap, by a model of the Hessian that is new, the solver is asked to come nearer first.
 
     Args:
         solution: where to start.
@@ -36,7 +36,7 @@ def refine_certified(
         solve: called as ``solve(start, tol, max_passes)`` with a start in the coordinates of the
             solution's attempt.
         goal: duality gap (nats) that suffices.
-        least: gap below which the solver is not asked.
+        least: gap below which the solver is not asked; infinite: never.
         max_passes: passes over the features for the whole solution.
 
     Returns:
@@ -45,7 +45,7 @@ def refine_certified(
     while solution.certificate.duality_gap > goal and solution.num_passes < max_passes:
         before = solution.certificate.duality_gap
         solution = _stepped(solution, refinement, check, goal)
-        if solution.certificate.duality_gap <= _HALF * before:
+        if solution.certificate.duality_gap <= _HALF * before or refinement.renew():
             continue
         if _NEARER * before < least:
             break

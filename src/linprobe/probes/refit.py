@@ -31,7 +31,7 @@ _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as 
 # thousandth, and of tol; of many features, where passes are dear, to the larger one.
 _EXACT_SHARE, _EXACT_SHARE_OF_MANY, _MANY_FEATURES = 1e-6, 1e-3, 1024
 # Rounding of the gradient, of the arithmetic's precision; its square over 2 l2 is left of the gap.
-_GRADIENT_ROUNDING = {torch.float32: 0.1, torch.float64: 40.0}
+_GRADIENT_ROUNDING = {torch.float32: 20.0, torch.float64: 40.0}
 
 
 class Refit:
@@ -101,13 +101,14 @@ class Refit:
             return self._solve(path, [attempt], start, max_passes)
 
         goal = max(gap, _least_gap(l2, torch.float64))
+        proving = gap >= self._config.tol  # else what arithmetic leaves is good enough
         solution = refine_certified(
             solution,
             self._refinement,
             partial(self._check, l2),
             solve,
             goal=goal,
-            least=2 * _least_gap(l2, self._solved.dtype),
+            least=2 * _least_gap(l2, self._solved.dtype) if proving else math.inf,
             max_passes=self._config.max_passes,
         )
         if solution.certificate.duality_gap <= goal or not self._widened():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from linprobe.core import bias_system
 from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.solvers import subspace
 from linprobe.core.solvers.base import Point
 from linprobe.core.solvers.subspace import Direction, balance, minimise_in_span
 
@@ -60,7 +60,8 @@ def test_many_classes_are_solved_as_few_are(monkeypatch):
     direction = [Direction(weight, base.logits)]
     found = []
     for most in (64, 1000):
-        monkeypatch.setattr(subspace, "_FEW_CLASSES", most)
+        monkeypatch.setattr(bias_system, "MOST_FORMED", most)
+        problem = SoftmaxRegression(features, torch.arange(400) % 100, 100)
         found.append(minimise_in_span(problem, 1e-3, base, direction, accuracy=1e-14))
     assert found[0].objective == pytest.approx(found[1].objective, abs=1e-13)
     torch.testing.assert_close(found[0].point.bias, found[1].point.bias)

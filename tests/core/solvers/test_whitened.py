@@ -12,14 +12,13 @@ from linprobe.core.solvers.subspace import minimise_in_span
 from linprobe.core.solvers.whitened import WhitenedModel
 
 
-def begun(features: Tensor, labels: Tensor, l2: float):
+def begun(features: Tensor, labels: Tensor, l2: float, pair_rows: int = 12):
     problem = SoftmaxRegression(features, labels, int(labels.max()) + 1)
     zero = torch.zeros(problem.num_classes, problem.num_features, dtype=torch.float64)
     start = Point(zero, zero[:, 0], problem.logits(zero))
     minimum = minimise_in_span(problem, l2, start, accuracy=1e-12)
-    model = WhitenedModel(
-        problem, NewtonOptions(sample_rows=len(labels)), torch.Generator().manual_seed(0)
-    )
+    options = NewtonOptions(sample_rows=len(labels), pair_rows=pair_rows)
+    model = WhitenedModel(problem, options, torch.Generator().manual_seed(0))
     model.begin(minimum.predictions, l2)
     gradient = problem.backproject(problem.residuals(minimum.predictions))
     return problem, model, minimum.predictions, gradient
@@ -82,8 +81,7 @@ def test_a_factorised_hessian_takes_over_where_iterations_do_not_suffice(monkeyp
     labels = (3 * scores + torch.tensor([0.0, 9.0, -9.0], dtype=torch.float64)).argmax(1)
     features -= features.mean(0)
     monkeypatch.setattr(whitened, "_CG", CGOptions(tol=0.05, max_steps=0))
-    monkeypatch.setattr(whitened, "_PAIR_ROWS", 300)
-    problem, model, p, gradient = begun(features, labels, 1e-6)
+    problem, model, p, gradient = begun(features, labels, 1e-6, pair_rows=300)
     direction = model.direction(p, gradient).weight
     assert model._inverse is not None
     assert newton_share(problem, p, gradient, 1e-6, direction) == pytest.approx((1, 1), abs=0.05)

@@ -4,7 +4,8 @@ Each sample couples pairs of classes: the Hessian is the sum over pairs k < j of
 ``(e_k - e_j)(e_k - e_j)^T (x) sum_i s_i p_ik p_ij z_i z_i^T``. Rows are drawn for each pair on its
 own, so that a pair that hardly any sample is unsure of keeps its curvature: the approximation is
 as good relative to the smallest eigenvalues as to the largest. Rows drawn for all pairs together
-miss such couplings altogether, and small penalties don't hide that.
+miss such couplings altogether, and small penalties don't hide that. Products are in float64 for the
+same reason: float32 features have directions of 1e-11 of the largest eigenvalue.
 """
 
 from itertools import combinations
@@ -76,7 +77,7 @@ def _blocks(
         coupling = probabilities[k] * probabilities[j]
         importance = coupling * problem.sample_weight * leverage
         sample = draw_rows(problem, importance, num_rows, generator)
-        root = (sample.weight * coupling[sample.index]).sqrt()[:, None]
+        root = (sample.weight * coupling[sample.index]).double().sqrt()[:, None]
         rows = torch.cat([problem.rows(sample.index) * root, root], dim=1)
         product = rows.T @ rows
         out[k, :, k] += product

@@ -24,6 +24,7 @@ from linprobe.core.solvers.newton import suited_model
 from linprobe.core.solvers.subspace import Direction
 
 _MAX_DIRECTIONS = 12
+_PAIR_ROWS = 32  # more than for a single step: the model serves for many
 _WEAK_PROGRESS = 0.3  # ratio of successive gaps above which the model is made better
 # Up to these shares of the gap, and of its square, a step solves its linear equations; what is left
 # is mostly the third derivative's.
@@ -51,8 +52,17 @@ class Refinement:
         self._problem, self._l2, self._space = problem, l2, space
         generator = torch.Generator().manual_seed(options.seed)
         kind = suited_model(problem, l2)
-        self._model: NewtonModel = kind(problem, options, generator)
+        self._model: NewtonModel = kind(problem, replace(options, pair_rows=_PAIR_ROWS), generator)
         self._model_at: Tensor | None = None  # its predictions
+        self._is_new = True
+
+    def renew(self) -> bool:
+        """Make the model anew at the next step; tell whether that can help.
+
+        It can't where the model was new at the last step already.
+        """
+        was_new, self._model_at = self._is_new, None
+        return not was_new
 
     def step(
         self, point: Point, gradient: Tensor, best_bias: Tensor, goal: float
@@ -74,6 +84,7 @@ class Refinement:
         margins = problem.margins(point.logits.clone()) + problem.bias_margins(best_bias)
         _, predictions = problem.evaluate(margins)
         try:
+            self._is_new = self._model_at is None
             if self._model_at is None:
                 self._model.begin(predictions, self._l2)
                 self._model_at = predictions
@@ -120,6 +131,8 @@ class Refinement:
             if self._gap(residual) > _WEAK_PROGRESS * before:
                 self._model.improve()
             total = _combined(total, size, direction)
+        if len(past) == _MAX_DIRECTIONS:
+            self.renew()
         return total
 
     def _hessian_product(self, predictions: Tensor, direction: Direction) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from linprobe.core.bias_system import LEAST_CURVATURE, MOST_FORMED
 from linprobe.core.linalg import backproject, class_logits
 from linprobe.core.losses import Loss
 from linprobe.core.problem import LinearProblem
@@ -70,6 +71,8 @@ def draw_rows(
 class SampledHessian:
     """Hessian of P over the weight, with the bias eliminated, from sampled rows.
 
+    Of many classes the bias stays: as one more column of features, which has no penalty.
+
     Args:
         features: (m, n_features) of the sampled rows, in the dtype to multiply in.
         loss: whose Hessian it is.
@@ -90,18 +93,36 @@ class SampledHessian:
         self.features, self.penalty = features, penalty
         self._loss, self._predictions = loss, predictions
         self._weighted = loss.spread(predictions) * sample_weight
-        hessian = loss.bias_hessian(predictions, self._weighted)
-        self._bias_inverse = torch.linalg.pinv(hessian, hermitian=True, rtol=1e-10)
+        self.bias_curvature: Tensor | None = None
+        """(n_classes, 1), the diagonal over the bias where that stays."""
+        if loss.couples_in_pairs and loss.num_outputs > MOST_FORMED:
+            mass = self._weighted.sum(1, keepdim=True)
+            coupled = (self._weighted * predictions).sum(1, keepdim=True)
+            self.bias_curvature = (mass - coupled).clamp_min(LEAST_CURVATURE * mass)
+        else:
+            hessian = loss.bias_hessian(predictions, self._weighted)
+            self._bias_inverse = torch.linalg.pinv(hessian, hermitian=True, rtol=1e-10)
 
     def product(self, direction: Tensor) -> Tensor:
-        """Hessian times `direction` (n_classes, n_features), float32 or float64."""
+        """Hessian times `direction`, float32 or float64.
+
+        Args:
+            direction: (n_classes, n_features); with one column more where the bias stays.
+        """
         dtype = self._predictions.dtype
-        logits = class_logits(self.features, direction.to(self.features.dtype)).to(dtype)
-        curved = self._curve(logits)
-        bias = self._bias_inverse @ curved.sum(1, dtype=torch.float64)
-        curved -= self._curve(bias[:, None].to(dtype))
+        weight, bias = (
+            direction[:, : self.features.shape[1]],
+            direction[:, self.features.shape[1] :],
+        )
+        logits = class_logits(self.features, weight.to(self.features.dtype)).to(dtype)
+        stays = self.bias_curvature is not None
+        curved = self._curve(logits.add_(bias) if stays else logits)
+        if not stays:
+            best = self._bias_inverse @ curved.sum(1, dtype=torch.float64)
+            curved -= self._curve(best[:, None].to(dtype))
         back = backproject(curved.to(self.features.dtype), self.features).to(dtype)
-        return back.add_(direction * self.penalty)
+        back.add_(weight * self.penalty)
+        return torch.cat([back, curved.sum(1, keepdim=True)], 1) if stays else back
 
     def _curve(self, logits: Tensor) -> Tensor:
         """Multiply by the loss's Hessian in logit space, ``s_i (diag(p_i) - p_i p_i^T) z_i``."""
@@ -129,6 +150,10 @@ def conjugate_gradients(
     Returns:
         d (n_classes, n_features), and whether it is as accurate as the options ask for.
     """
+    num_features = gradient.shape[1]
+    if hessian.bias_curvature is not None:
+        gradient = torch.cat([gradient, torch.zeros_like(gradient[:, :1])], 1)
+        precondition = _with_bias(precondition, hessian.bias_curvature)
     direction = torch.zeros_like(gradient)
     residual = -gradient
     z = precondition(residual)
@@ -138,13 +163,23 @@ def conjugate_gradients(
         product = hessian.product(search)
         curvature = (search * product).sum()
         if not float(curvature) > 0:
-            return (direction if step else z), True
+            return (direction if step else z)[:, :num_features], True
         alpha = rho / curvature
         direction = direction + alpha * search
         residual = residual - alpha * product
         z = precondition(residual)
         last, rho = rho, (residual * z).sum()
         if not float(rho) > goal:
-            return direction, True
+            return direction[:, :num_features], True
         search = z + (rho / last) * search
-    return direction, False
+    return direction[:, :num_features], False
+
+
+def _with_bias(precondition: Preconditioner, curvature: Tensor) -> Preconditioner:
+    """Extend to a last column of biases, each of its own curvature (n_classes, 1)."""
+
+    def apply(gradient: Tensor) -> Tensor:
+        inside = precondition(gradient[:, :-1].contiguous())
+        return torch.cat([inside, gradient[:, -1:] / curvature], 1)
+
+    return apply

@@ -11,13 +11,13 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from linprobe.core.linalg import LinAlgError
+from linprobe.core.bias_system import FormedBiasSystem, solve_psd
+from linprobe.core.linalg import float64_sum
 from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import Point
 
 _MAX_NEWTON_STEPS = 40
 _MAX_HALVINGS = 20
-_FEW_CLASSES = 64  # up to here eigenvalues are cheap, and tell a singular matrix from a bad one
 # A full step of Newton's method that lowers P by (1 + r) times what its quadratic model says leaves
 # a decrement of 9/4 r^2 times its own, in one dimension and to third order; four times that is
 # expected here, so that P's value can stand for a gradient that need not be computed.
@@ -48,9 +48,8 @@ class Direction:
         The bias is free in any case. But a change of the weight that is mostly one of the bias has
         nearly all of its curvature in common with it, and little would be left but rounding.
         """
-        curved = problem.curved(predictions, self.logits)
-        slope = problem.sums.total(curved.sum(1, dtype=torch.float64))
-        bias = -_solve_psd(problem.bias_hessian(predictions), slope, _gauge_size(problem))
+        slope = problem.sums.total(float64_sum(problem.curved(predictions, self.logits)))
+        bias = -problem.bias_system(predictions).solve(slope[None])[0]
         return Direction(self.weight, self.logits + problem.bias_margins(bias), bias)
 
 
@@ -84,8 +83,7 @@ class _Span:
         self, problem: LinearProblem, l2: float, base: Point, directions: Sequence[Direction]
     ) -> None:
         self.base, self.directions, self.l2 = base, directions, l2
-        self.problem, self.sample_weight = problem, problem.sample_weight
-        self.loss, self.total = problem.loss, problem.sums.total
+        self.problem = problem
         weights = [base.weight, *(d.weight for d in directions)]
         self.gram = torch.stack([torch.stack([(a * b).sum() for b in weights]) for a in weights])
         none = torch.zeros_like(base.bias)
@@ -117,29 +115,44 @@ class _Span:
         t = self._full(x)
         return value + 0.5 * self.l2 * float(t @ self.gram @ t), predictions
 
-    def derivatives(self, x: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient (j + K,) and Hessian (j + K, j + K), float64."""
-        j, s, loss, total = len(self.directions), self.sample_weight, self.loss, self.total
-        gradient = torch.cat([self.l2 * (self.gram @ self._full(x))[1:], -self.problem.target_mass])
-        hessian = gradient.new_zeros(len(gradient), len(gradient))
-        massed, spread = predictions * s, loss.spread(predictions)
-        weighted = massed if spread is predictions else spread * s
-        gradient[j:] += total(massed.sum(1, dtype=torch.float64))
-        hessian[j:, j:] = self.problem.bias_hessian(predictions)
+    def newton_step(self, x: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient and Newton's step at x, (j + K,) float64."""
+        j, problem = len(self.directions), self.problem
+        along, mixed, curvature = self._derivatives(x, predictions)
+        bias = problem.mean(predictions) - problem.target_mass
+        gradient, system = torch.cat([along, bias]), problem.bias_system(predictions)
+        if isinstance(system, FormedBiasSystem):
+            hessian = torch.cat(
+                [torch.cat([curvature, mixed], 1), torch.cat([mixed.T, system.hessian], 1)]
+            )
+            return gradient, -solve_psd(hessian, gradient[:, None])[:, 0]
+        solved = system.solve(torch.cat([mixed, bias[None]]))
+        along = along - mixed @ solved[j]
+        t = solve_psd(curvature - mixed @ solved[:j].T, along[:, None])[:, 0]
+        return gradient, -torch.cat([t, solved[j] - t @ solved[:j]])
+
+    def _derivatives(self, x: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Slopes (j,), and curvature with the bias (j, K) and with each other (j, j), float64."""
+        j, problem, total = len(self.directions), self.problem, self.problem.sums.total
+        slopes = self.l2 * (self.gram @ self._full(x))[1:]
+        mixed, curvature = slopes.new_zeros(j, len(predictions)), self.l2 * self.gram[1:, 1:]
+        if not j:
+            return slopes, mixed, curvature
+        weighted = problem.loss.spread(predictions) * problem.sample_weight
         # Centred before they are squared: most samples are sure of their class, and there the
         # difference of mean square and squared mean would be all rounding.
         centred: list[Tensor] = []
         for a, direction in enumerate(self.directions):
-            slope, middle = loss.along(predictions, direction.logits)
-            gradient[a] += self.problem.mean(slope)
+            slope, middle = problem.loss.along(predictions, direction.logits)
+            slopes[a] += problem.mean(slope)
             centred.append(middle)
             curved = middle * weighted
-            hessian[a, j:] = hessian[j:, a] = total(curved.sum(1))
+            mixed[a] = total(curved.sum(1))
             for c, other in enumerate(centred):
                 product = total(torch.dot(curved.view(-1), other.view(-1)))
-                hessian[a, c] = hessian[c, a] = product
-        hessian[:j, :j] += self.l2 * self.gram[1:, 1:]
-        return gradient, hessian
+                curvature[a, c] += product
+                curvature[c, a] = curvature[a, c]
+        return slopes, mixed, curvature
 
 
 def minimise_in_span(
@@ -172,8 +185,7 @@ def minimise_in_span(
     last_decrement, model_step = float("inf"), float("nan")
     farthest = torch.finfo(base.logits.dtype).max ** 0.5  # beyond, products overflow
     for iteration in range(_MAX_NEWTON_STEPS):
-        gradient, hessian = span.derivatives(x, predictions)
-        step = -_solve_psd(hessian, gradient, _gauge_size(problem))
+        gradient, step = span.newton_step(x, predictions)
         if iteration == 0 and directions:
             model_step = float(step[0])
         decrement = -float(gradient @ step)  # twice the expected decrease
@@ -229,36 +241,6 @@ def balance(problem: LinearProblem, predictions: Tensor) -> Balanced:
     point as good as the best bias's, from any bias that is near.
     """
     gradient = problem.mean(predictions) - problem.target_mass
-    step = -_solve_psd(problem.bias_hessian(predictions), gradient, _gauge_size(problem))
-    step = problem.gauged(step)
+    step = problem.gauged(-problem.bias_system(predictions).solve(gradient[None])[0])
     moved = problem.loss.moved(predictions, step.to(predictions.dtype))
     return Balanced(problem.residuals(moved), step, -float(gradient @ step))
-
-
-def _gauge_size(problem: LinearProblem) -> int:
-    """Count the biases that change nothing when they move together."""
-    return problem.num_classes if problem.loss.shift_invariant else 0
-
-
-def _solve_psd(matrix: Tensor, right: Tensor, num_biases: int) -> Tensor:
-    """Least-squares solution with a positive semidefinite matrix (singular along equal biases).
-
-    Zero where the matrix is not finite.
-    """
-    scale = matrix.diagonal().clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt()
-    scaled, target = scale[:, None] * matrix * scale, scale * right
-    if num_biases > _FEW_CLASSES:
-        equal = 1 / scale
-        equal[: len(equal) - num_biases] = 0
-        equal /= torch.linalg.vector_norm(equal)
-        factor = torch.linalg.cholesky_ex(torch.addr(scaled, equal, equal))
-        if not int(factor.info):
-            return scale * torch.cholesky_solve(target[:, None], factor.L)[:, 0]
-    try:
-        values, vectors = torch.linalg.eigh(scaled)
-    except LinAlgError:
-        return torch.zeros_like(right)
-    keep = values > values[-1] * 1e-13
-    inverse = torch.where(keep, 1 / values.where(keep, values.new_ones(())), 0.0)
-    solution: Tensor = vectors @ (inverse * (vectors.T @ target))
-    return scale * solution

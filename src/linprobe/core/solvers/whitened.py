@@ -34,10 +34,8 @@ _REWHITEN_RATIO = 0.05
 _FLOAT64_L2 = 3e-8
 _LEAST = 1e-18  # share of the largest eigenvalue; directions below it are rounding
 # Where conjugate gradients don't suffice, because classes are coupled: the largest Hessian to
-# factorise, rows drawn for each pair of classes and feature, and the decrement, as a share of the
-# one before, from which it is factorised anew.
+# factorise, and the decrement, as a share of the one before, from which it is factorised anew.
 _MAX_VARIABLES, _MAX_CLASSES = 2600, 24
-_PAIR_ROWS = 12
 _RENEW = 0.3
 
 
@@ -152,7 +150,7 @@ class WhitenedModel:
             predictions,
             self._leverage,
             self._penalty,
-            rows_in_room(self._problem, _PAIR_ROWS * gradient.shape[1]),
+            rows_in_room(self._problem, self._options.pair_rows * gradient.shape[1]),
             self._generator,
         )
         step = self._inverse(gradient)
