@@ -10,6 +10,7 @@ from linprobe.core.bias_system import (
     solve_psd,
 )
 from linprobe.core.losses import Softmax, SquaredError
+from linprobe.core.parts import split
 from linprobe.core.sums import LocalSums
 
 
@@ -52,9 +53,10 @@ def test_a_row_of_zeros_is_solved_by_zero():
 def test_the_kind_follows_the_classes_and_the_loss():
     predictions, weight = unequal()
     labels = torch.arange(600) % 80
-    few = bias_system(Softmax(labels % 10, 10), predictions[:10], weight, LocalSums())
-    many = bias_system(Softmax(labels, 80), predictions, weight, LocalSums())
-    squared = bias_system(SquaredError(predictions), predictions, weight, LocalSums())
+    few, many, squared = (
+        bias_system(split(loss, weight), predictions[: loss.num_outputs], weight, LocalSums())
+        for loss in (Softmax(labels % 10, 10), Softmax(labels, 80), SquaredError(predictions))
+    )
     assert isinstance(few, FormedBiasSystem) and isinstance(many, MultipliedBiasSystem)
     assert isinstance(squared, FormedBiasSystem)
     torch.testing.assert_close(squared.hessian, torch.eye(80, dtype=torch.float64))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from linprobe.core.linalg import backproject, class_logits
+from linprobe.core.linalg import backproject, class_logits, float64_sum
 
 
 @pytest.mark.parametrize("rows", [1, 99, 200, 1000, 1001, 1999])
@@ -25,3 +25,12 @@ def test_products(rows, dtype):
         rtol=1e-4,
         atol=1e-3,
     )
+
+
+@pytest.mark.parametrize("shape", [(3, 1000), (1000,), (2, 31), (2, 0), (2, 5, 64)])
+def test_sums_are_those_of_float64(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = float64_sum(x)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, x.double().sum(-1), rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(float64_sum(x.double()), x.double().sum(-1))

@@ -5,13 +5,14 @@ it is formed and factorised. Of many, forming it would cost as much as a pass ov
 conjugate gradients then multiply by it, two products of a vector with the predictions at a time.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from linprobe.core.linalg import LinAlgError
-from linprobe.core.losses import Loss
+from linprobe.core.parts import Part
 from linprobe.core.sums import Sums
 
 MOST_FORMED = 64
@@ -20,6 +21,7 @@ MOST_FORMED = 64
 LEAST_CURVATURE = 1e-6
 """Share of a class's mass that its own curvature is taken for: a difference of float32 sums."""
 
+_CLASSES_AT_ONCE = 16  # of a copy of predictions
 _TOL, _MAX_STEPS = 1e-4, 50  # of the residual, preconditioned
 
 
@@ -58,7 +60,8 @@ class MultipliedBiasSystem:
     def __init__(self, predictions: Tensor, sample_weight: Tensor, sums: Sums) -> None:
         self._predictions, self._s, self._sums = predictions, sample_weight, sums
         self._mass = mass = self._backproject(predictions.sum(0)[None])[0]
-        square = predictions.square() @ sample_weight
+        few = predictions.split(_CLASSES_AT_ONCE)
+        square = torch.cat([some.square() @ sample_weight for some in few])
         self._diagonal = (mass - sums.total(square.double())).clamp_min(LEAST_CURVATURE * mass)
 
     def solve(self, right: Tensor) -> Tensor:
@@ -91,19 +94,24 @@ class MultipliedBiasSystem:
         return self._sums.total(((values * self._s) @ self._predictions.T).double())
 
 
-def bias_system(loss: Loss, predictions: Tensor, sample_weight: Tensor, sums: Sums) -> BiasSystem:
+def bias_system(
+    parts: Sequence[Part], predictions: Tensor, sample_weight: Tensor, sums: Sums
+) -> BiasSystem:
     """Make the system that suits the loss and its number of classes.
 
     Args:
-        loss: whose Hessian it is.
+        parts: the samples.
         predictions: (n_classes, n_samples).
         sample_weight: (n_samples,).
         sums: completes sums over samples.
     """
-    if loss.couples_in_pairs and loss.num_outputs > MOST_FORMED:
+    if parts and parts[0].loss.couples_in_pairs and len(predictions) > MOST_FORMED:
         return MultipliedBiasSystem(predictions, sample_weight, sums)
-    weighted = loss.spread(predictions) * sample_weight
-    return FormedBiasSystem(sums.total(loss.bias_hessian(predictions, weighted)))
+    hessian = predictions.new_zeros(len(predictions), len(predictions), dtype=torch.float64)
+    for part in parts:
+        p = predictions[:, part.rows]
+        hessian += part.loss.bias_hessian(p, part.weighted_spread(p))
+    return FormedBiasSystem(sums.total(hessian))
 
 
 def solve_psd(matrix: Tensor, right: Tensor) -> Tensor:

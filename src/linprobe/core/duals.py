@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 _CLASSES_AT_ONCE = 4  # of a mask (classes, n_samples)
-_BLOCK_NUMBERS = 2**21  # of logits that are worked on at a time
+_BLOCK_NUMBERS = 2**18  # of logits that are worked on at a time
 _MAX_BIAS_STEPS = 1000
+_MANY_CLASSES = 64
+_WEAK_PROGRESS = 0.1  # ratio of successive residuals above which a Hessian is made anew
 _NEAR = 1e-2  # largest relative residual of a class from which Newton's method is taken
 
 
@@ -198,29 +200,48 @@ def _newton_bias(logits: Tensor, s: Tensor, mass: Tensor, bias: Tensor) -> Tenso
     """Proportional fitting while far away, Newton near the minimum.
 
     ``b_k += log(mass_k / sum_i s_i p_ik)`` never increases the loss, and in logarithms it leaves
-    even a saturated softmax, where Newton's Hessian is zero.
+    even a saturated softmax, where Newton's Hessian is zero. Of many classes a Hessian costs far
+    more than a gradient: one in float32 serves for several steps.
     """
-    last = float("inf")
+    last, many = float("inf"), len(bias) > _MANY_CLASSES
+    hessian: Tensor | None = None
     for _ in range(_MAX_BIAS_STEPS):
-        gradient = torch.stack([log_p.exp() @ w for log_p, w in _blocks(logits, s, bias)]).sum(0)
-        gradient -= mass
+        predicted = sum(z.softmax(0) @ w for z, w in _blocks(logits, s, bias))
+        gradient = torch.as_tensor(predicted) - mass
         relative = float((gradient / mass).abs().max())
         if not isfinite(relative):
             break
         if relative > _NEAR:
-            sums = [(log_p + w.log()).logsumexp(1) for log_p, w in _blocks(logits, s, bias)]
-            bias = bias + mass.log() - torch.stack(sums).logsumexp(0)
+            log_p = [(z.log_softmax(0) + w.log()) for z, w in _blocks(logits, s, bias)]
+            sums = [one.logsumexp(1) for one in log_p]
+            bias, hessian = bias + mass.log() - torch.stack(sums).logsumexp(0), None
             continue
         if relative >= last and relative < 1e-10:  # rounding: no longer falling
             break
+        if hessian is None or not many or relative > _WEAK_PROGRESS * last:
+            hessian = _bias_hessian(logits, s, bias, torch.float32 if many else torch.float64)
         last = relative
-        cross = torch.zeros(len(bias), len(bias), dtype=bias.dtype, device=bias.device)
-        for log_p, w in _blocks(logits, s, bias):
-            p = log_p.exp()
-            cross += (p * w) @ p.T
-        hessian = torch.diag(gradient + mass) - cross
-        bias = bias - torch.linalg.lstsq(_gauged(hessian), gradient).solution
+        bias = bias - _solved(hessian, gradient)
     return bias
+
+
+def _bias_hessian(logits: Tensor, s: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum ``s_i (diag(p_i) - p_i p_i^T)`` by products in a dtype; regular along equal biases."""
+    cross = torch.zeros(len(bias), len(bias), dtype=bias.dtype, device=bias.device)
+    for z, w in _blocks(logits, s, bias):
+        p = z.softmax(0).to(dtype)
+        cross += (p * w.to(dtype)) @ p.T
+    hessian = torch.diag(cross.sum(1)) - cross
+    return hessian + hessian.diagonal().mean() / len(hessian)
+
+
+def _solved(matrix: Tensor, right: Tensor) -> Tensor:
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if int(failed):
+        least: Tensor = torch.linalg.lstsq(matrix, right).solution
+        return least
+    solution: Tensor = torch.cholesky_solve(right[:, None], factor)[:, 0]
+    return solution
 
 
 def row_blocks(num_rows: int, num_classes: int) -> Iterator[slice]:
@@ -230,12 +251,6 @@ def row_blocks(num_rows: int, num_classes: int) -> Iterator[slice]:
 
 
 def _blocks(logits: Tensor, s: Tensor, bias: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield log-probabilities and weights of a part of the samples after the other."""
+    """Yield logits with a bias, and weights, of a part of the samples after the other."""
     for rows in row_blocks(len(s), len(bias)):
-        z = logits[:, rows] + bias[:, None]
-        yield z.sub_(z.logsumexp(0)), s[rows]
-
-
-def _gauged(hessian: Tensor) -> Tensor:
-    """Make the Hessian regular along equal biases, where it is zero."""
-    return hessian + hessian.diagonal().mean() / len(hessian)
+        yield logits[:, rows] + bias[:, None], s[rows]

@@ -68,9 +68,9 @@ def float64_sum(values: Tensor) -> Tensor:
     float64 takes thirty times as long. So float32 serves for a few addends at a time.
     """
     whole = values.shape[-1] - values.shape[-1] % _SUMMED
-    sums = values[..., :whole].unflatten(-1, (-1, _SUMMED)).sum(-1)
-    rest = values[..., whole:].sum(-1, dtype=torch.float64)
-    return sums.sum(-1, dtype=torch.float64) + rest
+    sums: Tensor = values[..., :whole].unflatten(-1, (-1, _SUMMED)).sum(-1)
+    total: Tensor = sums.sum(-1, dtype=torch.float64)
+    return total + values[..., whole:].sum(-1, dtype=torch.float64)
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -39,6 +39,10 @@ class Loss(Protocol):
         """Number of samples, n."""
         ...
 
+    def part(self, rows: slice) -> "Loss":
+        """View the loss of some samples."""
+        ...
+
     def target_mass(self, sample_weight: Tensor) -> Tensor:
         """Sum the targets: ``sum_i s_i t_i``, (K,) float64."""
         ...
@@ -114,6 +118,10 @@ class Softmax:
     def num_samples(self) -> int:
         """See `Loss`."""
         return len(self.labels)
+
+    def part(self, rows: slice) -> "Softmax":
+        """See `Loss`."""
+        return Softmax(self.labels[rows], self.num_outputs)
 
     def target_mass(self, sample_weight: Tensor) -> Tensor:
         """See `Loss`."""
@@ -191,6 +199,10 @@ class Contrast:
         """See `Loss`."""
         return len(self.labels)
 
+    def part(self, rows: slice) -> "Contrast":
+        """See `Loss`."""
+        return Contrast(self.labels[rows])
+
     def target_mass(self, sample_weight: Tensor) -> Tensor:
         """See `Loss`; the targets are in the predictions."""
         return sample_weight.new_zeros(1, dtype=torch.float64)
@@ -259,6 +271,10 @@ class SquaredError:
     def num_samples(self) -> int:
         """See `Loss`."""
         return self.targets.shape[1]
+
+    def part(self, rows: slice) -> "SquaredError":
+        """See `Loss`."""
+        return SquaredError(self.targets[:, rows])
 
     def target_mass(self, sample_weight: Tensor) -> Tensor:
         """See `Loss`."""

@@ -28,6 +28,7 @@ from linprobe.core.bias_system import BiasSystem, bias_system
 from linprobe.core.features import FeatureMatrix, as_features
 from linprobe.core.linalg import float64_sum
 from linprobe.core.losses import Loss, Softmax
+from linprobe.core.parts import split
 from linprobe.core.sums import LocalSums, Sums
 from linprobe.runtime.errors import LinprobeError
 
@@ -64,6 +65,8 @@ class LinearProblem:
         self.sample_weight = (weight / self.sums.total(weight.sum())).to(self.dtype)
         used = self.sample_weight.nonzero()
         self._end = int(used.max()) + 1 if len(used) else 0  # samples past it have weight zero
+        self.parts = split(loss, self.sample_weight)
+        """The samples, some at a time."""
         self.target_mass = self.sums.total(loss.target_mass(self.sample_weight))
         self._reads = _Reads()
         self._bias_system: tuple[weakref.ref[Tensor], BiasSystem] | None = None
@@ -137,14 +140,25 @@ class LinearProblem:
         """Return what a bias (n_classes,) adds to `margins`: (n_classes, n_samples)."""
         return self.loss.bias_margins(bias.to(self.dtype))
 
+    def shifted(self, margins: Tensor, bias: Tensor) -> Tensor:
+        """Add a bias (n_classes,) to `margins`: a new tensor."""
+        out, bias = torch.empty_like(margins), bias.to(self.dtype)
+        for part in self.parts:
+            here = out[:, part.rows]
+            torch.add(margins[:, part.rows], part.loss.bias_margins(bias), out=here)
+        return out
+
     def evaluate(self, margins: Tensor) -> tuple[float, Tensor]:
-        """Compute the data term of P and the predictions; the margins are overwritten."""
-        values, predictions = self.loss.evaluate(margins)
-        return float(self.sums.total(self.sample_weight.double() @ values.double())), predictions
+        """Compute the data term of P and the predictions, which overwrite the margins."""
+        value = sum(part.evaluate(margins[:, part.rows]) for part in self.parts)
+        return float(self.sums.total(torch.as_tensor(value))), margins
 
     def residuals(self, predictions: Tensor) -> Tensor:
         """Compute the weighted residuals, for softmax ``s_i (p_i - e_{y_i})``: (n_classes, n)."""
-        return self.loss.residuals(predictions).mul_(self.sample_weight)
+        out = torch.empty_like(predictions)
+        for part in self.parts:
+            out[:, part.rows] = part.residuals(predictions[:, part.rows])
+        return out
 
     def gauged(self, bias: Tensor) -> Tensor:
         """Make a bias (n_classes,) sum to zero, where equal biases change nothing."""
@@ -152,18 +166,22 @@ class LinearProblem:
 
     def mean(self, values: Tensor) -> Tensor:
         """Sum ``s_i v_i`` over the last dimension, in float64."""
-        return self.sums.total(weighted_sum(values, self.sample_weight))
+        sums = [weighted_sum(values[..., part.rows], part.sample_weight) for part in self.parts]
+        return self.sums.total(torch.stack(sums).sum(0))
 
     def curved(self, predictions: Tensor, logits: Tensor) -> Tensor:
         """Multiply a direction's logits by P's Hessian over logits: a new (n_classes, n)."""
-        centred = self.loss.centred(predictions, logits)
-        return centred.mul_(self.loss.spread(predictions)).mul_(self.sample_weight)
+        out = torch.empty_like(predictions)
+        for part in self.parts:
+            p, z = predictions[:, part.rows], logits[:, part.rows]
+            out[:, part.rows] = part.loss.centred(p, z).mul_(part.weighted_spread(p))
+        return out
 
     def bias_system(self, predictions: Tensor) -> BiasSystem:
         """Make the equations of the bias at these predictions; those of the same ones are kept."""
         known, system = self._bias_system or (None, None)
         if system is None or known is None or known() is not predictions:
-            system = bias_system(self.loss, predictions, self.sample_weight, self.sums)
+            system = bias_system(self.parts, predictions, self.sample_weight, self.sums)
             self._bias_system = weakref.ref(predictions), system
         return system
 

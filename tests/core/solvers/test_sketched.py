@@ -10,6 +10,8 @@ from linprobe.core.solvers.sampled_hessian import curvature_root
 from linprobe.core.solvers.sketched import NystromPreconditioner, SketchedModel
 from linprobe.core.solvers.subspace import minimise_in_span
 
+SAME = torch.ones(1, 1, dtype=torch.float64)
+
 
 def root(p, s):
     return curvature_root(Softmax(torch.zeros(len(s), dtype=torch.int64), len(p)), p, s)
@@ -22,10 +24,25 @@ def test_preconditioner_inverts_a_gram_matrix_of_small_rank():
     s = torch.full((40,), 1 / 40, dtype=torch.float64)
     l2 = 1e-4
     gram = (rows.T @ rows) * (0.25 / 40)
-    apply = NystromPreconditioner(rows, root(p, s), 0).at(l2)
+    apply = NystromPreconditioner(rows, root(p, s), 0).at(l2, SAME)
     inside = torch.randn(2, 40, generator=generator, dtype=torch.float64) @ rows
     exact = inside @ torch.linalg.inv(gram + l2 * torch.eye(60, dtype=torch.float64))
     torch.testing.assert_close(apply(inside), exact, rtol=1e-4, atol=1e-6)
+
+
+def test_classes_have_the_scale_of_their_own_curvature():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(40, 60, generator=generator, dtype=torch.float64)
+    p = torch.full((2, 40), 0.5, dtype=torch.float64)
+    s = torch.full((40,), 1 / 40, dtype=torch.float64)
+    made, scales = NystromPreconditioner(rows, root(p, s), 0), torch.tensor([[3.0], [0.1]]).double()
+    inside = torch.randn(2, 40, generator=generator, dtype=torch.float64) @ rows
+    found = made.at(1e-4, scales)(inside)
+    for k, scale in enumerate(scales):
+        alone = made.at(1e-4, scale[:, None])(inside[k : k + 1])
+        torch.testing.assert_close(found[k : k + 1], alone)
+        same = made.at(1e-4 / float(scale), SAME)(inside[k : k + 1]) / scale
+        torch.testing.assert_close(alone, same)
 
 
 def test_preconditioner_is_symmetric_and_positive():
@@ -33,7 +50,9 @@ def test_preconditioner_is_symmetric_and_positive():
     rows = torch.randn(500, 200, generator=generator, dtype=torch.float64)
     p = torch.rand(3, 500, generator=generator, dtype=torch.float64).softmax(0)
     s = torch.full((500,), 1 / 500, dtype=torch.float64)
-    table = NystromPreconditioner(rows, root(p, s), 1).at(1e-6)(torch.eye(200, dtype=torch.float64))
+    table = NystromPreconditioner(rows, root(p, s), 1).at(1e-6, SAME)(
+        torch.eye(200, dtype=torch.float64)
+    )
     torch.testing.assert_close(table, table.T)
     assert float(torch.linalg.eigvalsh(table)[0]) > 0
 
@@ -41,7 +60,7 @@ def test_preconditioner_is_symmetric_and_positive():
 def test_preconditioner_where_no_sample_is_unsure_is_the_penaltys():
     rows = torch.ones(30, 20, dtype=torch.float64)
     gradient = torch.ones(1, 20, dtype=torch.float64)
-    apply = NystromPreconditioner(rows, torch.zeros(30, dtype=torch.float64), 0).at(1e-3)
+    apply = NystromPreconditioner(rows, torch.zeros(30, dtype=torch.float64), 0).at(1e-3, SAME)
     torch.testing.assert_close(apply(gradient), 1000 * gradient)
 
 

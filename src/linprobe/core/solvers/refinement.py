@@ -81,7 +81,7 @@ class Refinement:
         """
         problem, first = self._problem, self._problem.num_reads
         point = replace(point, bias=best_bias, logits=point.logits.to(problem.dtype))
-        margins = problem.margins(point.logits.clone()) + problem.bias_margins(best_bias)
+        margins = problem.shifted(problem.margins(point.logits.clone()), best_bias)
         _, predictions = problem.evaluate(margins)
         try:
             self._is_new = self._model_at is None
@@ -100,7 +100,7 @@ class Refinement:
             # What rounding leaves outside the span has no curvature but the penalty's.
             outside = gradient - self._space.lift(inside)
             weight = self._space.lift(weight) - outside / self._l2
-        logits = point.logits + step.logits - problem.bias_margins(step.bias)
+        logits = problem.shifted(point.logits + step.logits, -step.bias)
         return Point(point.weight + weight, problem.gauged(best_bias + step.bias), logits), passes
 
     def _solve(

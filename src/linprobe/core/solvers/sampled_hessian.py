@@ -93,21 +93,27 @@ class SampledHessian:
         self.features, self.penalty = features, penalty
         self._loss, self._predictions = loss, predictions
         self._weighted = loss.spread(predictions) * sample_weight
-        self.bias_curvature: Tensor | None = None
-        """(n_classes, 1), the diagonal over the bias where that stays."""
-        if loss.couples_in_pairs and loss.num_outputs > MOST_FORMED:
-            mass = self._weighted.sum(1, keepdim=True)
-            coupled = (self._weighted * predictions).sum(1, keepdim=True)
-            self.bias_curvature = (mass - coupled).clamp_min(LEAST_CURVATURE * mass)
-        else:
+        mass = self._weighted.sum(1, keepdim=True)
+        coupled = (
+            (self._weighted * predictions).sum(1, keepdim=True) if loss.couples_in_pairs else 0
+        )
+        self.curvature = (mass - coupled).clamp_min(LEAST_CURVATURE * mass)
+        """(n_classes, 1), each class's own: the diagonal over the bias, as if coupled to none."""
+        self._bias_inverse: Tensor | None = None
+        if not loss.couples_in_pairs or loss.num_outputs <= MOST_FORMED:
             hessian = loss.bias_hessian(predictions, self._weighted)
             self._bias_inverse = torch.linalg.pinv(hessian, hermitian=True, rtol=1e-10)
+
+    @property
+    def bias_stays(self) -> bool:
+        """Whether directions have a last column of biases."""
+        return self._bias_inverse is None
 
     def product(self, direction: Tensor) -> Tensor:
         """Hessian times `direction`, float32 or float64.
 
         Args:
-            direction: (n_classes, n_features); with one column more where the bias stays.
+            direction: (n_classes, n_features); one column more where `bias_stays`.
         """
         dtype = self._predictions.dtype
         weight, bias = (
@@ -115,14 +121,13 @@ class SampledHessian:
             direction[:, self.features.shape[1] :],
         )
         logits = class_logits(self.features, weight.to(self.features.dtype)).to(dtype)
-        stays = self.bias_curvature is not None
-        curved = self._curve(logits.add_(bias) if stays else logits)
-        if not stays:
+        curved = self._curve(logits.add_(bias) if self.bias_stays else logits)
+        if self._bias_inverse is not None:
             best = self._bias_inverse @ curved.sum(1, dtype=torch.float64)
             curved -= self._curve(best[:, None].to(dtype))
         back = backproject(curved.to(self.features.dtype), self.features).to(dtype)
         back.add_(weight * self.penalty)
-        return torch.cat([back, curved.sum(1, keepdim=True)], 1) if stays else back
+        return torch.cat([back, curved.sum(1, keepdim=True)], 1) if self.bias_stays else back
 
     def _curve(self, logits: Tensor) -> Tensor:
         """Multiply by the loss's Hessian in logit space, ``s_i (diag(p_i) - p_i p_i^T) z_i``."""
@@ -151,9 +156,9 @@ def conjugate_gradients(
         d (n_classes, n_features), and whether it is as accurate as the options ask for.
     """
     num_features = gradient.shape[1]
-    if hessian.bias_curvature is not None:
+    if hessian.bias_stays:
         gradient = torch.cat([gradient, torch.zeros_like(gradient[:, :1])], 1)
-        precondition = _with_bias(precondition, hessian.bias_curvature)
+        precondition = _with_bias(precondition, hessian.curvature)
     direction = torch.zeros_like(gradient)
     residual = -gradient
     z = precondition(residual)

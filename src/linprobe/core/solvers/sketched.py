@@ -24,6 +24,7 @@ _FIRST_ROWS = 4000
 _SAMPLE_BYTES = 1.6e9
 _GATHERED_ROWS = 1000  # at a time, in the features' dtype
 _SKETCH_RANK = 150
+_LEAST_SCALE = 1e-4  # of a class's curvature, over the mean
 _TALL_RTOL = 1e-9  # of the largest eigenvalue; vectors of smaller ones would not be orthogonal
 _REFRESH = 3  # directions that share one preconditioner
 _LOW_PRECISION_L2 = 3e-8  # down to here bfloat16 serves
@@ -88,7 +89,8 @@ class SketchedModel:
             self._age = 0
         self._age += 1
         hessian = SampledHessian(rows, self._problem.loss, p, s, s.new_full((1,), self._l2))
-        preconditioner = self._preconditioner.at(self._l2)
+        scales = hessian.curvature / hessian.curvature.mean()
+        preconditioner = self._preconditioner.at(self._l2, scales)
         weight, _ = conjugate_gradients(
             hessian, gradient.to(p.dtype), precondition=preconditioner, options=_CG
         )
@@ -112,18 +114,19 @@ class NystromPreconditioner:
 
     A is the Gram matrix of `curvature_root`, sketched by a randomised Nystrom approximation
     (Frangella, Tropp & Udell 2023, Algorithm 2.1), whose smallest eigenvalue stands for the
-    tail. The same for each class.
+    tail. The same for each class, but for the scale of its curvature: ``c_k A + l2 I``.
     """
 
     def __init__(self, features: Tensor, root: Tensor, seed: int) -> None:
         self._values, self._vectors = _nystrom(features, root, seed)
 
-    def at(self, l2: float) -> Preconditioner:
-        """The map for this penalty."""
+    def at(self, l2: float, scales: Tensor) -> Preconditioner:
+        """The map for this penalty and classes of these scales (n_classes, 1)."""
         if not len(self._values):  # all curvature is the penalty's
             return lambda gradient: gradient / l2
-        floor = 1 / (float(self._values[0]) + l2)
-        factors = 1 / (self._values + l2) - floor
+        scales = scales.clamp_min(_LEAST_SCALE)
+        floor = 1 / (scales * self._values[0] + l2)
+        factors = 1 / (scales * self._values + l2) - floor
 
         def apply(gradient: Tensor) -> Tensor:
             inside = (gradient @ self._vectors).mul_(factors)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from linprobe.core.bias_system import FormedBiasSystem, solve_psd
 from linprobe.core.linalg import float64_sum
-from linprobe.core.problem import LinearProblem
+from linprobe.core.parts import Part
+from linprobe.core.problem import LinearProblem, weighted_sum
 from linprobe.core.solvers.base import Point
 
 _MAX_NEWTON_STEPS = 40
@@ -48,9 +49,13 @@ class Direction:
         The bias is free in any case. But a change of the weight that is mostly one of the bias has
         nearly all of its curvature in common with it, and little would be left but rounding.
         """
-        slope = problem.sums.total(float64_sum(problem.curved(predictions, self.logits)))
+        slope = torch.zeros(len(predictions), dtype=torch.float64, device=predictions.device)
+        for part in problem.parts:
+            p, z = predictions[:, part.rows], self.logits[:, part.rows]
+            slope += float64_sum(part.loss.centred(p, z).mul_(part.weighted_spread(p)))
+        slope = problem.sums.total(slope)
         bias = -problem.bias_system(predictions).solve(slope[None])[0]
-        return Direction(self.weight, self.logits + problem.bias_margins(bias), bias)
+        return Direction(self.weight, problem.shifted(self.logits, bias), bias)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class _Span:
         self.gram = torch.stack([torch.stack([(a * b).sum() for b in weights]) for a in weights])
         none = torch.zeros_like(base.bias)
         biases = [none if d.bias is None else d.bias for d in directions]
-        self.biases = torch.stack(biases) if biases else none[None]
+        self.biases = torch.stack(biases) if biases else none[None][:0]
 
     def _full(self, x: Tensor) -> Tensor:
         """Coordinates with the base's own (one) before them: (1 + j,)."""
@@ -96,24 +101,31 @@ class _Span:
 
     def point(self, x: Tensor) -> Point:
         """The weight, bias and logits at x."""
-        weight, logits = self.base.weight, self.base.logits
+        weight, added = self.base.weight, x[: len(self.directions)] @ self.biases
         for t, d in zip(x.tolist(), self.directions, strict=False):
             weight = weight + t * d.weight
-            logits = torch.add(logits, d.logits, alpha=t)
-        bias = x[len(self.directions) :]
-        if self.biases.any():
-            added = x[: len(self.directions)] @ self.biases
-            bias, logits = bias + added, logits - self.problem.bias_margins(added)
+        logits = torch.empty_like(self.base.logits) if self.directions else self.base.logits
+        for part in self.problem.parts if self.directions else ():
+            self._margins(x, -added, part, logits)
+        bias = x[len(self.directions) :] + added
         return Point(weight, self.problem.gauged(bias), logits)
 
     def evaluate(self, x: Tensor) -> tuple[float, Tensor]:
         """P and the predictions (n_classes, n_samples) at x."""
-        logits = self.base.logits + self.problem.bias_margins(x[len(self.directions) :])
+        t, value = self._full(x), x.new_zeros(())
+        predictions = torch.empty_like(self.base.logits)
+        for part in self.problem.parts:
+            value += part.evaluate(self._margins(x, x[len(self.directions) :], part, predictions))
+        penalty = 0.5 * self.l2 * float(t @ self.gram @ t)
+        return float(self.problem.sums.total(value)) + penalty, predictions
+
+    def _margins(self, x: Tensor, bias: Tensor, part: Part, out: Tensor) -> Tensor:
+        """Fill a part of `out` with the margins at x of the weight, and of a bias (K,)."""
+        here, bias = out[:, part.rows], bias.to(out.dtype)
+        torch.add(self.base.logits[:, part.rows], part.loss.bias_margins(bias), out=here)
         for t, d in zip(x.tolist(), self.directions, strict=False):
-            logits.add_(d.logits, alpha=t)
-        value, predictions = self.problem.evaluate(logits)
-        t = self._full(x)
-        return value + 0.5 * self.l2 * float(t @ self.gram @ t), predictions
+            here.add_(d.logits[:, part.rows], alpha=t)
+        return here
 
     def newton_step(self, x: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient and Newton's step at x, (j + K,) float64."""
@@ -138,21 +150,23 @@ class _Span:
         mixed, curvature = slopes.new_zeros(j, len(predictions)), self.l2 * self.gram[1:, 1:]
         if not j:
             return slopes, mixed, curvature
-        weighted = problem.loss.spread(predictions) * problem.sample_weight
-        # Centred before they are squared: most samples are sure of their class, and there the
-        # difference of mean square and squared mean would be all rounding.
-        centred: list[Tensor] = []
-        for a, direction in enumerate(self.directions):
-            slope, middle = problem.loss.along(predictions, direction.logits)
-            slopes[a] += problem.mean(slope)
-            centred.append(middle)
-            curved = middle * weighted
-            mixed[a] = total(curved.sum(1))
-            for c, other in enumerate(centred):
-                product = total(torch.dot(curved.view(-1), other.view(-1)))
-                curvature[a, c] += product
-                curvature[c, a] = curvature[a, c]
-        return slopes, mixed, curvature
+        own, seen, within = (torch.zeros_like(x) for x in (slopes, mixed, curvature))
+        for part in problem.parts:
+            p = predictions[:, part.rows]
+            weighted = part.weighted_spread(p)
+            # Centred before they are squared: most samples are sure of their class, and there the
+            # difference of mean square and squared mean would be all rounding.
+            centred: list[Tensor] = []
+            for a, direction in enumerate(self.directions):
+                slope, middle = part.loss.along(p, direction.logits[:, part.rows])
+                own[a] += weighted_sum(slope, part.sample_weight)
+                centred.append(middle)
+                curved = middle * weighted
+                seen[a] += curved.sum(1)
+                for c, other in enumerate(centred):
+                    within[a, c] += torch.dot(curved.view(-1), other.view(-1))
+        within = within.tril() + within.tril(-1).T
+        return slopes + total(own), total(seen), curvature + total(within)
 
 
 def minimise_in_span(
@@ -242,5 +256,8 @@ def balance(problem: LinearProblem, predictions: Tensor) -> Balanced:
     """
     gradient = problem.mean(predictions) - problem.target_mass
     step = problem.gauged(-problem.bias_system(predictions).solve(gradient[None])[0])
-    moved = problem.loss.moved(predictions, step.to(predictions.dtype))
-    return Balanced(problem.residuals(moved), step, -float(gradient @ step))
+    first, residuals = step.to(predictions.dtype), torch.empty_like(predictions)
+    for part in problem.parts:
+        moved = part.loss.moved(predictions[:, part.rows], first)
+        residuals[:, part.rows] = part.residuals(moved)
+    return Balanced(residuals, step, -float(gradient @ step))
