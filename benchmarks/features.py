@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmarks.drawn import VIT, vit
 from benchmarks.jobs import Job
 from linprobe.activations.extract import extract_features
 from linprobe.core.features import Standardisation
@@ -65,7 +66,7 @@ class FeatureFiles:
 
     def prepare(self, layer: str, num_rows: int) -> None:
         """Make sure that at least `num_rows` rows of a layer (or several, "+") are on disk."""
-        for name in layer.split("+"):
+        for name in layer.split("+") if layer not in VIT else ():
             self._prepare(name, num_rows)
 
     def _prepare(self, layer: str, num_rows: int) -> None:
@@ -106,7 +107,11 @@ class FeatureFiles:
 
 
 def load_problem(folder: Path, job: Job) -> Problem:
-    """The problem of a job, from files that `FeatureFiles` wrote."""
+    """The problem of a job, from files that `FeatureFiles` wrote or drawn."""
+    if job.layer in VIT:
+        features, labels = vit(job.layer, job.num_rows, job.num_features, job.num_classes)
+        Standardisation.fit_(features)
+        return Problem(features.to(job.device), labels.to(job.device), job.num_classes)
     digits = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False))[: job.num_rows]
     layers = [_standardised(folder / f"{layer}.npy", job) for layer in job.layer.split("+")]
     labels = class_labels(digits, layers[0], job.num_classes).to(job.device)

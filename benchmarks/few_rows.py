@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from benchmarks.drawn import few_rows
 from linprobe import certify
 from linprobe.core.features import DenseFeatures
 from linprobe.probes.base import FailedProbe, FittedProbe, Targets
@@ -32,20 +33,9 @@ from linprobe.probes.softmax import SoftmaxProbe
 
 _T = TypeVar("_T")
 _PENALTIES = np.logspace(-5, 5, 10)
-_FALL = 0.7  # of a column's deviation: its number to minus this power
 _TABLE = (
     "| strength | l2 | test error | exact | not exact | scikit-learn | its gap | its test error |"
 )
-
-
-def drawn(rows: int, features: int, strength: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw rows (rows, features) float32 and labels, 0 or 1."""
-    means = torch.randn(features, generator=torch.Generator().manual_seed(0))
-    draw = torch.Generator().manual_seed(seed)
-    deviation = torch.arange(1, features + 1).float() ** -_FALL
-    labels = torch.randint(2, (rows,), generator=draw)
-    noise = torch.randn(rows, features, generator=draw)
-    return (noise + strength * (labels[:, None] - 0.5) * means) * deviation, labels
 
 
 def ours(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, exact: bool) -> FittedProbe:
@@ -89,7 +79,7 @@ def timed(function: Callable[[], _T]) -> tuple[_T, float]:
 
 def row(rows: int, features: int, strength: float) -> str:
     """Compare both on one problem."""
-    train, test = (drawn(n, features, strength, seed) for n, seed in ((rows, 1), (rows // 2, 2)))
+    train, test = (few_rows(n, features, strength, seed) for n, seed in ((rows, 1), (rows // 2, 2)))
     exact, seconds = timed(lambda: ours(train, test, exact=True))
     _, loose = timed(lambda: ours(train, test, exact=False))
     (gap, error), sweep = timed(lambda: swept(train, test))

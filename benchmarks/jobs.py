@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmarks.drawn import VIT
+
 TOL = 1e-4
 """Certified duality gap (nats) at which everybody is done."""
 
@@ -71,6 +73,7 @@ def all_jobs(num_rows: int, devices: tuple[str, ...] = ("cpu",)) -> list[Job]:
     jobs += [*_binary(num_rows), *_growth(num_rows)]
     jobs += [*_cold(num_rows, ("logits", "conv1_postpool", "conv1_postact"))]
     jobs += _path(num_rows, ("fc1_postact", "conv1_postpool"))
+    jobs += _classes(100_000, 512, 1000, (OURS, *SKLEARN[:2]))
     if "cuda" in devices:
         on_gpu = (OURS, *TORCH)
         jobs += [
@@ -88,6 +91,7 @@ def quick_jobs() -> list[Job]:
     jobs += [Job("path", c, "layer8", 2000, 128, l2s=PATH[:4]) for c in (OURS, SKLEARN[0])]
     jobs += [Job("binary", c, "layer8", 2000, 128, 2) for c in (OURS, "probekit")]
     jobs += [Job("batched", c, TOGETHER, 1000, 128, 2) for c in (OURS, "probekit")]
+    jobs += list(_classes(2000, 64, 100, (OURS, SKLEARN[0])))[:2]
     return jobs + [Job("growth n", OURS, "input", n, 784) for n in (500, 1000, 2000)]
 
 
@@ -118,6 +122,14 @@ def _binary(num_rows: int) -> Iterator[Job]:
             yield Job("binary", competitor, layer, num_rows, WIDTHS[layer], 2)
     for competitor in (OURS, "probekit"):
         yield Job("batched", competitor, TOGETHER, num_rows, 128, 2)
+
+
+def _classes(n: int, d: int, k: int, competitors: tuple[str, ...]) -> Iterator[Job]:
+    """Many classes; the smaller penalty is about what held-out rows choose."""
+    for layer in VIT:
+        for l2 in (1e-3, 1e-5):
+            for competitor in competitors:
+                yield Job("classes", competitor, layer, n, d, k, (l2,))
 
 
 def _growth(num_rows: int) -> Iterator[Job]:

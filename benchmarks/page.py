@@ -74,6 +74,7 @@ def _sections(measured: Measured, figures: Sequence[str]) -> Iterable[str]:
             ("cold", "One penalty from a cold start", "cold.png"),
             ("path", "A path of penalties", "path.png"),
             ("binary", "Two classes", None),
+            ("classes", "Many classes", None),
             ("batched", "Two classes, layers of equal width together", None),
         ):
             records = of_suite(measured, suite, device)
@@ -113,8 +114,12 @@ def _machine(measured: Measured) -> str:
 def _comparison(records: list[Record], measured: Measured, device: str) -> str:
     machine = measured["machine"] if device == "cpu" else measured["machine"]["cuda"]
     rows: list[tuple[str, ...]] = []
+    penalties = records[0]["job"]["l2s"]
+    differ = any(record["job"]["l2s"] != penalties for record in records)
     for problem, solvers in by_problem(records).items():
         what = f"{problem.layer}, n = {problem.num_rows:,}, D = {problem.num_features:,}"
+        if differ:
+            what += f", K = {problem.num_classes:,}, l2 = {problem.l2s[0]:.0e}"
         for name, record in solvers.items():
             share, memory = roofline_share(record, machine), record.get("peak_rss_bytes")
             shown = (
@@ -125,16 +130,17 @@ def _comparison(records: list[Record], measured: Measured, device: str) -> str:
             )
             rows.append((what, name, outcome(record), _ratio(record, solvers), *shown))
             what = ""
-    penalties = records[0]["job"]["l2s"]
     first, last = f"{penalties[0]:.0e}", f"{penalties[-1]:.0e}"
     intro = (
-        f"l2 = {first}."
+        "Features are drawn (`benchmarks/drawn.py`)."
+        if differ
+        else f"l2 = {first}."
         if len(penalties) == 1
         else f"{len(penalties)} penalties from {first} to {last}, each to a certified gap of 1e-4."
     )
     header = ("problem", "solver", "time", "ratio", "cores", "passes", "roofline", "peak GB")
     best = [
-        f"{problem.layer} {found}"
+        f"{problem.layer}{f' at {problem.l2s[0]:.0e}' if differ else ''} {found}"
         for problem, solvers in by_problem(records).items()
         if (found := speedup(solvers)) is not None
     ]

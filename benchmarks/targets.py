@@ -18,6 +18,7 @@ from benchmarks.jobs import OURS
 _WIDE, _NARROW = 3136, 128
 _MOST_PASSES = 20
 _LEAST_SHARE = 0.5
+_CLASSES, _MOST_STEPS, _MOST_GB = 10.0, 15, 4
 _COLD_WIDE, _COLD_NARROW, _PATH = 10.0, 5.0, 20.0
 
 Row = tuple[str, str, str]
@@ -35,7 +36,8 @@ def target_rows(measured: Measured) -> list[Row]:
     rows += _speed_rows(
         narrow, f"one penalty from a cold start, D = {_NARROW} .. 784", _COLD_NARROW
     )
-    return rows + _speed_rows(paths, "a path of 8 penalties", _PATH)
+    rows += _speed_rows(paths, "a path of 8 penalties", _PATH)
+    return rows + _classes_rows(by_problem(of_suite(measured, "classes")))
 
 
 def _passes_row(paths: dict[Problem, dict[str, Record]]) -> Row:
@@ -73,6 +75,23 @@ def _speed_rows(table: dict[Problem, dict[str, Record]], what: str, least: float
         return [(target, "not measured", "")]
     shown = ", ".join(f"{layer} {ratio}" for layer, ratio in known.items())
     return [(target, shown, _verdict(ratio.ratio >= least for ratio in known.values()))]
+
+
+def _classes_rows(table: dict[Problem, dict[str, Record]]) -> list[Row]:
+    """Many classes: speed, passes and memory."""
+    rows = []
+    for problem, solvers in table.items():
+        what = f"{problem.num_classes:,} classes, {problem.layer}, l2 {problem.l2s[0]:.0e}"
+        target = f"{what}: ≥ {_CLASSES:.0f}x scikit-learn, ≤ {_MOST_STEPS} passes, ≤ {_MOST_GB} GB"
+        ours, ratio = solvers.get(OURS), speedup(solvers)
+        count = passes(ours) if ours is not None and reached(ours) else None
+        if ours is None or ratio is None or count is None:
+            rows.append((target, "not measured", ""))
+            continue
+        memory = ours["peak_rss_bytes"] / 1e9
+        met = ratio.ratio >= _CLASSES, count <= _MOST_STEPS, memory <= _MOST_GB
+        rows.append((target, f"{ratio}, {count:.0f} passes, {memory:.1f} GB", _verdict(met)))
+    return rows
 
 
 def _verdict(met: Iterable[bool]) -> str:

@@ -13,6 +13,7 @@ import torch
 from benchmarks import competitors, measure, products, worker
 from benchmarks.__main__ import _cap, main
 from benchmarks.competitors import COMPETITORS, Attempt, Unavailable
+from benchmarks.drawn import VIT
 from benchmarks.features import Problem, class_labels, load_problem
 from benchmarks.figures import outcome, passes, roofline_share, speedup
 from benchmarks.jobs import TOL, Job, all_jobs, quick_jobs, rows_for
@@ -245,6 +246,32 @@ def test_outcomes_are_said():
         "stalled after 50.0 s, gap 9e-05",
     ]
     assert said[6] == "over 60 s, gap 9e-05 at l2 = 1e-03"
+
+
+@pytest.mark.parametrize("layer", VIT)
+def test_drawn_classes_all_occur(layer, tmp_path):
+    found = load_problem(tmp_path, Job("classes", "linprobe", layer, 3000, 16, 100))
+    sizes = torch.bincount(found.labels, minlength=100)
+    assert found.features.shape == (3000, 16) and int(sizes.min()) > 0
+    assert (int(sizes.max()) > 10 * int(sizes.min())) == (layer == "vit-zipf")
+    assert float(found.features.square().sum(1).mean()) == pytest.approx(1, rel=1e-5)
+
+
+def test_many_classes_have_a_target_of_their_own():
+    def record(name, seconds):
+        job = Job("classes", name, VIT[0], 1000, 16, 100, (1e-3,))
+        point = {"l2": 1e-3, "seconds": seconds, "duality_gap": 1e-5, "num_passes": 3.0}
+        known = {"status": "reached", "reason": None, "cap": 9.0, "peak_rss_bytes": 2e9}
+        return {**known, "job": json.loads(json.dumps(vars(job))), "seconds": seconds} | {
+            "points": [point]
+        }
+
+    records = {name: record(name, t) for name, t in (("linprobe", 1.0), ("sklearn lbfgs", 12.0))}
+    (row,) = (r for r in target_rows({"machine": MACHINE, "results": records}) if VIT[0] in r[0])
+    assert row[1] == "12.0x (sklearn lbfgs), 3 passes, 2.0 GB" and row[2] == "yes"
+    del records["sklearn lbfgs"]
+    (row,) = (r for r in target_rows({"machine": MACHINE, "results": records}) if VIT[0] in r[0])
+    assert row[1:] == ("not measured", "")
 
 
 def test_targets_are_judged():
