@@ -1,8 +1,8 @@
 """``python -m benchmarks.penalties``: what is gained where the path of penalties goes on.
 
-Probes layers of an untrained network twice: by the nine penalties of the default path alone, and by
-the path that goes on beyond its ends while the held-out cross-entropy falls by more than a number
-of standard errors.
+Probes layers of a network, untrained or trained for some minibatches, twice: by the nine penalties
+of the default path alone, and by the path that goes on beyond its ends while the held-out
+cross-entropy falls by more than a number of standard errors.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import torch
 
 from linprobe.activations.extract import extract_features
 from linprobe.data import load
+from linprobe.experiments.mlp_training import MLPTrainer, MLPTraining
 from linprobe.experiments.networks import ConvNet, DeepMLP
 from linprobe.probes import path
 from linprobe.probes.base import FittedProbe
@@ -76,6 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--network", choices=_NETWORKS, default="deep", help="of Figure 8, or of Figure 5")
     add("--layers", default=_LAYERS, help="their names, comma-separated")
+    add("--minibatches", type=int, default=0, help="that the deep network is trained for")
     add("--dataset", default="mnist", help="as linprobe takes it")
     add("--float64", action="store_true", help="activations of a forward pass in float64")
     add("--errors", default="2", help="numbers of standard errors, comma-separated")
@@ -83,9 +85,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     draw = generator(0, "network")
     network = DeepMLP(128, draw) if options.network == "deep" else ConvNet("paper", draw)
+    data = load(options.dataset)
+    if options.minibatches and isinstance(network, DeepMLP):
+        draw = generator(0, "training")
+        trainer = MLPTrainer(network, data.train_images, data.train_labels, MLPTraining(), draw)
+        trainer.advance(options.minibatches)
     dtype = torch.float64 if options.float64 else torch.float32
     network.to(dtype)
-    data = load(options.dataset)
     order = holdout_order(data.train_labels, 1 / 6, generator(0, "holdout"))
     labels, test_labels = data.train_labels[order], data.test_labels
     errors = [float(number) for number in options.errors.split(",")]
