@@ -66,10 +66,12 @@ def test_the_last_attempt_serves_on_after_float32_is_given_up():
     assert again.certificate.duality_gap <= found.certificate.duality_gap
 
 
-def test_a_path_down_to_tiny_penalties_is_solved_in_float64_from_the_start():
+@pytest.mark.parametrize(("least", "dtype"), [(1e-12, torch.float32), (1e-16, torch.float64)])
+def test_a_given_path_is_solved_in_float64_where_float32_does_not_suffice(least, dtype):
     x, y = rows(1e-6)
-    path, found = made(x, y, l2_path=(1e-9, 1e-12)).chosen()
-    assert path.features.dtype == torch.float64 and found.status is Status.CONVERGED
+    path, found = made(x, y, l2_path=(least,)).chosen()
+    assert path.best.l2 == least and found.status is Status.CONVERGED
+    assert path.features.dtype == dtype
 
 
 def test_without_refinement_in_reach_the_solver_goes_on(monkeypatch):

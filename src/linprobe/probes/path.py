@@ -20,7 +20,7 @@ from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solve import SolverFactory
 from linprobe.core.solvers.base import NewtonOptions, Point, Status
 from linprobe.probes.base import OnSolve, PathPoint, Targets, loss_and_error, sample_losses
-from linprobe.probes.config import ProbeConfig
+from linprobe.probes.config import DEFAULT_L2_PATH, ProbeConfig
 
 NUM_ERRORS = 2.0
 """Standard errors that a fall of the held-out cross-entropy has to exceed."""
@@ -87,7 +87,7 @@ def solve_path(
     """
     walk = _Walk(features, targets, config, solver, on_solve)
     for l2 in config.l2_path:
-        walk.solve(l2)
+        walk.solve_smaller(l2, widen)
         if walk.has_turned():
             break
     if config.extends_path:
@@ -193,20 +193,27 @@ class _Walk:
     def extend_down(self, widen: Widen | None) -> None:
         """Go on to smaller penalties while that helps, as far as arithmetic allows."""
         while self._falls_to(-1):
-            l2 = _decade(self._points[-1].l2, -1)
-            if l2 < _FLOAT32_L2:
-                self._widened(widen)
-            better = self.solve(l2, extra=True)
-            failed = bool(self._unsolved) and self._unsolved[-1].l2 == l2
-            if failed and self._widened(widen):
-                self._unsolved.pop()
-                better = self.solve(l2, extra=True)
-            if not better:
+            if not self.solve_smaller(_decade(self._points[-1].l2, -1), widen, extra=True):
                 return
+
+    def solve_smaller(self, l2: float, widen: Widen | None, *, extra: bool = False) -> bool:
+        """Solve as `solve`; below the default path in float64, where float32 does not suffice."""
+        if l2 < _FLOAT32_L2:
+            self._widened(widen)
+        small = l2 < DEFAULT_L2_PATH[-1] and self._may_widen(widen)
+        better = self.solve(l2, extra=extra or small)
+        failed = bool(self._unsolved) and self._unsolved[-1].l2 == l2
+        if small and failed and self._widened(widen):
+            self._unsolved.pop()
+            better = self.solve(l2, extra=extra)
+        return better
+
+    def _may_widen(self, widen: Widen | None) -> bool:
+        return widen is not None and self._features.dtype != torch.float64
 
     def _widened(self, widen: Widen | None) -> bool:
         """Go on in float64 from here; false where that can't be, or is already so."""
-        if widen is None or self._features.dtype == torch.float64:
+        if widen is None or not self._may_widen(widen):
             return False
         self._options = self._bound.learned
         self._read(widen())

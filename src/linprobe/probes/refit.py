@@ -25,7 +25,6 @@ from linprobe.probes.base import OnSolve, Targets, loss_and_error
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.path import NEAR, Path, solve_path
 
-_GIVEN_L2 = 1e-10  # paths that are given down to here are solved in float64 from the start
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
 # A refit that is to be exact goes on to this share of l2, where margins are known to about a
 # thousandth, and of tol; of many features, where passes are dear, to the larger one.
@@ -64,8 +63,6 @@ class Refit:
             _FLOAT64_BYTES, features.room
         )
         self._wide = False
-        if config.l2_path[-1] < _GIVEN_L2:
-            self._widened()
         self._refinement: Refinement | None = None  # made when it is needed
 
     def chosen(self) -> tuple[Path, CertifiedSolution]:
