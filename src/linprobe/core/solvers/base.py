@@ -68,12 +68,14 @@ class NewtonOptions:
             None: as many as the model asks for.
         factorise: whether to factorise small Hessians from the start, instead of when conjugate
             gradients don't suffice.
+        most_rows: up to which the sample grows; None: as many as there is room for.
         pair_rows: rows drawn for each pair of classes and feature of a factorised Hessian.
         seed: of the row samples.
     """
 
     sample_rows: int | None = None
     factorise: bool = False
+    most_rows: int | None = None
     pair_rows: int = 12
     seed: int = 0
 

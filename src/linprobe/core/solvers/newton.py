@@ -38,7 +38,7 @@ _START_SHARE = 1e-3  # of the first decrement that is left to the first directio
 # the fourth power over l2: up to this share of (l2 gap)^(1/4) it does not show.
 _SPREAD, _MAX_SPREAD = 0.7, 0.5
 _STALLED_STEPS = 3
-_SLOW = 1e-3  # of the tolerance, in as many steps
+_SLOW = 1e-6  # of the tolerance, in as many steps
 _NOISE = 1e-2  # of the features' precision: what can be told of differences of P
 # Whitening costs the cube of the number of features and pays the more the smaller l2 is, and the
 # more rows there are for each feature.

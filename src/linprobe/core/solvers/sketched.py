@@ -50,6 +50,7 @@ class SketchedModel:
         self._dtypes = [torch.bfloat16, torch.float32] if cheap else [problem.dtype]
         bytes_per_row = problem.num_features * problem.dtype.itemsize
         most = min(problem.num_samples, max(4000, _SAMPLE_BYTES / bytes_per_row))
+        most = min(most, options.most_rows or most)
         self._most_rows = rows_in_room(problem, most)
         self._first_rows = rows_in_room(problem, options.sample_rows or _FIRST_ROWS)
         self._num_rows = self._first_rows

@@ -61,7 +61,7 @@ class WhitenedModel:
         few = size <= _MAX_VARIABLES and problem.num_classes <= _MAX_CLASSES
         self._may_factorise = few and problem.loss.couples_in_pairs
         self._factorise = options.factorise and self._may_factorise
-        self._most_rows = rows_in_room(problem, problem.num_samples)
+        self._most_rows = rows_in_room(problem, options.most_rows or problem.num_samples)
         self._first_rows = rows_in_room(problem, options.sample_rows or _FIRST_ROWS)
         self._num_rows = self._first_rows
         self._level = 0
