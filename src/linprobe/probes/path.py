@@ -200,7 +200,7 @@ class _Walk:
         """Solve as `solve`; below the default path in float64, where float32 does not suffice."""
         if l2 < _FLOAT32_L2:
             self._widened(widen)
-        small = l2 < DEFAULT_L2_PATH[-1] and self._may_widen(widen)
+        small = l2 < DEFAULT_L2_PATH[-1] and widen is not None and not self._is_wide
         better = self.solve(l2, extra=extra or small)
         failed = bool(self._unsolved) and self._unsolved[-1].l2 == l2
         if small and failed and self._widened(widen):
@@ -208,12 +208,13 @@ class _Walk:
             better = self.solve(l2, extra=extra)
         return better
 
-    def _may_widen(self, widen: Widen | None) -> bool:
-        return widen is not None and self._features.dtype != torch.float64
+    @property
+    def _is_wide(self) -> bool:
+        return self._features.dtype == torch.float64
 
     def _widened(self, widen: Widen | None) -> bool:
         """Go on in float64 from here; false where that can't be, or is already so."""
-        if widen is None or not self._may_widen(widen):
+        if widen is None or self._is_wide:
             return False
         self._options = self._bound.learned
         self._read(widen())

@@ -26,7 +26,7 @@ from linprobe.core.solvers.subspace import Direction
 _MAX_DIRECTIONS = 12
 # The model is a preconditioner here, which all rows follow: a larger sample takes longer and does
 # not save as much. A factorised one serves for many steps.
-_MODEL = {"most_rows": 8000, "pair_rows": 32}
+_MOST_ROWS, _PAIR_ROWS = 8000, 32
 _WEAK_PROGRESS = 0.8  # ratio of successive gaps above which the model is made better
 # Up to these shares of the gap, and of its square, a step solves its linear equations; what is left
 # is mostly the third derivative's.
@@ -54,7 +54,8 @@ class Refinement:
         self._problem, self._l2, self._space = problem, l2, space
         generator = torch.Generator().manual_seed(options.seed)
         kind = suited_model(problem, l2)
-        self._model: NewtonModel = kind(problem, replace(options, **_MODEL), generator)
+        options = replace(options, most_rows=_MOST_ROWS, pair_rows=_PAIR_ROWS)
+        self._model: NewtonModel = kind(problem, options, generator)
         self._model_at: Tensor | None = None  # its predictions
         self._is_new = True
 

@@ -94,10 +94,8 @@ class SampledHessian:
         self._loss, self._predictions = loss, predictions
         self._weighted = loss.spread(predictions) * sample_weight
         mass = self._weighted.sum(1, keepdim=True)
-        coupled = (
-            (self._weighted * predictions).sum(1, keepdim=True) if loss.couples_in_pairs else 0
-        )
-        self.curvature = (mass - coupled).clamp_min(LEAST_CURVATURE * mass)
+        own = self._weighted * (1 - predictions) if loss.couples_in_pairs else self._weighted
+        self.curvature = own.sum(1, keepdim=True).clamp_min(LEAST_CURVATURE * mass)
         """(n_classes, 1), each class's own: the diagonal over the bias, as if coupled to none."""
         self._bias_inverse: Tensor | None = None
         if not loss.couples_in_pairs or loss.num_outputs <= MOST_FORMED:
@@ -115,11 +113,8 @@ class SampledHessian:
         Args:
             direction: (n_classes, n_features); one column more where `bias_stays`.
         """
-        dtype = self._predictions.dtype
-        weight, bias = (
-            direction[:, : self.features.shape[1]],
-            direction[:, self.features.shape[1] :],
-        )
+        dtype, num_features = self._predictions.dtype, self.features.shape[1]
+        weight, bias = direction[:, :num_features], direction[:, num_features:]
         logits = class_logits(self.features, weight.to(self.features.dtype)).to(dtype)
         curved = self._curve(logits.add_(bias) if self.bias_stays else logits)
         if self._bias_inverse is not None:
