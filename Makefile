@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --durations 12
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto -m 'not slow'
