@@ -84,6 +84,24 @@ def test_the_target_mass_is_what_residuals_lack(make, k):
     torch.testing.assert_close(loss.target_mass(s), expected)
 
 
+@LOSSES
+def test_the_constant_bias_is_the_best_of_weight_zero_or_none(make, k):
+    loss, _ = make(logits(k))
+    s = torch.rand(N, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    mass = loss.target_mass(s / s.sum())
+    bias = loss.constant_bias(mass)
+    _, predictions = loss.evaluate(loss.bias_margins(bias))
+    if isinstance(loss, Contrast):
+        assert not bias.any()
+    else:
+        torch.testing.assert_close(predictions @ (s / s.sum()), mass)
+
+
+def test_a_class_that_does_not_occur_has_a_finite_bias():
+    bias = Softmax(torch.tensor([0, 0, 1]), 3).constant_bias(torch.tensor([0.7, 0.3, 0.0]))
+    assert bias.isfinite().all() and float(bias.sum()) == pytest.approx(0, abs=1e-5)
+
+
 class Halves(LocalSums):
     """Sums of two processes that have the same rows."""
 

@@ -47,6 +47,10 @@ class Loss(Protocol):
         """Sum the targets: ``sum_i s_i t_i``, (K,) float64."""
         ...
 
+    def constant_bias(self, target_mass: Tensor) -> Tensor:
+        """Guess the best bias (K,) of weight zero, of `target_mass`."""
+        ...
+
     def margins(self, logits: Tensor) -> Tensor:
         """Subtract from logits (K, n), in place, what changes no prediction and costs precision."""
         ...
@@ -128,6 +132,11 @@ class Softmax:
         weights = sample_weight.double()
         return torch.bincount(self.labels, weights=weights, minlength=self.num_outputs)
 
+    def constant_bias(self, target_mass: Tensor) -> Tensor:
+        """See `Loss`; it is the best: each class is predicted as often as it occurs."""
+        bias = target_mass.log().clamp_min(LOWEST_LOGIT)
+        return bias - bias.mean()
+
     def margins(self, logits: Tensor) -> Tensor:
         """See `Loss`."""
         return logits.sub_(logits.gather(0, self.labels[None]))
@@ -207,6 +216,10 @@ class Contrast:
         """See `Loss`; the targets are in the predictions."""
         return sample_weight.new_zeros(1, dtype=torch.float64)
 
+    def constant_bias(self, target_mass: Tensor) -> Tensor:
+        """See `Loss`: zero."""
+        return torch.zeros_like(target_mass)
+
     def margins(self, logits: Tensor) -> Tensor:
         """See `Loss`."""
         return logits
@@ -279,6 +292,10 @@ class SquaredError:
     def target_mass(self, sample_weight: Tensor) -> Tensor:
         """See `Loss`."""
         return (self.targets * sample_weight).sum(1, dtype=torch.float64)
+
+    def constant_bias(self, target_mass: Tensor) -> Tensor:
+        """See `Loss`; it is the best."""
+        return target_mass.clone()
 
     def margins(self, logits: Tensor) -> Tensor:
         """See `Loss`."""

@@ -164,7 +164,9 @@ class SubsampledNewton:
         return min(found, self._from_zero(l2, accuracy), key=lambda minimum: minimum.objective)
 
     def _from_zero(self, l2: float, accuracy: float) -> Minimum:
-        return minimise_in_span(self.problem, l2, Point.zero(self.problem), accuracy=accuracy)
+        bias = self.problem.loss.constant_bias(self.problem.target_mass)
+        start = replace(Point.zero(self.problem), bias=bias)
+        return minimise_in_span(self.problem, l2, start, accuracy=accuracy)
 
 
 def suited_model(problem: LinearProblem, l2: float) -> type[WhitenedModel] | type[SketchedModel]:
