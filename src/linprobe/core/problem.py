@@ -160,9 +160,9 @@ class LinearProblem:
             out[:, part.rows] = part.residuals(predictions[:, part.rows])
         return out
 
-    def gauged(self, bias: Tensor) -> Tensor:
-        """Make a bias (n_classes,) sum to zero, where equal biases change nothing."""
-        return bias - bias.mean() if self.loss.shift_invariant else bias
+    def gauged(self, values: Tensor) -> Tensor:
+        """Make a bias (n_classes,) or weight sum to zero, where equal ones change no prediction."""
+        return values - values.mean(0) if self.loss.shift_invariant else values
 
     def mean(self, values: Tensor) -> Tensor:
         """Sum ``s_i v_i`` over the last dimension, in float64."""

@@ -80,6 +80,7 @@ def at_best_bias(case, l2, seed):
 
 def test_the_bias_of_a_direction_changes_no_minimum_and_leaves_only_its_own_curvature(case):
     problem, weight, start = at_best_bias(case, 1e-3, 5)
+    weight -= weight.mean(0)
     plain = Direction(weight, problem.logits(weight))
     led = plain.with_best_bias(problem, start.predictions)
     curved = led.logits - (start.predictions * led.logits).sum(0)
@@ -95,6 +96,17 @@ def test_the_bias_of_a_direction_changes_no_minimum_and_leaves_only_its_own_curv
     torch.testing.assert_close(found[0].point.bias, found[1].point.bias, rtol=1e-5, atol=1e-7)
     logits = problem.margins(found[1].point.weight @ case.features.T)
     torch.testing.assert_close(found[1].point.logits, logits)
+
+
+def test_what_is_equal_for_all_classes_is_taken_out_of_a_direction(case):
+    problem, weight, start = at_best_bias(case, 1e-3, 5)
+    equal = torch.ones_like(weight[:, :1]) * torch.arange(1.0, 1 + weight.shape[1])
+    p = start.predictions
+    found, same = (
+        Direction(w, problem.logits(w)).with_best_bias(problem, p) for w in (weight + equal, weight)
+    )
+    torch.testing.assert_close(found.weight, same.weight)
+    torch.testing.assert_close(found.logits, same.logits)
 
 
 def test_a_share_of_the_decrement_is_left(case):

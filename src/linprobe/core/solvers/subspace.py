@@ -47,7 +47,9 @@ class Direction:
         """Let the bias follow to first order, from zero.
 
         The bias is free in any case. But a change of the weight that is mostly one of the bias has
-        nearly all of its curvature in common with it, and little would be left but rounding.
+        nearly all of its curvature in common with it, and little would be left but rounding. What
+        is equal for all classes has no curvature but the penalty's: where that is tiny, it is
+        rounding over `l2`, and taken out.
         """
         slope = torch.zeros(len(predictions), dtype=torch.float64, device=predictions.device)
         for part in problem.parts:
@@ -55,7 +57,8 @@ class Direction:
             slope += float64_sum(part.loss.centred(p, z).mul_(part.weighted_spread(p)))
         slope = problem.sums.total(slope)
         bias = -problem.bias_system(predictions).solve(slope[None])[0]
-        return Direction(self.weight, problem.shifted(self.logits, bias), bias)
+        weight = problem.gauged(self.weight)
+        return Direction(weight, problem.shifted(self.logits, bias), bias)
 
 
 @dataclass(frozen=True)
