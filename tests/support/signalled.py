@@ -13,6 +13,8 @@ from linprobe.pipeline import engine, sources
 
 if __name__ == "__main__":
     name, at, *words = sys.argv[1:]
+    # As in a terminal: a shell starts background jobs with this signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     real = engine.fit_layer
 
     def fit_layer(layer, *args):
