@@ -39,6 +39,10 @@ class Part:
         """Compute the weighted residuals, a new tensor."""
         return self.loss.residuals(predictions).mul_(self.sample_weight)
 
+    def curved(self, predictions: Tensor, logits: Tensor) -> Tensor:
+        """Multiply a direction's logits by P's Hessian over logits, a new tensor."""
+        return self.loss.centred(predictions, logits).mul_(self.weighted_spread(predictions))
+
     def weighted_spread(self, predictions: Tensor) -> Tensor:
         """Return the diagonal of the Hessian over centred logits, a new tensor."""
         return self.loss.spread(predictions) * self.sample_weight

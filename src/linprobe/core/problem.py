@@ -136,10 +136,6 @@ class LinearProblem:
         """Turn logits (n_classes, n_samples) into margins, in place; see `Loss.margins`."""
         return self.loss.margins(logits)
 
-    def bias_margins(self, bias: Tensor) -> Tensor:
-        """Return what a bias (n_classes,) adds to `margins`: (n_classes, n_samples)."""
-        return self.loss.bias_margins(bias.to(self.dtype))
-
     def shifted(self, margins: Tensor, bias: Tensor) -> Tensor:
         """Add a bias (n_classes,) to `margins`: a new tensor."""
         out, bias = torch.empty_like(margins), bias.to(self.dtype)
@@ -173,8 +169,7 @@ class LinearProblem:
         """Multiply a direction's logits by P's Hessian over logits: a new (n_classes, n)."""
         out = torch.empty_like(predictions)
         for part in self.parts:
-            p, z = predictions[:, part.rows], logits[:, part.rows]
-            out[:, part.rows] = part.loss.centred(p, z).mul_(part.weighted_spread(p))
+            out[:, part.rows] = part.curved(predictions[:, part.rows], logits[:, part.rows])
         return out
 
     def bias_system(self, predictions: Tensor) -> BiasSystem:

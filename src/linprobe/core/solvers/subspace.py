@@ -53,8 +53,8 @@ class Direction:
         """
         slope = torch.zeros(len(predictions), dtype=torch.float64, device=predictions.device)
         for part in problem.parts:
-            p, z = predictions[:, part.rows], self.logits[:, part.rows]
-            slope += float64_sum(part.loss.centred(p, z).mul_(part.weighted_spread(p)))
+            curved = part.curved(predictions[:, part.rows], self.logits[:, part.rows])
+            slope += float64_sum(curved)
         slope = problem.sums.total(slope)
         bias = -problem.bias_system(predictions).solve(slope[None])[0]
         weight = problem.gauged(self.weight)
