@@ -103,4 +103,5 @@ def test_failed_allocations_are_told_from_other_errors():
     assert memory.is_out_of_memory(MemoryError())
     assert memory.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     assert memory.is_out_of_memory(RuntimeError("can't start new thread"))
+    assert memory.is_out_of_memory(RuntimeError("could not create a primitive"))
     assert not memory.is_out_of_memory(RuntimeError("unsupported memory format"))

@@ -39,9 +39,9 @@ def tune_allocator() -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell a failed allocation: PyTorch raises a plain RuntimeError for main memory.
 
-    A thread that can't be started lacks memory for its stack.
+    A thread that can't be started lacks memory for its stack, a primitive of oneDNN for its code.
     """
-    signs = "out of memory", "allocate memory", "can't start new thread"
+    signs = "out of memory", "allocate memory", "can't start new thread", "create a primitive"
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
