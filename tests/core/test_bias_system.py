@@ -54,7 +54,7 @@ def test_the_kind_follows_the_classes_and_the_loss():
     predictions, weight = unequal()
     labels = torch.arange(600) % 80
     few, many, squared = (
-        bias_system(split(loss, weight), predictions[: loss.num_outputs], weight, LocalSums())
+        bias_system(loss, split(loss, weight), predictions[: loss.num_outputs], weight, LocalSums())
         for loss in (Softmax(labels % 10, 10), Softmax(labels, 80), SquaredError(predictions))
     )
     assert isinstance(few, FormedBiasSystem) and isinstance(many, MultipliedBiasSystem)

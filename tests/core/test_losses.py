@@ -126,13 +126,6 @@ def test_every_sum_over_samples_goes_through_the_seam():
     torch.testing.assert_close(2 * two.sample_weight, one.sample_weight)
 
 
-def test_a_process_on_its_own_has_nothing_to_add():
-    sums, x = LocalSums(), torch.arange(3.0)
-    for same in (sums.total, sums.largest, sums.gathered, sums.agreed):
-        assert same(x) is x
-    assert not sums.before(x).any()
-
-
 def test_a_problem_takes_any_loss():
     loss = SquaredError(torch.zeros(K, 5, dtype=torch.float64))
     problem = LinearProblem(torch.ones(5, 2, dtype=torch.float64), loss)

@@ -42,4 +42,5 @@ def test_every_sample_is_in_one_part():
     parted = split(Softmax(labels, 1000), torch.ones(N))
     assert torch.equal(torch.cat([part.loss.labels for part in parted]), labels)
     assert sum(len(part.sample_weight) for part in parted) == N and len(parted) == 5
-    assert not split(Softmax(labels[:0], 10), torch.ones(0))
+    (none,) = split(Softmax(labels[:0], 10), torch.ones(0))
+    assert none.loss.num_samples == len(none.sample_weight) == 0

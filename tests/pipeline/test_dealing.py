@@ -29,7 +29,8 @@ def test_what_can_not_be_dealt_is_refused(call):
         network = ranked.nn.Linear(3, 2)
         given = (x, y, (x, y)) if call is linprobe.fit_probes else (network, (x["a"], y), (x, y))
         call(*given, distribute="all")
-    assert str(caught.value) == "distribute is 'all'; expected 'layers' or None"
+    known = "'layers', 'rows'" if call is linprobe.fit_probes else "'layers'"
+    assert str(caught.value) == f"distribute is 'all'; expected {known} or None"
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -53,7 +54,7 @@ def test_calls_that_differ_are_refused_and_may_be_made_apart(tmp_path):
             "the 2 processes were called with different data, networks or settings; expected "
             "the same call in all, or distribute=None for calls that have nothing to do with each "
             "other",
-            "distribute is 'all'; expected 'layers' or None",
+            "distribute is 'all'; expected 'layers', 'rows' or None",
         ]
         assert (alone, together) == (own, seeds[0])
 

@@ -102,3 +102,112 @@ def command(*words):
     figure8.QUICK_STEPS = (0, 4, 8)
     session.write_report = figure8.Figure8.draw = draw_nothing
     return main(words)
+
+
+SHARED = {
+    "few features": {},
+    "two classes": {"classes": 2, "columns": 40},
+    "many classes": {"rows": 700, "classes": 70, "columns": 16, "l2_path": (1e-1, 1e-2)},
+    "many features": {"columns": 300, "l2_path": (1e-1, 1e-2)},
+    "small penalties": {"classes": 4, "columns": 6, "l2_path": (1e-5, 1e-7), "scale": "feature"},
+    "streamed": {"columns": 30, "memory_bytes": 2e4},
+    "weighted": {"weighted": True, "class_weight": "balanced"},
+}
+"""Problems whose rows are shared out: sizes, options of the method, and how they are given."""
+
+
+def shared_rows(cuts, distribute="rows"):
+    """Fit probes to rows that are cut between the processes; return what each problem gave.
+
+    Args:
+        cuts: shares of the training and of the test rows at which each process but the first
+            begins; the last class stands at the end.
+        distribute: None to fit all rows in one process.
+    """
+    return {name: _fit_shared(cuts, distribute, **case) for name, case in SHARED.items()}
+
+
+def _fit_shared(
+    cuts, distribute, rows=300, columns=12, classes=3, weighted=False, memory_bytes=None, **method
+):
+    generator = torch.Generator().manual_seed(rows + columns)
+    splits = []
+    for cut in cuts:
+        y = torch.randint(classes, (rows,), generator=generator).sort().values
+        x = torch.randn(rows, columns, generator=generator)
+        x[:, : min(classes, columns)] += nn.functional.one_hot(y, classes)[:, :columns]
+        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        ends = [0, *(int(share * rows) for share in cut), rows]
+        own = slice(*ends[rank : rank + 2]) if size > 1 else slice(None)
+        labels = [f"class {k}" for k in y[own].tolist()] if weighted else y[own]
+        splits.append(({"a": x[own]}, labels, own))
+    (train, labels, own), (test, test_labels, _) = splits
+    with_rows = {}
+    if weighted:
+        with_rows = {
+            "sample_weight": (torch.arange(rows) % 4)[own],
+            "groups": (torch.arange(rows) // 2)[own].tolist(),
+        }
+    report = linprobe.fit_probes(
+        *(train, labels, (test, test_labels)),
+        method=linprobe.ProbeConfig(**method),
+        memory_bytes=memory_bytes,
+        distribute=distribute,
+        **with_rows,
+    )
+    return report["a"]
+
+
+def fit_wrong_rows(cases):
+    """Make calls of shared rows that some process makes wrong, and return what is said."""
+    return [_fit_wrong_rows(case) for case in cases]
+
+
+def _fit_wrong_rows(case):
+    rank = int(os.environ["RANK"])
+    x, y = torch.randn(40, 3), torch.arange(40) % 2
+    options = {"distribute": "rows"}
+    if case == "layers" and rank:
+        x = x[:, :2]
+    if case == "weights" and rank:
+        options["sample_weight"] = torch.ones(40)
+    if case == "text" and rank:
+        y = [str(label) for label in y.tolist()]
+    if case == "settings":
+        options["seed"] = rank
+    if case == "controls":
+        options["evaluation"] = linprobe.EvaluationOptions(controls=("shuffled_labels",))
+    if case == "none":
+        x, y = x[:0], y[:0]
+    if case == "short" and rank:
+        y = y[:-1]
+    if case == "nan" and rank:
+        x[5] = float("nan")
+    try:
+        report = linprobe.fit_probes({"a": x}, y, ({"a": x}, y), **options)
+    except linprobe.LinprobeError as error:
+        return str(error)
+    return report["a"].record.reason
+
+
+def fit_rows_and_end(out):
+    """Share out the rows of two layers; the second process is gone in the middle of the second."""
+    from linprobe.core import solve
+
+    attempts, certified = [], solve.solve_certified
+
+    def solve_and_end(*args, **options):
+        attempts.append(args)
+        if os.environ["RANK"] == "1" and len(attempts) == 2:
+            os._exit(9)
+        return certified(*args, **options)
+
+    from linprobe.probes import refit
+
+    refit.solve_certified = solve_and_end
+    x, y = layers()
+    train = {"a": x["a"], "d": x["d"]}
+    try:
+        linprobe.fit_probes(train, y, (train, y), out=out, distribute="rows")
+    except linprobe.LinprobeError as error:
+        return f"{type(error).__name__}: {error}"

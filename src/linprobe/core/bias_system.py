@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from linprobe.core.linalg import LinAlgError
+from linprobe.core.losses import Loss
 from linprobe.core.parts import Part
 from linprobe.core.sums import Sums
 
@@ -95,17 +96,18 @@ class MultipliedBiasSystem:
 
 
 def bias_system(
-    parts: Sequence[Part], predictions: Tensor, sample_weight: Tensor, sums: Sums
+    loss: Loss, parts: Sequence[Part], predictions: Tensor, sample_weight: Tensor, sums: Sums
 ) -> BiasSystem:
     """Make the system that suits the loss and its number of classes.
 
     Args:
+        loss: of the samples.
         parts: the samples.
         predictions: (n_classes, n_samples).
         sample_weight: (n_samples,).
         sums: completes sums over samples.
     """
-    if parts and parts[0].loss.couples_in_pairs and len(predictions) > MOST_FORMED:
+    if loss.couples_in_pairs and len(predictions) > MOST_FORMED:
         return MultipliedBiasSystem(predictions, sample_weight, sums)
     hessian = predictions.new_zeros(len(predictions), len(predictions), dtype=torch.float64)
     for part in parts:

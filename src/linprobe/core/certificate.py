@@ -34,6 +34,7 @@ from torch import Tensor
 
 from linprobe.core.duals import Dual, SoftmaxDual, SquaredDual, row_blocks
 from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation, as_features
+from linprobe.core.sums import LocalSums, Sums
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import solving_device
 
@@ -75,6 +76,7 @@ def certify(
     *,
     sample_weight: Tensor | None = None,
     standardisation: Standardisation | None = None,
+    sums: Sums | None = None,
 ) -> Certificate:
     """Bound the distance of a probe's objective from its minimum.
 
@@ -90,6 +92,8 @@ def certify(
         sample_weight: (n_samples,), non-negative; scaled to sum to 1. Default: equal.
         standardisation: map from `features` to the space of `weight`; default: none needed.
             Give raw features and this to recheck a saved probe.
+        sums: completes sums over samples, of which other processes have some; default: all are
+            here.
 
     Returns:
         The certificate.
@@ -102,11 +106,12 @@ def certify(
         features = DenseFeatures(features.values.to(place))
     labels, sample_weight = labels.to(place), sample_weight.to(place)
     weight, bias = weight.to(place, torch.float64), bias.to(place, torch.float64)
-    dual = _dual(labels, len(bias), sample_weight)
+    sums = sums or LocalSums()
+    dual = _dual(labels, len(bias), sample_weight, sums)
     logits = _logits(features, weight, standardisation)
-    data_term, error_rate, bias_residual = _at_given_bias(dual, logits, bias)
+    data_term, error_rate, bias_residual = _at_given_bias(dual, logits, bias, sums)
     best_bias = dual.best_bias(logits, bias)
-    excess, gradient, residual_sum = _dual_point(dual, logits, bias, best_bias, features)
+    excess, gradient, residual_sum = _dual_point(dual, logits, bias, best_bias, features, sums)
     if standardisation is not None:
         gradient = standardisation.pull_back(gradient, residual_sum)
     gradient += l2 * weight
@@ -124,11 +129,11 @@ def certify(
     )
 
 
-def _dual(targets: Tensor, num_outputs: int, sample_weight: Tensor) -> Dual:
-    s = sample_weight.double() / sample_weight.sum(dtype=torch.float64)
+def _dual(targets: Tensor, num_outputs: int, sample_weight: Tensor, sums: Sums) -> Dual:
+    s = sample_weight.double() / sums.total(sample_weight.sum(dtype=torch.float64))
     if targets.is_floating_point():
-        return SquaredDual(targets.double().T, s)
-    return SoftmaxDual(targets, num_outputs, s)
+        return SquaredDual(targets.double().T, s, sums)
+    return SoftmaxDual(targets, num_outputs, s, sums)
 
 
 def _logits(
@@ -150,7 +155,9 @@ def float64_logits(features: Tensor | FeatureMatrix, weight: Tensor) -> Tensor:
     return out
 
 
-def _at_given_bias(dual: Dual, logits: Tensor, bias: Tensor) -> tuple[float, float, float]:
+def _at_given_bias(
+    dual: Dual, logits: Tensor, bias: Tensor, sums: Sums
+) -> tuple[float, float, float]:
     """Compute data term, error rate and the largest sum of residuals, a part of the rows at once.
 
     Only logits are held for all classes and samples.
@@ -161,19 +168,26 @@ def _at_given_bias(dual: Dual, logits: Tensor, bias: Tensor) -> tuple[float, flo
         some, given = dual.part(rows), logits[:, rows] + bias[:, None]
         value, error = value + some.value(given), error + some.error_rate(given)
         residual += some.residuals(some.predictions(given)).sum(1)
-    return value, error, float(residual.abs().max())
+    total = sums.total(torch.cat([residual, residual.new_tensor([value, error])]))
+    return float(total[-2]), float(total[-1]), float(total[:-2].abs().max())
 
 
 def _dual_point(
-    dual: Dual, logits: Tensor, bias: Tensor, best_bias: Tensor, features: FeatureMatrix
+    dual: Dual,
+    logits: Tensor,
+    bias: Tensor,
+    best_bias: Tensor,
+    features: FeatureMatrix,
+    sums: Sums,
 ) -> tuple[float, Tensor, Tensor]:
     """Compute the divergence of Q, ``sum_i r_i x_i^T`` and ``sum_i r_i``."""
     mean, total = torch.zeros_like(bias), torch.zeros_like(bias)
     for rows in row_blocks(logits.shape[1], len(bias)):
         some = dual.part(rows)
         mean += some.mean(some.predictions(logits[:, rows] + best_bias[:, None]))
+    mean = sums.total(mean)
     excess, gradient = 0.0, logits.new_zeros(len(bias), features.num_features)
-    few = next(row_blocks(features.num_rows, len(bias))).stop
+    few = next(row_blocks(max(1, features.num_rows), len(bias))).stop
     for where, block in features.parts(min(_rows(features), few)):
         some, z = dual.part(where), logits[:, where]
         predicted = some.balanced(some.predictions(z + best_bias[:, None]), mean)
@@ -181,7 +195,8 @@ def _dual_point(
         residuals = some.residuals(predicted)
         total += residuals.sum(1)
         gradient += residuals @ block.double()
-    return excess, gradient, total
+    both = sums.total(torch.cat([total, total.new_tensor([excess])]))
+    return float(both[-1]), sums.total(gradient), both[:-1]
 
 
 def _rows(features: FeatureMatrix) -> int:

@@ -1,6 +1,7 @@
 """Losses as the certificate sees them: the data term and Fenchel's dual, in float64.
 
-Nothing here is shared with the solvers or with `linprobe.core.losses`.
+Nothing here is shared with the solvers or with `linprobe.core.losses`. Values that are returned are
+those of the samples that are here; the best bias is that of all processes' samples.
 """
 
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from linprobe.core.sums import Sums
 
 _CLASSES_AT_ONCE = 4  # of a mask (classes, n_samples)
 _BLOCK_NUMBERS = 2**18  # of logits that are worked on at a time
@@ -74,14 +77,16 @@ class SoftmaxDual:
     Args:
         labels: (n,) int64.
         num_classes: K.
-        sample_weight: (n,) float64, sums to 1.
+        sample_weight: (n,) float64, sums to 1 over all samples.
+        sums: completes sums over samples.
     """
 
-    def __init__(self, labels: Tensor, num_classes: int, sample_weight: Tensor) -> None:
-        self._labels, self._s = labels, sample_weight
+    def __init__(self, labels: Tensor, num_classes: int, sample_weight: Tensor, sums: Sums) -> None:
+        self._labels, self._s, self._sums = labels, sample_weight, sums
         # A few classes at a time.
         few = torch.arange(num_classes, device=labels.device).split(_CLASSES_AT_ONCE)
-        self._mass = torch.cat([(part[:, None] == labels).double() @ self._s for part in few])
+        mass = torch.cat([(part[:, None] == labels).double() @ self._s for part in few])
+        self._mass = sums.total(mass)
 
     def part(self, rows: slice | Tensor) -> "SoftmaxDual":
         """See `Dual`."""
@@ -113,9 +118,8 @@ class SoftmaxDual:
         present = mass > 0
         best = torch.full_like(bias, float("-inf"))
         known = present if not bool(present.all()) else slice(None)
-        best[present] = _newton_bias(
-            logits[known], self._s, mass[present], bias[present].nan_to_num(neginf=0.0)
-        )
+        start = bias[present].nan_to_num(neginf=0.0)
+        best[present] = _newton_bias(logits[known], self._s, mass[present], start, self._sums)
         return best
 
     def mean(self, predictions: Tensor) -> Tensor:
@@ -150,12 +154,13 @@ class SquaredDual:
 
     Args:
         targets: (K, n) float64.
-        sample_weight: (n,) float64, sums to 1.
+        sample_weight: (n,) float64, sums to 1 over all samples.
+        sums: completes sums over samples.
     """
 
-    def __init__(self, targets: Tensor, sample_weight: Tensor) -> None:
-        self._targets, self._s = targets, sample_weight
-        self._mass = targets @ sample_weight
+    def __init__(self, targets: Tensor, sample_weight: Tensor, sums: Sums) -> None:
+        self._targets, self._s, self._sums = targets, sample_weight, sums
+        self._mass = sums.total(targets @ sample_weight)
 
     def part(self, rows: slice | Tensor) -> "SquaredDual":
         """See `Dual`."""
@@ -181,7 +186,7 @@ class SquaredDual:
 
     def best_bias(self, logits: Tensor, bias: Tensor) -> Tensor:
         """See `Dual`: the mean of what logits lack."""
-        return (self._targets - logits) @ self._s
+        return self._sums.total((self._targets - logits) @ self._s)
 
     def mean(self, predictions: Tensor) -> Tensor:
         """See `Dual`."""
@@ -196,7 +201,7 @@ class SquaredDual:
         return float(self._s @ (predictions - logits).square().sum(0)) / 2
 
 
-def _newton_bias(logits: Tensor, s: Tensor, mass: Tensor, bias: Tensor) -> Tensor:
+def _newton_bias(logits: Tensor, s: Tensor, mass: Tensor, bias: Tensor, sums: Sums) -> Tensor:
     """Proportional fitting while far away, Newton near the minimum.
 
     ``b_k += log(mass_k / sum_i s_i p_ik)`` never increases the loss, and in logarithms it leaves
@@ -206,31 +211,40 @@ def _newton_bias(logits: Tensor, s: Tensor, mass: Tensor, bias: Tensor) -> Tenso
     last, many = float("inf"), len(bias) > _MANY_CLASSES
     hessian: Tensor | None = None
     for _ in range(_MAX_BIAS_STEPS):
-        predicted = sum(z.softmax(0) @ w for z, w in _blocks(logits, s, bias))
-        gradient = torch.as_tensor(predicted) - mass
+        predicted = torch.zeros_like(mass)
+        for z, w in _blocks(logits, s, bias):
+            predicted += z.softmax(0) @ w
+        gradient = sums.agreed(sums.total(predicted)) - mass
         relative = float((gradient / mass).abs().max())
         if not isfinite(relative):
             break
         if relative > _NEAR:
             log_p = [(z.log_softmax(0) + w.log()) for z, w in _blocks(logits, s, bias)]
-            sums = [one.logsumexp(1) for one in log_p]
-            bias, hessian = bias + mass.log() - torch.stack(sums).logsumexp(0), None
+            own = [one.logsumexp(1) for one in log_p]
+            every = sums.gathered(torch.stack(own) if own else mass.new_empty(0, len(mass)))
+            bias, hessian = bias + mass.log() - every.logsumexp(0), None
             continue
         if relative >= last and relative < 1e-10:  # rounding: no longer falling
             break
         if hessian is None or not many or relative > _WEAK_PROGRESS * last:
-            hessian = _bias_hessian(logits, s, bias, torch.float32 if many else torch.float64)
+            cross = _bias_products(logits, s, bias, torch.float32 if many else torch.float64)
+            hessian = _bias_hessian(sums.total(cross))
         last = relative
-        bias = bias - _solved(hessian, gradient)
+        bias = bias - sums.agreed(_solved(hessian, gradient))
     return bias
 
 
-def _bias_hessian(logits: Tensor, s: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sum ``s_i (diag(p_i) - p_i p_i^T)`` by products in a dtype; regular along equal biases."""
+def _bias_products(logits: Tensor, s: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum ``s_i p_i p_i^T`` by products in a dtype."""
     cross = torch.zeros(len(bias), len(bias), dtype=bias.dtype, device=bias.device)
     for z, w in _blocks(logits, s, bias):
         p = z.softmax(0).to(dtype)
         cross += (p * w.to(dtype)) @ p.T
+    return cross
+
+
+def _bias_hessian(cross: Tensor) -> Tensor:
+    """Make ``sum_i s_i (diag(p_i) - p_i p_i^T)`` of the products; regular along equal biases."""
     hessian = torch.diag(cross.sum(1)) - cross
     return hessian + hessian.diagonal().mean() / len(hessian)
 

@@ -67,8 +67,9 @@ def float64_sum(values: Tensor) -> Tensor:
     A float32 accumulator would round thousands of equal addends the same way; a copy of all in
     float64 takes thirty times as long. So float32 serves for a few addends at a time.
     """
-    whole = values.shape[-1] - values.shape[-1] % _SUMMED
-    sums: Tensor = values[..., :whole].unflatten(-1, (-1, _SUMMED)).sum(-1)
+    count = values.shape[-1] // _SUMMED
+    whole = count * _SUMMED
+    sums: Tensor = values[..., :whole].unflatten(-1, (count, _SUMMED)).sum(-1)
     total: Tensor = sums.sum(-1, dtype=torch.float64)
     return total + values[..., whole:].sum(-1, dtype=torch.float64)
 

@@ -129,8 +129,8 @@ class Softmax:
 
     def target_mass(self, sample_weight: Tensor) -> Tensor:
         """See `Loss`."""
-        weights = sample_weight.double()
-        return torch.bincount(self.labels, weights=weights, minlength=self.num_outputs)
+        mass = sample_weight.new_zeros(self.num_outputs, dtype=torch.float64)
+        return mass.index_add_(0, self.labels, sample_weight.double())
 
     def constant_bias(self, target_mass: Tensor) -> Tensor:
         """See `Loss`; it is the best: each class is predicted as often as it occurs."""

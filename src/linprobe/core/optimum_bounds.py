@@ -73,6 +73,7 @@ from linprobe.core.pair_bounds import (
     standardised_blocks,
 )
 from linprobe.core.solvers.base import Point
+from linprobe.core.sums import LocalSums, Sums, anywhere, least
 
 MAX_PAIRS = 1000  # of classes that are looked at closely, those of most open samples first
 MAX_RANK = 256  # features up to this many are taken as they are
@@ -103,6 +104,15 @@ class OptimumError:
         """Nothing is known."""
         return cls(0.0, 1.0, num_test)
 
+    def pooled(self, num_test: int, sums: Sums) -> "OptimumError":
+        """Put the intervals of all processes together, each of so many test samples."""
+        if sums.alone:
+            return self
+        shares = torch.tensor([self.low, self.high, 1.0], dtype=torch.float64) * num_test
+        low, high, count = sums.total(shares).tolist()
+        left = int(sums.total(torch.tensor(self.num_undecided)))
+        return OptimumError(low / count, high / count, left, least(sums, self.sufficient_gap))
+
 
 class UnknownBounds:
     """Bounds of an optimum of which nothing is known."""
@@ -127,6 +137,7 @@ class OptimumBounds:
         l2: the penalty.
         certificate: of the probe; its gradient G is finite.
         sample_weight: (n_train,) of the problem; default: equal.
+        sums: completes sums over rows; default: all rows are here.
 
     Attributes:
         bias_shift: (n_classes,) float64, from the given bias to the best one.
@@ -139,27 +150,30 @@ class OptimumBounds:
         l2: float,
         certificate: Certificate,
         sample_weight: Tensor | None = None,
+        sums: Sums | None = None,
     ) -> None:
-        self.l2, self.gradient = l2, certificate.gradient
+        self.l2, self.gradient, sums = l2, certificate.gradient, sums or LocalSums()
         self.bias_shift = certificate.best_bias - point.bias
         predictions = _Predictions(point.logits, certificate.best_bias)
-        s: float | Tensor = 1 / features.num_rows
+        s: float | Tensor = 1 / int(sums.total(torch.tensor(features.num_rows)))
         unsureness = predictions.impurity
         if sample_weight is not None:
-            s = sample_weight.double() / sample_weight.sum(dtype=torch.float64)
+            s = sample_weight.double() / sums.total(sample_weight.sum(dtype=torch.float64))
             unsureness *= s
-        in_room = features.room / (_COARSE_BYTES * features.num_features)
-        some = min(_COARSE_ROWS, features.num_rows, max(_MIN_RANK, in_room))
-        unsure = unsureness.topk(int(some)).indices
-        chosen = features.take(unsure)
+        in_room = least(sums, features.room / (_COARSE_BYTES * features.num_features))
+        some = int(min(_COARSE_ROWS, max(_MIN_RANK, in_room)))
+        unsure, order = _most_unsure(unsureness, some, sums)
+        chosen = sums.gathered(features.take(unsure))[order]
         self._radius = float(torch.linalg.vector_norm(chosen, dim=1).max()) * (1 + ROUNDING)
         # p_a p_c / (p_a + p_c) is no less than p_a p_c.
-        p = predictions.of_rows(unsure)
-        each = s if isinstance(s, float) else s[unsure]
+        p = sums.gathered(predictions.of_rows(unsure).T)[order].T
+        each = s if isinstance(s, float) else sums.gathered(s[unsure])[order]
         self._coupling = p @ p.T * each if isinstance(each, float) else p * each @ p.T
         num_features, basis = features.num_features, None
         rows: FeatureMatrix = features
         of_class: Callable[[int], Tensor] = predictions.of_class
+        if not sums.alone:
+            rows, of_class, s = DenseFeatures(chosen), p.__getitem__, each
         if num_features > MAX_RANK:
             rank = min(MAX_RANK, max(_MIN_RANK, _FEATURES_TIMES_RANK // num_features))
             exact = chosen[:rank].double()
@@ -181,12 +195,13 @@ class OptimumBounds:
         l2: float,
         certificate: Certificate,
         sample_weight: Tensor | None = None,
+        sums: Sums | None = None,
     ) -> "OptimumBounds | UnknownBounds":
         """Bound the optimum from a solver's point; unknown where numbers are not finite."""
         finite = math.isfinite(certificate.duality_gap) and bool(point.logits.isfinite().all())
-        if not finite:
+        if anywhere(sums or LocalSums(), not finite):
             return UnknownBounds()
-        return cls(features, point, l2, certificate, sample_weight)
+        return cls(features, point, l2, certificate, sample_weight, sums)
 
     def error_interval(
         self,
@@ -228,7 +243,7 @@ class OptimumBounds:
                 share[rows] = share[rows].minimum((margin / reach).square().nan_to_num(nan=0.0))
         right = known & ~wrong & (num_open == 0)
         left = ~(right | wrong)
-        n, num_left, num_wrong = len(labels), int(left.sum()), int(wrong.sum())
+        n, num_left, num_wrong = max(1, len(labels)), int(left.sum()), int(wrong.sum())
         sufficient = self.gap * float(share[left].min()) if num_left else self.gap
         return OptimumError(num_wrong / n, (num_wrong + num_left) / n, num_left, sufficient)
 
@@ -263,7 +278,8 @@ class OptimumBounds:
             found = left.scatter(0, y[None], False).nonzero()
             other.append(found[:, 0])
             sample.append(found[:, 1] + start)
-        return wrong, torch.cat(sample), torch.cat(other)
+        none = labels.new_empty(0)
+        return wrong, torch.cat([none, *sample]), torch.cat([none, *other])
 
     def _see(self, features: FeatureMatrix, rows: Tensor, standardisation: Standardisation) -> Seen:
         """Reduce some rows (m,) of raw features to what the bounds need."""
@@ -275,6 +291,21 @@ class OptimumBounds:
             return parts[0]
         fields = ([getattr(x, name) for x in parts] for name in ("inside", "outside", "gradient"))
         return Seen(*map(torch.cat, fields))
+
+
+def _most_unsure(unsureness: Tensor, count: int, sums: Sums) -> tuple[Tensor, Tensor]:
+    """Choose rows of all processes.
+
+    Returns:
+        Those that are here, and the order, the most unsure first, of all that are gathered.
+    """
+    values, index = unsureness.topk(min(count, len(unsureness)))
+    if sums.alone:
+        return index, torch.arange(len(index), device=index.device)
+    every = sums.gathered(values)
+    enough = every.topk(min(count, len(every))).values.amin()
+    index, values = index[values >= enough], values[values >= enough]
+    return index, sums.gathered(values).argsort(descending=True)
 
 
 class _Predictions:
@@ -291,7 +322,8 @@ class _Predictions:
             z = logits[:, rows].double() + bias[:, None]
             log_sums.append(z.logsumexp(0))
             impurities.append(1 - z.softmax(0).square().sum(0))
-        self._log_sum, self.impurity = torch.cat(log_sums), torch.cat(impurities)
+        none = bias.new_empty(0)
+        self._log_sum, self.impurity = torch.cat([none, *log_sums]), torch.cat([none, *impurities])
 
     def of_class(self, number: int) -> Tensor:
         """Give the probability of one class for each row: (n,)."""

@@ -53,5 +53,6 @@ def split(loss: Loss, sample_weight: Tensor) -> tuple[Part, ...]:
     step = max(_LEAST_SAMPLES, _NUMBERS // max(1, loss.num_outputs))
     if sample_weight.device.type != "cpu":
         step = max(1, loss.num_samples)
-    rows = [slice(start, start + step) for start in range(0, loss.num_samples, step)]
+    starts = range(0, max(1, loss.num_samples), step)  # one part at the least, though it be empty
+    rows = [slice(start, start + step) for start in starts]
     return tuple(Part(some, loss.part(some), sample_weight[some]) for some in rows)

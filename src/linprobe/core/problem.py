@@ -48,6 +48,11 @@ class LinearProblem:
         sample_weight: (n_samples,), non-negative; scaled here to sum to 1. Samples of weight
             zero have logits but no influence: this is how held-out samples ride along.
         sums: completes sums over samples; default: all rows are here.
+
+    Attributes:
+        num_samples: rows that are here.
+        total_samples: rows of all processes.
+        total_used: those of them whose weight is not zero.
     """
 
     def __init__(
@@ -65,6 +70,9 @@ class LinearProblem:
         self.sample_weight = (weight / self.sums.total(weight.sum())).to(self.dtype)
         used = self.sample_weight.nonzero()
         self._end = int(used.max()) + 1 if len(used) else 0  # samples past it have weight zero
+        counts = self.sums.total(torch.tensor([self.num_samples, self._end, len(used)]))
+        self.total_samples, ends, self.total_used = counts.tolist()
+        self._share_read = ends / max(1, self.total_samples)
         self.parts = split(loss, self.sample_weight)
         """The samples, some at a time."""
         self.target_mass = self.sums.total(loss.target_mass(self.sample_weight))
@@ -104,12 +112,12 @@ class LinearProblem:
 
     def backproject(self, residuals: Tensor) -> Tensor:
         """Sum residual times feature over all samples: (n_classes, n_features), float64."""
-        self._reads.count += self._end / self.num_samples
+        self._reads.count += self._share_read
         used = self.features.rows(0, self._end)
         return self.sums.total(used.backproject(residuals[:, : self._end]))
 
     def rows(self, index: Tensor) -> Tensor:
-        """Gather the features of the samples `index`: (len(index), n_features)."""
+        """Take the features of samples that are here, of an `index`: (len(index), n_features)."""
         return self.features.take(index)
 
     def squared_norms(self) -> Tensor:
@@ -176,7 +184,7 @@ class LinearProblem:
         """Make the equations of the bias at these predictions; those of the same ones are kept."""
         known, system = self._bias_system or (None, None)
         if system is None or known is None or known() is not predictions:
-            system = bias_system(self.parts, predictions, self.sample_weight, self.sums)
+            system = bias_system(self.loss, self.parts, predictions, self.sample_weight, self.sums)
             self._bias_system = weakref.ref(predictions), system
         return system
 

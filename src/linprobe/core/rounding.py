@@ -40,13 +40,17 @@ from torch import Tensor
 from linprobe.core.duals import row_blocks
 from linprobe.core.features import StandardisedFeatures
 from linprobe.core.solvers.base import Point
+from linprobe.core.sums import LocalSums, Sums
 
 LIMIT, LIMIT_SHORT = 2e-4, 5e-2
 """Nats of `rounding_cost` above which rounding counts; in 16 bits, where all layers have some."""
 
 
 def is_rounded(
-    features: StandardisedFeatures, point: Point, sample_weight: Tensor | None = None
+    features: StandardisedFeatures,
+    point: Point,
+    sample_weight: Tensor | None = None,
+    sums: Sums | None = None,
 ) -> bool:
     """Tell whether rounding counts: of all that varies, or of what the probe uses.
 
@@ -54,9 +58,10 @@ def is_rounded(
         features: (n_samples, n_features), that the probe was fitted to.
         point: the probe; logits (n_classes, n_samples).
         sample_weight: (n_samples,) of the problem; default: equal.
+        sums: completes sums over samples; default: all are here.
     """
     limit = LIMIT_SHORT if features.raw_dtype.itemsize < 4 else LIMIT
-    return features.rounded or rounding_cost(features, point, sample_weight, limit) > limit
+    return features.rounded or rounding_cost(features, point, sample_weight, limit, sums) > limit
 
 
 def rounding_cost(
@@ -64,6 +69,7 @@ def rounding_cost(
     point: Point,
     sample_weight: Tensor | None = None,
     enough: float = 0.0,
+    sums: Sums | None = None,
 ) -> float:
     """Estimate the cross-entropy (nats) that rounding of the features costs; see the module.
 
@@ -72,26 +78,31 @@ def rounding_cost(
         point: as `is_rounded` takes it.
         sample_weight: as `is_rounded` takes it.
         enough: an upper bound is returned instead where that is no larger.
+        sums: as `is_rounded` takes them.
     """
+    sums = sums or LocalSums()
     moved = point.weight * features.rounding_deviation  # of logits, a column each
     mean = torch.zeros_like(point.bias)
-    for p, s in _predictions(point, sample_weight):
+    for p, s in _predictions(point, sample_weight, sums):
         mean += p @ s
+    mean = sums.agreed(sums.total(mean))
     # The sum over i of s_i p_i p_i^T is at least that of its mean.
     bound = float(mean @ (moved - mean @ moved).square().sum(1)) / 2
     if bound <= enough:
         return bound
     inner = moved @ moved.T
-    cost = float(mean @ inner.diagonal())
-    for p, s in _predictions(point, sample_weight):
-        cost -= float((inner @ p).mul_(p).sum(0) @ s)
-    return cost / 2
+    common = torch.zeros((), dtype=torch.float64)
+    for p, s in _predictions(point, sample_weight, sums):
+        common += float((inner @ p).mul_(p).sum(0) @ s)
+    return (float(mean @ inner.diagonal()) - float(sums.total(common))) / 2
 
 
-def _predictions(point: Point, sample_weight: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _predictions(
+    point: Point, sample_weight: Tensor | None, sums: Sums
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield probabilities (n_classes, m) and weights (m,) of a part of the samples at a time."""
     n, k = point.logits.shape[1], len(point.bias)
     weight = point.bias.new_ones(n) if sample_weight is None else sample_weight.double()
-    weight = weight / weight.sum()
+    weight = weight / sums.total(weight.sum())
     for rows in row_blocks(n, k):
         yield (point.logits[:, rows].double() + point.bias[:, None]).softmax(0), weight[rows]

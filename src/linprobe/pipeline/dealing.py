@@ -11,7 +11,7 @@ from linprobe.runtime.errors import LinprobeError
 DIFFERENT = "data, networks or settings"
 """What may differ between calls that are to be the same."""
 
-Distribute = Literal["layers"] | None
+Distribute = Literal["layers", "rows"] | None
 """What of a call is dealt to the processes that make it; None: nothing."""
 
 _OVERHEAD = 100  # features whose cost is that of a layer without any
@@ -38,10 +38,11 @@ def dealt(widths: Mapping[str, int], size: int) -> list[list[str]]:
     return [[layer for layer in widths if layer in hand] for hand in hands]
 
 
-def check_distribute(distribute: object) -> None:
+def check_distribute(distribute: object, known: Sequence[str] = ("layers",)) -> None:
     """Refuse what can't be dealt."""
-    if distribute not in (None, "layers"):
-        raise LinprobeError(f"distribute is {distribute!r}; expected 'layers' or None")
+    if distribute not in (None, *known):
+        names = ", ".join(map(repr, known))
+        raise LinprobeError(f"distribute is {distribute!r}; expected {names} or None")
 
 
 class Dealer:
@@ -50,20 +51,23 @@ class Dealer:
     Args:
         ranks: the processes.
         widths: number of features of each layer, the same in all processes.
+        shares_rows: all processes work on every layer, with some of its rows each.
 
     Raises:
         LinprobeError: Processes have different layers.
     """
 
-    def __init__(self, ranks: Ranks, widths: Mapping[str, int]) -> None:
+    def __init__(
+        self, ranks: Ranks, widths: Mapping[str, int], *, shares_rows: bool = False
+    ) -> None:
         ranks.same(dict(widths), "layers")
-        self._ranks, self._widths = ranks, widths
+        self._ranks, self._widths, self._shares_rows = ranks, widths, shares_rows
 
     def own_part(self, finished: Mapping[str, Probe]) -> list[str]:
         """Deal what the first process has not found finished; return this one's part."""
         done = self._ranks.agreed(set(finished))
         left = {layer: width for layer, width in self._widths.items() if layer not in done}
-        return dealt(left, self._ranks.size)[self._ranks.rank]
+        return list(left) if self._shares_rows else dealt(left, self._ranks.size)[self._ranks.rank]
 
     def gathered(
         self,

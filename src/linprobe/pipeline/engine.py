@@ -119,11 +119,12 @@ def probe_layers(
         LinprobeError: Features that can't be used; the message names the layer.
     """
     widths = source.num_features
-    dealer = Dealer(ranks, widths)
+    dealer = Dealer(ranks, widths, shares_rows=task.whole is not None)
     probes = shelf.finished(widths) if shelf is not None and ranks.leads else {}
     for probe in probes.values():
         meter.finished(probe.record)
-    work = _Work(widths, task, meter, shelf)
+    keeps = ranks.leads or task.whole is None  # of shared rows, all have the same probes
+    work = _Work(widths, task, meter, shelf if keeps else None)
     wanted = dealer.own_part(probes)
     drowned: dict[str, Probe] = {}
 

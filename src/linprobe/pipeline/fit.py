@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from linprobe.pipeline.engine import probe_layers
 from linprobe.pipeline.folder import RunFolder, hashed_settings, run_folder
 from linprobe.pipeline.progress import Progress, progress_shown, single_meter
 from linprobe.pipeline.report import ProbeReport, make_report
+from linprobe.pipeline.shared_rows import SharedRows
 from linprobe.pipeline.sources import Array, ArrayLayers
-from linprobe.pipeline.task import make_task
+from linprobe.pipeline.task import Task, make_task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import find_device, solving_device
-from linprobe.runtime.distributed import shared
+from linprobe.runtime.distributed import Ranks, shared
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.fingerprint import Fingerprint
 from linprobe.runtime.numbers import positive_number
@@ -87,7 +88,11 @@ def fit_probes(
         strict: raise when a layer fails, instead of going on with the others.
         out: as in `probe`.
         progress: as in `probe`.
-        distribute: as in `probe`.
+        distribute: "layers" or None, as in `probe`; or "rows": each process of torchrun, SLURM or
+            an initialised process group gives some of the rows, of training and of test, with
+            their labels, groups and weights, in the same layers; none is enough. Features are
+            never gathered, and all get the same report. Its rows are those of the first process,
+            then those of the second, and so on. An error ends the call in all.
         **deprecated: options by their old keywords, for this release.
 
     Raises:
@@ -102,45 +107,43 @@ def fit_probes(
     if memory_bytes is not None:
         expected = "a positive number of bytes, or None"
         memory_bytes = positive_number("memory_bytes", memory_bytes, expected)
-    check_distribute(distribute)
+    check_distribute(distribute, ("layers", "rows"))
     folder = run_folder(out)
-    named, test_features, test_labels = _check_features(train, test)
-    (y, names), (yt, test_names) = _labels(labels, "train"), _labels(test_labels, "test")
-    numbered = read_groups(groups, len(y), len(yt))
-    task = make_task(
-        *(y, yt),
-        groups=numbered,
-        config=options["method"],
-        evaluation=options["evaluation"],
-        seed=seed,
-        num_classes=num_classes,
-        names=(names, test_names),
-        sample_weight=read_weights(sample_weight, len(y)),
-    )
-    _check_controls(task.evaluation)
-    solved_on, notes = solving_device(find_device(device))
-    task = with_plan(replace(task, notes=(*task.notes, *notes), strict=strict))
-    opened = {
-        name: (_open(named[name], name, "train"), _open(test_features[name], name, "test"))
-        for name in named
-    }
-    _check_arrays(opened, (len(y), len(yt)))
-    task = replace(task, notes=(*task.notes, *_copies(opened)))
-    source = ArrayLayers(opened, task.permutation, solved_on, memory_bytes)
     with ExitStack() as stack:
         kept_in = None if folder is None else folder.path
         ranks = stack.enter_context(shared(distribute is not None, kept_in))
-        hashed = Fingerprint()
+        rows = SharedRows(ranks) if distribute == "rows" and ranks.size > 1 else None
+        given = _read((train, labels), test, (groups, sample_weight), rows)
+        task = make_task(
+            *(given.train_labels, given.test_labels),
+            groups=given.groups,
+            config=options["method"],
+            evaluation=options["evaluation"],
+            seed=seed,
+            num_classes=num_classes,
+            names=given.names,
+            sample_weight=given.sample_weight,
+        )
+        _check_controls(task.evaluation)
+        solved_on, notes = solving_device(find_device(device))
+        if rows is None:
+            notes = (*notes, *_copies(given.layers))
+        task = own = with_plan(replace(task, notes=(*task.notes, *notes), strict=strict))
+        if rows is not None:
+            own = rows.own_part(task, *given.counts)
+        alone = rows is not None  # a layer, since all processes are to take the same steps
+        source = ArrayLayers(
+            given.layers, own.permutation, solved_on, memory_bytes, one_by_one=alone
+        )
         if folder is not None or ranks.size > 1:
-            hashed.add(*hashed_settings(task), opened, str(solved_on))
-            ranks.same(hashed.text, DIFFERENT)
+            hashed = _fingerprint(task, given.layers, str(solved_on), ranks, rows is not None)
         if folder is not None:
             stack.enter_context(folder.locked(ranks))
-            if (kept := folder.open(hashed.text, task.test_labels, ranks)) is not None:
+            if (kept := folder.open(hashed, task.test_labels, ranks)) is not None:
                 return kept
         show = ranks.watched(stack.enter_context(progress_shown(progress, ranks)))
         meter = single_meter(show, source.num_features, task)
-        probed = probe_layers(source, task, meter, folder, ranks)
+        probed = probe_layers(source, own, meter, folder, ranks)
         asked = ExtractionRecord(
             groups=groups is not None,
             sample_weight=sample_weight is not None,
@@ -150,6 +153,71 @@ def fit_probes(
         controls, _ = controls_of_task(task)
         report = make_report(task, probed, *origin, controls)
         return report if folder is None else folder.finish(report, ranks)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a call was given, checked.
+
+    Attributes:
+        layers: to the features of both splits that are here.
+        counts: of the training and the test rows that are here.
+        train_labels: (n_train,) int64, of all processes that share the rows.
+        test_labels: (n_test,) int64, of all.
+        names: of labels that aren't simply numbers, train and test.
+        groups: (n_train,) int64, of all.
+        sample_weight: (n_train,) float64, of all.
+    """
+
+    layers: dict[str, tuple[Array, Array]]
+    counts: tuple[int, int]
+    train_labels: Tensor
+    test_labels: Tensor
+    names: tuple[Names, Names]
+    groups: Tensor | None
+    sample_weight: Tensor | None
+
+
+def _read(
+    train: tuple[Layers, Labels],
+    test: tuple[Layers, Labels],
+    groups_and_weight: tuple[object, object],
+    rows: SharedRows | None,
+) -> _Given:
+    """Read features and labels, and what goes with the training rows."""
+    named, test_features, test_labels = _check_features(train[0], test)
+    y, names = _labels(train[1], "train", rows)
+    yt, test_names = _labels(test_labels, "test", rows)
+    groups, weight = groups_and_weight
+    opened = {
+        name: (_open(named[name], name, "train"), _open(test_features[name], name, "test"))
+        for name in named
+    }
+    counts = len(y), len(yt)
+    _check_arrays(opened, counts)
+    if rows is not None:
+        y, names = rows.of_all(y, names, "train")
+        yt, test_names = rows.of_all(yt, test_names, "test")
+        groups = rows.array_of_all(groups, "groups")
+        weight = rows.array_of_all(weight, "sample_weight")
+    return _Given(
+        *(opened, counts, y, yt, (names, test_names)),
+        groups=read_groups(groups, len(y), len(yt)),
+        sample_weight=read_weights(weight, len(y)),
+    )
+
+
+def _fingerprint(
+    task: Task, layers: Mapping[str, object], device: str, ranks: Ranks, shares_rows: bool
+) -> str:
+    """Hash the call, once all processes are known to make it."""
+    hashed, data = Fingerprint(), Fingerprint()
+    hashed.add(*hashed_settings(task), None if shares_rows else layers, device)
+    ranks.same(hashed.text, DIFFERENT)
+    if shares_rows:
+        data.add(layers)
+        hashed.add(ranks.gathered(data.text))
+    return hashed.text
 
 
 def _copies(opened: Mapping[str, tuple[Array, Array]]) -> Iterator[str]:
@@ -208,9 +276,9 @@ def _named(features: Mapping[Any, Any], split: str) -> dict[str, Any]:
     return named
 
 
-def _labels(labels: object, split: str) -> tuple[Tensor, Names]:
+def _labels(labels: object, split: str, rows: SharedRows | None) -> tuple[Tensor, Names]:
     values, names = read_labels(labels, split)
-    if values.ndim != 1 or not len(values):
+    if values.ndim != 1 or (rows is None and not len(values)):
         raise LinprobeError(
             f"{split} labels have shape {tuple(values.shape)}; expected one class for each "
             "sample, and at least one sample: of one-hot rows take argmax(1), and flatten a column"

@@ -37,6 +37,7 @@ from linprobe.records.evidence import ControlRecord, Evaluation
 from linprobe.records.predictions import Predictions
 from linprobe.records.schema import ProbeRecord, TriedPenalty
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.heartbeat import LostProcess
 from linprobe.runtime.memory import is_out_of_memory
 from linprobe.runtime.text import size_text
 
@@ -103,7 +104,7 @@ def fit_layer(
     """
     try:
         return _fit_and_evaluate(layer, index, features, task, on_solve, clock or Clock())
-    except DamagedRows:  # the engine extracts the layer again
+    except (DamagedRows, LostProcess):  # the engine extracts the layer again, or ends
         raise
     except LinprobeError as error:
         raise LinprobeError(f"layer {layer!r}: {error}") from error
@@ -121,6 +122,7 @@ def _fit_and_evaluate(
     on_solve: OnSolve | None,
     clock: Clock,
 ) -> Probe:
+    whole = task.whole or task
     targets, test_labels = task.on(features.train.device)
     features = features.first(task.num_train)
     with clock.stage("solve"):
@@ -128,21 +130,22 @@ def _fit_and_evaluate(
     if prepared is None or isinstance(fitted, FailedProbe):
         assert isinstance(fitted, FailedProbe)
         record = _failed_record(layer, index, features, fitted)
-        if fitted.status is Status.NONFINITE_FEATURES:
+        if fitted.status is Status.NONFINITE_FEATURES and task.whole is None:
             splits = as_features(features.train), as_features(features.test)
             reason = nonfinite_reason(*splits, task.order[: task.num_train], features.dtype)
             record = replace(record, reason=reason)
         return Probe(record, None, None, features.columns)
     with clock.stage("evaluate"):
+        all_targets, all_test_labels = whole.on(features.train.device)
         evaluation, deviations = evaluate_probe(
-            *(fitted, targets.labels, test_labels, task.resamples),
-            train_weight=row_weights(targets, task.config.class_weight),
+            *(fitted, all_targets.labels, all_test_labels, whole.resamples),
+            train_weight=row_weights(all_targets, task.config.class_weight),
         )
     predictions: Predictions | None = None
     controls: tuple[ControlRecord, ...] = ()
     missing: str | None = None
     if evaluation is not None:
-        predictions = Predictions.of(fitted.test_logits, test_labels, deviations)
+        predictions = Predictions.of(fitted.test_logits, all_test_labels, deviations)
         has_controls = task.plan.controls is not None and task.plan.controls.fits_per_layer
         with clock.stage("controls" if has_controls else "evaluate"):
             prepared_too = (prepared, features.test)
@@ -150,11 +153,10 @@ def _fit_and_evaluate(
                 layer, fitted, evaluation, prepared_too, targets, on_solve, task.strict
             )
     with clock.stage("evaluate"):
-        record = _record(layer, index, features, fitted, evaluation, len(test_labels))
-        raw = _raw(features, fitted)
-        changes = float32_changes(
-            *(raw["weight"], raw["bias"], features.test, fitted.test_logits), features.offset
-        )
+        record = _record(layer, index, features, fitted, evaluation, len(all_test_labels))
+        raw, logits = _raw(features, fitted), fitted.test_logits[:, task.first_test_row :]
+        here = float32_changes(raw["weight"], raw["bias"], features.test, logits, features.offset)
+        changes = int(targets.sums.total(torch.tensor(here)))
     record = replace(record, float32_changes=changes, missing=missing)
     tensors: dict[str, Any] = {name: tensor.cpu() for name, tensor in raw.items()}
     return Probe(
@@ -179,9 +181,9 @@ def _fit(
     on_solve: OnSolve | None,
 ) -> tuple[FeatureMatrix | None, FittedProbe | FailedProbe]:
     """Fit and test a probe; also return the training features as the method prepared them."""
-    check_splits(features.train, targets.labels, features.test, test_labels)
+    check_splits(features.train, targets.labels, features.test, test_labels, targets.sums)
     started = time.perf_counter()
-    if not all_finite(features.test):
+    if not all_finite(features.test, targets.sums):
         return None, nonfinite(as_features(features.test), targets.num_classes, "test")
     train: FeatureMatrix | Tensor = features.train
     if isinstance(train, Tensor):
@@ -195,7 +197,7 @@ def _fit(
     fitted = method.fit(prepared, targets, on_solve)
     if isinstance(fitted, FailedProbe):
         return None, fitted
-    fitted = fitted.tested(features.test, test_labels)
+    fitted = fitted.tested(features.test, test_labels, targets.sums)
     return prepared, replace(fitted, seconds=fitted.seconds + seconds)
 
 

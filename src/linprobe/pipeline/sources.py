@@ -244,6 +244,7 @@ class ArrayLayers:
         permutation: (n_train,) int64, the row that each training row is written to.
         device: where probes are solved.
         budget_bytes: for a layer's copy; larger ones are streamed. None: a share of what is free.
+        one_by_one: fit narrow layers one after the other too.
     """
 
     def __init__(
@@ -252,8 +253,11 @@ class ArrayLayers:
         permutation: Tensor,
         device: torch.device,
         budget_bytes: float | None = None,
+        *,
+        one_by_one: bool = False,
     ) -> None:
         self._arrays, self._permutation, self._device = arrays, permutation, device
+        self._one_by_one = one_by_one
         room = FEATURE_SHARE * free_bytes(device) if budget_bytes is None else budget_bytes
         self.budget_bytes = room
 
@@ -265,6 +269,8 @@ class ArrayLayers:
     @property
     def num_workers(self) -> int:
         """Narrow layers at a time: as many as there are threads, and memory for their copies."""
+        if self._one_by_one:
+            return 1
         narrow = (pair for pair in self._arrays.values() if pair[0].shape[1] <= NARROW)
         largest = max((copied_bytes(*pair) for pair in narrow), default=1)
         return max(1, min(thread_count(self._device), int(self.budget_bytes / max(1, largest))))

@@ -44,6 +44,8 @@ class Task:
         classes: names of the K classes; (): their numbers.
         method_of: gives each layer's method; default: `SoftmaxProbe` by `config`.
         strict: raise when a layer fails, instead of going on with the others.
+        whole: of all rows, where this is the part of them that one process has.
+        first_test_row: of this part, among those of the whole.
     """
 
     order: Tensor
@@ -56,6 +58,8 @@ class Task:
     method_of: Callable[[str], ProbeMethod] | None = None
     classes: tuple[str, ...] = ()
     strict: bool = False
+    whole: "Task | None" = None
+    first_test_row: int = 0
 
     def method(self, layer: str) -> ProbeMethod:
         """The method of a layer's probe."""

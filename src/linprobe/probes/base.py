@@ -12,6 +12,7 @@ from linprobe.core.certificate import Certificate, float64_logits
 from linprobe.core.features import FeatureMatrix, Standardisation, as_features
 from linprobe.core.optimum_bounds import OptimumBounds, OptimumError, UnknownBounds
 from linprobe.core.solvers.base import Status
+from linprobe.core.sums import LocalSums, Sums, anywhere
 from linprobe.runtime.errors import LinprobeError
 
 OnSolve = Callable[[str, float, float, float], None]
@@ -34,12 +35,14 @@ class Targets:
         num_classes: K.
         num_held_out: rows at the end that choose the penalty and are not fitted for that.
         sample_weight: (n_train,) float64, positive, of the rows; None: all count the same.
+        sums: completes sums over rows, where other processes have some.
     """
 
     labels: Tensor
     num_classes: int
     num_held_out: int
     sample_weight: Tensor | None = None
+    sums: Sums = field(default_factory=LocalSums, repr=False)
 
     @property
     def num_fit(self) -> int:
@@ -153,7 +156,9 @@ class FittedProbe:
     polish: "Callable[[float], FittedProbe | None] | None" = field(default=None, repr=False)
     test: TestResult | None = None
 
-    def tested(self, features: Tensor | FeatureMatrix, labels: Tensor) -> "FittedProbe":
+    def tested(
+        self, features: Tensor | FeatureMatrix, labels: Tensor, sums: Sums | None = None
+    ) -> "FittedProbe":
         """Evaluate the probe on the test split, once.
 
         Where the probe can be polished, that is done until the certificate tells of each test
@@ -162,6 +167,8 @@ class FittedProbe:
         Args:
             features: (n_test, n_features), raw, a tensor or any `FeatureMatrix`; never written to.
             labels: (n_test,) int64.
+            sums: completes sums over samples, where other processes have some; logits of all of
+                them are gathered.
 
         Returns:
             This probe or a polished one, with `test`, without `bounds`, and with the seconds that
@@ -171,20 +178,22 @@ class FittedProbe:
             LinprobeError: Features that are not all finite.
         """
         started, features = time.perf_counter(), as_features(features)
-        fitted, test = self, self._on(features, labels)
+        sums = sums or LocalSums()
+        fitted, test = self, self._on(features, labels, sums)
         for _ in range(_MAX_POLISHES):
             left = test.optimum_error
             if fitted.polish is None or left is None or not left.num_undecided:
                 break
             if (better := fitted.polish(left.sufficient_gap)) is None:
                 break
-            fitted, test = better, better._on(features, labels)
+            fitted, test = better, better._on(features, labels, sums)
         seconds = self.seconds + time.perf_counter() - started
         return replace(fitted, test=test, bounds=None, polish=None, seconds=seconds)
 
-    def _on(self, features: FeatureMatrix, labels: Tensor) -> TestResult:
+    def _on(self, features: FeatureMatrix, labels: Tensor, sums: Sums) -> TestResult:
         logits = float64_logits(features, self.weight)
-        if not bool(torch.isfinite(logits).all()):  # even a zero weight carries NaN on
+        finite = bool(torch.isfinite(logits).all())
+        if anywhere(sums, not finite):  # even a zero weight carries NaN on
             raise LinprobeError(
                 "the test features hold NaN or infinity, or numbers so much larger than the "
                 "training features that their logits do; expected finite numbers: test the probe "
@@ -196,11 +205,10 @@ class FittedProbe:
             classes = torch.isfinite(self.bias).nonzero()[:, 0]
             known = torch.isin(labels, classes)
             own = torch.where(known, torch.searchsorted(classes, labels.contiguous()), -1)
-            optimum_error = self.bounds.error_interval(
-                logits[classes], own, features, self.standardisation
-            )
-        cross_entropy, error_rate = loss_and_error(logits, labels)
-        return TestResult(error_rate, cross_entropy, logits, optimum_error)
+            local = self.bounds.error_interval(logits[classes], own, features, self.standardisation)
+            optimum_error = local.pooled(len(labels), sums)
+        cross_entropy, error_rate = loss_and_error(logits, labels, sums=sums)
+        return TestResult(error_rate, cross_entropy, sums.gathered(logits.T).T, optimum_error)
 
     @property
     def scale(self) -> str:
@@ -279,25 +287,33 @@ def nonfinite(features: FeatureMatrix, num_classes: int, split: str = "training"
     return FailedProbe(Status.NONFINITE_FEATURES, reason, features.num_features, num_classes)
 
 
-def all_finite(features: Tensor | FeatureMatrix) -> bool:
+def all_finite(features: Tensor | FeatureMatrix, sums: Sums | None = None) -> bool:
     """Check that no number of features (n_samples, n_features) is NaN or infinite."""
     # The extremes carry NaN and infinity along, without a mask as large as the features.
-    return all(
+    finite = all(
         bool(torch.isfinite(extreme))
         for _, block in as_features(features).parts(_READ_ROWS)
         for extreme in torch.aminmax(block)
     )
+    return not anywhere(sums or LocalSums(), not finite)
 
 
 def loss_and_error(
-    logits: Tensor, labels: Tensor, sample_weight: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    sample_weight: Tensor | None = None,
+    sums: Sums | None = None,
 ) -> tuple[float, float]:
     """Compute cross-entropy (nats) and error rate of logits (K, n_samples), float64."""
+    sums = sums or LocalSums()
     losses, wrong = sample_losses(logits, labels), (logits.argmax(0) != labels).double()
     if sample_weight is None:
-        return float(losses.mean()), float(wrong.mean())
-    share = sample_weight / sample_weight.sum()
-    return float(share @ losses), float(share @ wrong)
+        own = [losses.sum(), wrong.sum(), losses.new_tensor(len(losses))]
+        loss, error, count = sums.total(torch.stack(own)).tolist()
+        return loss / count, error / count
+    share = sample_weight / sums.total(sample_weight.sum())
+    loss, error = sums.total(torch.stack([share @ losses, share @ wrong])).tolist()
+    return loss, error
 
 
 def sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -310,6 +326,7 @@ def check_splits(
     train_labels: Tensor,
     test_features: Tensor | FeatureMatrix,
     test_labels: Tensor,
+    sums: Sums | None = None,
 ) -> None:
     """Refuse features (n, n_features) and labels (n,) that no probe can take.
 
@@ -332,9 +349,10 @@ def check_splits(
                 f"{split} labels have shape {tuple(y.shape)} and dtype {y.dtype}; expected "
                 f"int64 ({shape[0]},), one class number for each sample"
             )
-        if len(y) < (2 if split == "train" else 1):
-            raise LinprobeError(f"the {split} split has {len(y)} samples; expected more")
-        if int(y.min()) < 0:
+        count = int((sums or LocalSums()).total(torch.tensor(len(y))))
+        if count < (2 if split == "train" else 1):
+            raise LinprobeError(f"the {split} split has {count} samples; expected more")
+        if len(y) and int(y.min()) < 0:
             raise LinprobeError(
                 f"{split} labels hold {int(y.min())}; expected class numbers from 0 on"
             )

@@ -124,7 +124,7 @@ class _Walk:
         self._weight = None if weight is None else weight[end:]
         problem = SoftmaxRegression(
             *(self._fitted, targets.labels[:end], targets.num_classes),
-            None if weight is None else weight[:end],
+            *(None if weight is None else weight[:end], targets.sums),
         )
         self._bound = self._solver(problem, self._options)
         self._starts = tuple(replace(p, logits=self._fitted.logits(p.weight)) for p in self._starts)
@@ -152,9 +152,11 @@ class _Walk:
         # In float64: the weights of a small penalty are large, and cancel.
         logits, labels = float64_logits(self._held_out, found.weight), self._targets.labels
         scores = logits + found.bias[:, None]
-        loss, error = loss_and_error(scores, labels[end:], self._weight)
+        sums = self._targets.sums
+        loss, error = loss_and_error(scores, labels[end:], self._weight, sums)
         loss = loss if isfinite(loss) else inf  # logits beyond the dtype
-        share = end / len(labels)  # of all rows, which num_passes counts
+        num_fit, num_rows = sums.total(torch.tensor([end, len(labels)])).tolist()
+        share = num_fit / num_rows  # of all rows, which num_passes counts
         passes = share * solution.num_passes + (1 - share) / 2
         point = PathPoint(l2, loss, error, solution.duality_gap, passes, solution.status)
         self._on_solve("path", l2, passes, solution.duality_gap)
@@ -180,7 +182,7 @@ class _Walk:
         if losses[-1] > _STOP_RATIO * min(losses):
             return True
         best = losses.index(min(losses))
-        rise, error = _mean_and_error(self._losses[-1] - self._losses[best], self._weight)
+        rise, error = self._mean_and_error(self._losses[-1] - self._losses[best])
         return len(losses) - 1 - best >= _PATIENCE and rise > NUM_ERRORS * error
 
     def extend_up(self) -> None:
@@ -225,7 +227,7 @@ class _Walk:
         best, features, start, learned = self._best
         least = self._losses[self._points.index(best)]
         points = [
-            replace(point, standard_error=_mean_and_error(losses - least, self._weight)[1])
+            replace(point, standard_error=self._mean_and_error(losses - least)[1])
             for point, losses in zip(self._points, self._losses, strict=True)
         ]
         chosen = points[self._points.index(best)]
@@ -238,18 +240,19 @@ class _Walk:
         if len(self._points) < 2 or self._best[0] is not self._points[end]:
             return False
         before = self._losses[-2 if end else 1]
-        fall, error = _mean_and_error(before - self._losses[end], self._weight)
+        fall, error = self._mean_and_error(before - self._losses[end])
         return fall > NUM_ERRORS * error and fall > max(_LEAST_FALL, self._config.tol)
+
+    def _mean_and_error(self, values: Tensor) -> tuple[float, float]:
+        """Compute the mean of values of the held-out rows, and its standard error."""
+        sums = self._targets.sums
+        weight = torch.ones_like(values) if self._weight is None else self._weight
+        n, size = sums.total(torch.stack([weight.new_tensor(len(values)), weight.sum()])).tolist()
+        share = weight / size if size else weight
+        mean = float(sums.total(share @ values))
+        square = float(sums.total((share * (values - mean)).square().sum()))
+        return mean, (square * n / (n - 1)) ** 0.5 if n > 1 else nan
 
 
 def _decade(l2: float, step: int) -> float:
     return float(10.0 ** (round(log10(l2)) + step))
-
-
-def _mean_and_error(values: Tensor, weight: Tensor | None) -> tuple[float, float]:
-    """Compute the mean of values (n,), with their weights, and its standard error."""
-    n = len(values)
-    share = torch.full_like(values, 1 / max(n, 1)) if weight is None else weight / weight.sum()
-    mean = float(share @ values)
-    square = float((share * (values - mean)).square().sum())
-    return mean, (square * n / (n - 1)) ** 0.5 if n > 1 else nan

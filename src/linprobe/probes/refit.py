@@ -21,6 +21,7 @@ from linprobe.core.solve import (
 )
 from linprobe.core.solvers.base import Point, Status
 from linprobe.core.solvers.refinement import Refinement
+from linprobe.core.sums import anywhere
 from linprobe.probes.base import OnSolve, Targets, loss_and_error
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.path import NEAR, Path, solve_path
@@ -56,12 +57,12 @@ class Refit:
         self._solver, self._on_solve = solver, on_solve
         generator = torch.Generator().manual_seed(config.seed)
         # A layer of low rank is solved in coordinates of its row space, and certified as it is.
-        self._space = find_row_space(features, generator)
+        alone = targets.sums.alone
+        self._space = find_row_space(features, generator) if alone else None
         self._solved: FeatureMatrix = self._space.coordinates if self._space else features
         size = 8 * features.num_rows * features.num_features
-        self._widens = features.dtype != torch.float64 and size <= min(
-            _FLOAT64_BYTES, features.room
-        )
+        too_large = size > min(_FLOAT64_BYTES, features.room)
+        self._widens = features.dtype != torch.float64 and not anywhere(targets.sums, too_large)
         self._wide = False
         self._refinement: Refinement | None = None  # made when it is needed
 
@@ -138,7 +139,7 @@ class Refit:
         if targets.sample_weight is None:
             return False
         logits = start.logits.double() + start.bias[:, None]
-        loss, _ = loss_and_error(logits, targets.labels, targets.sample_weight)
+        loss, _ = loss_and_error(logits, targets.labels, targets.sample_weight, targets.sums)
         return loss > math.log(targets.num_classes)
 
     def _read_by(self, solution: CertifiedSolution) -> tuple[RowSpace | None, FeatureMatrix]:
@@ -201,13 +202,16 @@ class Refit:
 
     def _problem(self, features: FeatureMatrix) -> SoftmaxRegression:
         targets = self._targets
-        return SoftmaxRegression(
-            features, targets.labels, targets.num_classes, targets.sample_weight
-        )
+        weight, sums = targets.sample_weight, targets.sums
+        return SoftmaxRegression(features, targets.labels, targets.num_classes, weight, sums)
 
     def _check(self, l2: float, weight: Tensor, bias: Tensor) -> Certificate:
-        labels, s = self._targets.labels, self._targets.sample_weight
-        return certify(self._features, labels, weight, bias, l2, sample_weight=s)
+        of = self._targets
+        return certify(
+            *(self._features, of.labels, weight, bias, l2),
+            sample_weight=of.sample_weight,
+            sums=of.sums,
+        )
 
 
 def _least_gap(l2: float, dtype: torch.dtype) -> float:

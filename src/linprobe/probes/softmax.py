@@ -71,10 +71,11 @@ class SoftmaxProbe:
         """Standardise the training rows; see `linprobe.probes.base.ProbeMethod`."""
         if isinstance(features, StandardisedFeatures):
             return features
-        if not all_finite(features):
+        sums = None if targets is None else targets.sums
+        if not all_finite(features, sums):
             return nonfinite(features, 0)
         weight = None if targets is None else row_weights(targets, self.config.class_weight)
-        prepared = standardised(features, self.config.scale, weight)
+        prepared = standardised(features, self.config.scale, weight, sums)
         if prepared.standardisation.exists:
             return prepared
         reason = "the features are beyond what float64 can scale to 1; multiply them by a number"
@@ -97,10 +98,11 @@ class SoftmaxProbe:
                 num_classes=targets.num_classes,
                 seconds=time.perf_counter() - started,
             )
-        classes = torch.unique(targets.labels)
+        counts = torch.bincount(targets.labels, minlength=targets.num_classes)
+        classes = targets.sums.total(counts).nonzero()[:, 0]
         compact = torch.searchsorted(classes, targets.labels.contiguous())
         weight = row_weights(targets, self.config.class_weight)
-        present = Targets(compact, len(classes), targets.num_held_out, weight)
+        present = replace(targets, labels=compact, num_classes=len(classes), sample_weight=weight)
         if len(classes) == 1:
             fitted = _degenerate(prepared)
         else:
@@ -193,6 +195,7 @@ class _Fit:
 
     def _fitted(self, path: Path, solution: CertifiedSolution, may_polish: bool) -> FittedProbe:
         certificate, point, best = solution.certificate, solution.point, path.best
+        targets = self.targets
         weight, bias = self.features.standardisation.to_raw(point.weight, point.bias)
         return FittedProbe(
             weight=weight,
@@ -206,9 +209,10 @@ class _Fit:
             validation_cross_entropy=best.validation_cross_entropy,
             num_passes=solution.num_passes + sum(p.num_passes for p in path.points),
             seconds=_NAN,
-            rounded=is_rounded(self.features, point, self.targets.sample_weight),
+            rounded=is_rounded(self.features, point, targets.sample_weight, targets.sums),
             bounds=OptimumBounds.of(
-                *(self.features, point, best.l2, certificate, self.targets.sample_weight)
+                *(self.features, point, best.l2, certificate),
+                *(targets.sample_weight, targets.sums),
             ),
             polish=partial(self._polished, path, solution) if may_polish else None,
             **proven(certificate),
@@ -230,13 +234,14 @@ def _with_absent_classes(fitted: FittedProbe, present: Tensor, num_classes: int)
 
 
 def _check_held_out(targets: Targets, config: ProbeConfig) -> None:
-    fitted = torch.bincount(targets.labels[: targets.num_fit], minlength=targets.num_classes)
-    if not bool((fitted > 0).all()):
+    here = torch.bincount(targets.labels[: targets.num_fit], minlength=targets.num_classes)
+    if not bool((targets.sums.total(here) > 0).all()):
         raise LinprobeError(
             "a class stands in the held-out rows only; order the training rows by "
             "linprobe.holdout_order, which never holds out the last sample of a class"
         )
-    if not targets.num_held_out and len(config.l2_path) > 1:
+    held_out = int(targets.sums.total(torch.tensor(targets.num_held_out)))
+    if not held_out and len(config.l2_path) > 1:
         raise LinprobeError(
             f"no training row is held out to choose between {len(config.l2_path)} penalties; "
             "expected at least one: hold rows out, or give a single l2"

@@ -78,7 +78,7 @@ def row_weights(targets: "Targets", class_weight: ClassWeight) -> "Tensor | None
     """
     import torch
 
-    labels, own = targets.labels, targets.sample_weight
+    labels, own, total = targets.labels, targets.sample_weight, targets.sums.total
     if class_weight is None:
         return own
     if own is None:
@@ -88,6 +88,6 @@ def row_weights(targets: "Targets", class_weight: ClassWeight) -> "Tensor | None
         for number, value in class_weight.items():
             each[number] = value
     else:
-        mass = torch.bincount(labels, own, minlength=targets.num_classes)
-        each = own.sum() / (int((mass > 0).sum()) * mass)
+        mass = total(own.new_zeros(targets.num_classes).index_add_(0, labels, own))
+        each = total(own.sum()) / (int((mass > 0).sum()) * mass)
     return own * each[labels]

@@ -45,11 +45,6 @@ class Ranks:
         """Tell whether this process writes files and prints."""
         return self.rank == 0
 
-    @property
-    def group(self) -> Any:
-        """The process group, to sum tensors over; None: alone."""
-        return None if self._group is None else self._group.handle
-
     def check(self) -> None:
         """Learn whether the others are still there.
 
@@ -66,6 +61,11 @@ class Ranks:
     def gathered(self, value: Value) -> list[Value]:
         """Give the values of all, in their order, once all have come here."""
         return [value] if self._group is None else self._group.gathered(value)
+
+    def collect(self, collective: Callable[[Any], object]) -> None:
+        """Call a collective operation with the process group, once all have come here."""
+        if self._group is not None:
+            self._group.collect(collective)
 
     def same(self, value: object, what: str) -> None:
         """Check that all processes have the same value, which prints as what it is.
@@ -212,9 +212,9 @@ class _Group:
                 dist.init_process_group(
                     backend, store=groups, rank=self.rank, world_size=self.size, timeout=limit
                 )
-            self.handle: Any = dist.group.WORLD
+            self._handle: Any = dist.group.WORLD
             if given:  # whose own time limit may be half an hour
-                self.handle = dist.new_group(timeout=limit, backend=backend)
+                self._handle = dist.new_group(timeout=limit, backend=backend)
         except (RuntimeError, ValueError) as error:
             raise LinprobeError(
                 f"the processes can't be joined ({first_line(error)[:200]}); expected "
@@ -231,7 +231,7 @@ class _Group:
         import torch.distributed as dist
 
         found = [value]
-        self._collect(lambda: dist.broadcast_object_list(found, src=0, group=self.handle))
+        self.collect(lambda group: dist.broadcast_object_list(found, src=0, group=group))
         return found[0]
 
     def gathered(self, value: Value) -> list[Value]:
@@ -239,13 +239,14 @@ class _Group:
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.size
-        self._collect(lambda: dist.all_gather_object(found, value, group=self.handle))
+        self.collect(lambda group: dist.all_gather_object(found, value, group=group))
         return found
 
-    def _collect(self, collective: Callable[[], object]) -> None:
+    def collect(self, collective: Callable[[Any], object]) -> None:
+        """See `Ranks`."""
         self.pulse.meet()
         with self.pulse.answering():
-            collective()
+            collective(self._handle)
 
     def leave(self) -> None:
         """Leave when the process ends; the first one last, since it may have the store."""

@@ -11,13 +11,14 @@ from linprobe.core.features.standardised import (
     varying,
 )
 from linprobe.core.scales import Scale
+from linprobe.core.sums import LocalSums, Sums
 
 _LARGEST_EXPONENT = 1000  # of float64
 _READ_ROWS = 8192
 
 
 def measured(
-    features: FeatureMatrix, scale: Scale, sample_weight: Tensor | None
+    features: FeatureMatrix, scale: Scale, sample_weight: Tensor | None, sums: Sums | None = None
 ) -> Standardisation:
     """Find the standardisation of finite rows, in two reads and float64.
 
@@ -27,16 +28,19 @@ def measured(
         features: (n_samples, n_features), float32 or float64.
         scale: as `Standardisation.fit_` takes it.
         sample_weight: as `Standardisation.fit_` takes it.
+        sums: completes sums over rows; default: all rows are here.
     """
-    share = None if sample_weight is None else sample_weight.double() / sample_weight.sum()
-    mean, largest = _mean(features, share)
+    sums, rows = sums or LocalSums(), torch.ones(features.num_rows, dtype=torch.float64)
+    weight = rows.to(features.device) if sample_weight is None else sample_weight.double()
+    share = weight / sums.total(weight.sum())
+    mean, largest = _mean(features, share, sums)
     if is_constant(largest, mean):
         return Standardisation(mean.double(), 1.0, torch.zeros_like(mean, dtype=torch.float64))
     varies = varying(largest, mean)
     # Powers of two, exact, bring squares of columns of any scale into range.
     exponent = torch.where(varies, -largest.double().log2().round(), 0.0)
     exponent = exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT)
-    square = _square(features, share, mean, exponent)
+    square = _square(features, share, mean, exponent, sums)
     deviation = square.sqrt() * (-exponent).exp2()
     if scale == "auto":
         scale = suiting_scale(mean, deviation, varies)
@@ -50,29 +54,29 @@ def measured(
     return Standardisation(mean.double(), float(exponent.exp2() * unit.double()), deviation)
 
 
-def _mean(features: FeatureMatrix, share: Tensor | None) -> tuple[Tensor, Tensor]:
+def _mean(features: FeatureMatrix, share: Tensor, sums: Sums) -> tuple[Tensor, Tensor]:
     """The mean of each column, and the largest distance from it, in the dtype of the rows."""
-    first: Tensor | None = None
+    first = _first_row(features, sums)
+    low, high, moved = first.clone(), first.clone(), torch.zeros_like(first, dtype=torch.float64)
     for where, block in features.parts(_READ_ROWS):
-        if first is None:
-            low, high = block[0].clone(), block[0].clone()
-            first = block[0].to(torch.float64, copy=True)
-            moved = torch.zeros_like(first)
         low, high = torch.minimum(low, block.amin(0)), torch.maximum(high, block.amax(0))
         # Less one of the rows, so that constant columns give their value exactly.
-        apart = block.double() - first
-        moved += apart.sum(0) if share is None else share[where] @ apart
-    assert first is not None
-    mean = (first + (moved / features.num_rows if share is None else moved)).to(low.dtype)
-    return mean, torch.maximum(high - mean, mean - low)
+        moved += share[where] @ (block.double() - first.double())
+    mean = (first.double() + sums.agreed(sums.total(moved))).to(first.dtype)
+    return mean, torch.maximum(sums.largest(high) - mean, mean + sums.largest(-low))
+
+
+def _first_row(features: FeatureMatrix, sums: Sums) -> Tensor:
+    """Take one row, the same in all processes."""
+    own = features.take(torch.arange(min(1, features.num_rows), device=features.device))
+    return sums.gathered(own)[0]
 
 
 def _square(
-    features: FeatureMatrix, share: Tensor | None, mean: Tensor, exponent: Tensor
+    features: FeatureMatrix, share: Tensor, mean: Tensor, exponent: Tensor, sums: Sums
 ) -> Tensor:
     """The mean square of each column, centred and times two to the power of `exponent`."""
     total, factor = torch.zeros_like(exponent), exponent.exp2()
     for where, block in features.parts(_READ_ROWS):
-        square = (block - mean).double().mul_(factor).square_()
-        total += square.sum(0) if share is None else share[where] @ square
-    return total if share is not None else total / features.num_rows
+        total += share[where] @ (block - mean).double().mul_(factor).square_()
+    return sums.agreed(sums.total(total))

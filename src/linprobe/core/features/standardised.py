@@ -103,6 +103,11 @@ class Standardisation:
         centred = raw - self.mean.to(raw.dtype)
         return centred.mul_(self.scale if scale.ndim == 0 else scale.to(raw.dtype))
 
+    def mapped(self, raw: Tensor) -> Tensor:
+        """Map raw rows as `fit_` maps those that it measures: constant ones to zero."""
+        assert self.deviation is not None
+        return self.apply(raw) if bool(self.deviation.any()) else torch.zeros_like(raw)
+
     def to_raw(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Fold the map into a probe: the weight and bias returned, float64, take raw features."""
         raw = weight.double() * self.scale

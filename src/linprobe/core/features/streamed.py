@@ -142,8 +142,7 @@ class StreamedFeatures:
         known = self._standardisation
         if known is None:
             return rows
-        assert known.deviation is not None
-        return known.apply(rows) if bool(known.deviation.any()) else torch.zeros_like(rows)
+        return known.mapped(rows)
 
 
 class TransformedFeatures:

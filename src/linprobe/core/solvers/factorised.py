@@ -83,7 +83,7 @@ def _blocks(
         out[k, :, k] += product
         out[j, :, j] += product
         out[k, :, j] = out[j, :, k] = -product
-    return out.view(num_classes * columns, num_classes * columns)
+    return problem.sums.total(out).view(num_classes * columns, num_classes * columns)
 
 
 def _cholesky(matrix: Tensor) -> Tensor:

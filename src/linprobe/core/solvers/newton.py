@@ -171,7 +171,7 @@ class SubsampledNewton:
 
 def suited_model(problem: LinearProblem, l2: float) -> type[WhitenedModel] | type[SketchedModel]:
     """Return the kind of model that is fastest for a problem of this size and this penalty."""
-    few_rows = problem.num_samples < _WHITENED_ROWS * problem.num_features
+    few_rows = problem.total_samples < _WHITENED_ROWS * problem.num_features
     most = _MAX_WHITENED if l2 <= _WHITENED_L2 and not few_rows else _ALWAYS_WHITENED
     return WhitenedModel if problem.num_features <= most else SketchedModel
 

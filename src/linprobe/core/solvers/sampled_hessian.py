@@ -14,6 +14,7 @@ from linprobe.core.bias_system import LEAST_CURVATURE, MOST_FORMED
 from linprobe.core.linalg import backproject, class_logits
 from linprobe.core.losses import Loss
 from linprobe.core.problem import LinearProblem
+from linprobe.core.sums import least
 
 _UNIFORM_SHARE = 0.02
 _LEAST_ROWS = 500  # that are gathered, whatever room there is
@@ -32,7 +33,7 @@ class CGOptions:
 
 @dataclass(frozen=True)
 class RowSample:
-    """Drawn rows: `index` (m,) int64 and their `weight` (m,), which includes s_i."""
+    """Drawn rows that are here: `index` (m,) int64 and their `weight` (m,), which includes s_i."""
 
     index: Tensor
     weight: Tensor
@@ -41,7 +42,8 @@ class RowSample:
 def rows_in_room(problem: LinearProblem, num_rows: float) -> int:
     """Take at most so many rows that two copies of them fit the room that the features give."""
     num_bytes = 2 * problem.num_features * problem.dtype.itemsize
-    return int(min(num_rows, max(_LEAST_ROWS, problem.features.room / num_bytes)))
+    room = least(problem.sums, problem.features.room)
+    return int(min(num_rows, max(_LEAST_ROWS, room / num_bytes)))
 
 
 def draw_rows(
@@ -51,21 +53,39 @@ def draw_rows(
 
     Systematic sampling (one uniform offset, equal strides through the cumulated importance) has
     less variance than independent draws and repeats a row only if its share exceeds a stride.
+
+    Returns:
+        Those of the rows that are here.
     """
-    used = problem.sample_weight > 0
-    if num_rows >= int(problem.sums.total(used.sum())):
-        index = used.nonzero()[:, 0]
-        return RowSample(index, problem.sample_weight[index])
-    share = importance.double() / problem.sums.total(importance.sum(dtype=torch.float64))
-    share = (1 - _UNIFORM_SHARE) * share + _UNIFORM_SHARE * problem.sample_weight.double()
+    sums, s = problem.sums, problem.sample_weight
+    if num_rows >= problem.total_used:
+        index = (s > 0).nonzero()[:, 0]
+        return RowSample(index, s[index])
+    share = importance.double() / sums.total(importance.sum(dtype=torch.float64))
+    share = (1 - _UNIFORM_SHARE) * share + _UNIFORM_SHARE * s.double()
     offset = torch.rand((), generator=generator, dtype=torch.float64).item()
     ticks = torch.arange(num_rows, dtype=torch.float64, device=share.device) + offset
-    index = torch.searchsorted(share.cumsum(0), ticks / num_rows).clamp_(max=len(share) - 1)
+    ticks /= num_rows
+    starts, ends = sums.spans(share)
+    index = torch.searchsorted(ends, ticks)
+    if not sums.alone:
+        here = index < len(ends)
+        index, ticks = index[here], ticks[here]
+        index = index[ticks > starts[index]]
     index, count = torch.unique_consecutive(index, return_counts=True)
-    weight = problem.sample_weight[index] * (count / (num_rows * share[index])).to(
-        problem.sample_weight.dtype
-    )
-    return RowSample(index, weight)
+    return RowSample(index, s[index] * (count / (num_rows * share[index])).to(s.dtype))
+
+
+def seen_by_all(
+    problem: LinearProblem, predictions: Tensor, sample: RowSample
+) -> tuple[Tensor, Tensor]:
+    """Gather predictions (n_classes, n) and weights of a sample from all processes.
+
+    Returns:
+        (n_classes, m) and (m,), of the whole sample.
+    """
+    gathered = problem.sums.gathered
+    return gathered(predictions[:, sample.index].T).T, gathered(sample.weight)
 
 
 class SampledHessian:

@@ -16,6 +16,7 @@ from linprobe.core.solvers.sampled_hessian import (
     curvature_root,
     draw_rows,
     rows_in_room,
+    seen_by_all,
 )
 from linprobe.core.solvers.subspace import Direction
 
@@ -49,7 +50,7 @@ class SketchedModel:
         cheap = fast_bfloat16(problem.device) and problem.dtype != torch.float64
         self._dtypes = [torch.bfloat16, torch.float32] if cheap else [problem.dtype]
         bytes_per_row = problem.num_features * problem.dtype.itemsize
-        most = min(problem.num_samples, max(4000, _SAMPLE_BYTES / bytes_per_row))
+        most = min(problem.total_samples, max(4000, _SAMPLE_BYTES / bytes_per_row))
         most = min(most, options.most_rows or most)
         self._most_rows = rows_in_room(problem, most)
         self._first_rows = rows_in_room(problem, options.sample_rows or _FIRST_ROWS)
@@ -80,8 +81,8 @@ class SketchedModel:
         dtype = self._dtypes[min(self._level, len(self._dtypes) - 1)]
         importance = self._problem.loss.importance(predictions) * self._lengths
         sample = draw_rows(self._problem, importance, self._num_rows, self._generator)
-        rows = self._gathered(sample.index, dtype)
-        p, s = predictions[:, sample.index], sample.weight
+        rows = self._problem.sums.gathered(self._taken(sample.index, dtype))
+        p, s = seen_by_all(self._problem, predictions, sample)
         if self._preconditioner is None or self._age >= _REFRESH:
             seed = int(torch.randint(2**31, (), generator=self._generator))
             self._preconditioner = NystromPreconditioner(
@@ -95,9 +96,10 @@ class SketchedModel:
         weight, _ = conjugate_gradients(
             hessian, gradient.to(p.dtype), precondition=preconditioner, options=_CG
         )
+        weight = self._problem.sums.agreed(weight)
         return Direction(weight.double(), self._problem.logits(weight))
 
-    def _gathered(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+    def _taken(self, index: Tensor, dtype: torch.dtype) -> Tensor:
         """Take rows (m, n_features) in that dtype, into the memory of those before."""
         num_rows, num_features = len(index), self._problem.num_features
         size = num_rows * num_features

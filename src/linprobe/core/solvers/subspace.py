@@ -56,7 +56,7 @@ class Direction:
             curved = part.curved(predictions[:, part.rows], self.logits[:, part.rows])
             slope += float64_sum(curved)
         slope = problem.sums.total(slope)
-        bias = -problem.bias_system(predictions).solve(slope[None])[0]
+        bias = problem.sums.agreed(-problem.bias_system(predictions).solve(slope[None])[0])
         weight = problem.gauged(self.weight)
         return Direction(weight, problem.shifted(self.logits, bias), bias)
 
@@ -148,7 +148,7 @@ class _Span:
 
     def _derivatives(self, x: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slopes (j,), and curvature with the bias (j, K) and with each other (j, j), float64."""
-        j, problem, total = len(self.directions), self.problem, self.problem.sums.total
+        j, problem = len(self.directions), self.problem
         slopes = self.l2 * (self.gram @ self._full(x))[1:]
         mixed, curvature = slopes.new_zeros(j, len(predictions)), self.l2 * self.gram[1:, 1:]
         if not j:
@@ -168,8 +168,9 @@ class _Span:
                 seen[a] += curved.sum(1)
                 for c, other in enumerate(centred):
                     within[a, c] += torch.dot(curved.view(-1), other.view(-1))
-        within = within.tril() + within.tril(-1).T
-        return slopes + total(own), total(seen), curvature + total(within)
+        packed = problem.sums.total(torch.cat([own[:, None], seen, within], 1))
+        own, seen, within = packed[:, 0], packed[:, 1:-j], packed[:, -j:]
+        return slopes + own, seen, curvature + within.tril() + within.tril(-1).T
 
 
 def minimise_in_span(
@@ -202,7 +203,7 @@ def minimise_in_span(
     last_decrement, model_step = float("inf"), float("nan")
     farthest = torch.finfo(base.logits.dtype).max ** 0.5  # beyond, products overflow
     for iteration in range(_MAX_NEWTON_STEPS):
-        gradient, step = span.newton_step(x, predictions)
+        gradient, step = problem.sums.agreed(torch.stack(span.newton_step(x, predictions)))
         if iteration == 0 and directions:
             model_step = float(step[0])
         decrement = -float(gradient @ step)  # twice the expected decrease
@@ -258,7 +259,8 @@ def balance(problem: LinearProblem, predictions: Tensor) -> Balanced:
     point as good as the best bias's, from any bias that is near.
     """
     gradient = problem.mean(predictions) - problem.target_mass
-    step = problem.gauged(-problem.bias_system(predictions).solve(gradient[None])[0])
+    solved = problem.bias_system(predictions).solve(gradient[None])[0]
+    step = problem.gauged(-problem.sums.agreed(solved))
     first, residuals = step.to(predictions.dtype), torch.empty_like(predictions)
     for part in problem.parts:
         moved = part.loss.moved(predictions[:, part.rows], first)

@@ -24,6 +24,7 @@ from linprobe.core.solvers.sampled_hessian import (
     curvature_root,
     draw_rows,
     rows_in_room,
+    seen_by_all,
 )
 from linprobe.core.solvers.subspace import Direction
 
@@ -61,7 +62,7 @@ class WhitenedModel:
         few = size <= _MAX_VARIABLES and problem.num_classes <= _MAX_CLASSES
         self._may_factorise = few and problem.loss.couples_in_pairs
         self._factorise = options.factorise and self._may_factorise
-        self._most_rows = rows_in_room(problem, options.most_rows or problem.num_samples)
+        self._most_rows = rows_in_room(problem, options.most_rows or problem.total_samples)
         self._first_rows = rows_in_room(problem, options.sample_rows or _FIRST_ROWS)
         self._num_rows = self._first_rows
         self._level = 0
@@ -88,6 +89,7 @@ class WhitenedModel:
         root = curvature_root(problem.loss, predictions[:, sample.index], sample.weight)
         # In float64: eigenvalues below 1e-7 of the largest matter at small l2.
         values, vectors = torch.linalg.eigh(_gram(problem, sample.index, root))
+        values, vectors = problem.sums.agreed(values), problem.sums.agreed(vectors)
         floored = (values.clamp_min(0) + l2).clamp_min(_LEAST * float(values[-1]))
         self._transform, self._penalty = vectors * floored.rsqrt(), l2 / floored
         self._back = (vectors * floored.sqrt()).T
@@ -106,6 +108,7 @@ class WhitenedModel:
         step = None if self._factorise else self._by_iteration(predictions, whitened)
         if step is None:
             step = self._by_factorisation(predictions, whitened)
+        step = self._problem.sums.agreed(step)
         weight, logits = step.double() @ self._transform.T, self._seen.logits(step)
         return Direction(weight, logits)
 
@@ -128,9 +131,9 @@ class WhitenedModel:
         seen = self._seen
         importance = seen.loss.importance(predictions) * self._leverage * seen.sample_weight
         sample = draw_rows(seen, importance, self._num_rows, self._generator)
-        rows = seen.rows(sample.index).to(self._dtypes[self._level])
-        p = predictions[:, sample.index]
-        hessian = SampledHessian(rows, seen.loss, p, sample.weight, self._penalty.to(p.dtype))
+        rows = seen.sums.gathered(seen.rows(sample.index).to(self._dtypes[self._level]))
+        p, s = seen_by_all(seen, predictions, sample)
+        hessian = SampledHessian(rows, seen.loss, p, s, self._penalty.to(p.dtype))
         step, solved = conjugate_gradients(hessian, gradient, precondition=_same, options=_CG)
         self._factorise = not solved and self._may_factorise
         return None if self._factorise else step
@@ -160,12 +163,12 @@ class WhitenedModel:
 
 def _gram(problem: LinearProblem, index: Tensor, root: Tensor) -> Tensor:
     """Sum ``root_i^2 x_i x_i^T`` over the rows of an index (m,): (n_features, n_features)."""
-    some = max(1, rows_in_room(problem, len(index)))
+    some = rows_in_room(problem, _GRAM_ROWS)
     gram = root.new_zeros(problem.num_features, problem.num_features, dtype=torch.float64)
     for rows, factor in zip(index.split(some), root.double().split(some), strict=True):
         scaled = problem.rows(rows).double().mul_(factor[:, None])
         gram += scaled.T @ scaled
-    return gram
+    return problem.sums.total(gram)
 
 
 def _same(gradient: Tensor) -> Tensor:
