@@ -4,7 +4,11 @@
   as the inverse of the column, as such features' do; class means are drawn with the same variances.
   Sizes of classes are equal, or fall as the inverse of the class.
 - `few_rows`: two classes on few rows of many features, as in probes of language models.
+- `frames`: so many rows that they are drawn, kept and read a block at a time, as frames, tokens or
+  patches give them.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -14,6 +18,8 @@ VIT = ("vit-equal", "vit-zipf")
 
 _BETWEEN = 0.35  # standard deviation of class means, over that within a class
 _FALL = 0.7  # of a column's deviation: its number to minus this power
+_APART = 2.7  # root mean square length of class means, over the deviation within a class
+_DRAWN_ROWS = 8192  # at a time
 
 
 def vit(name: str, num_rows: int, num_features: int, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -47,3 +53,30 @@ def few_rows(rows: int, features: int, strength: float, seed: int) -> tuple[Tens
     labels = torch.randint(2, (rows,), generator=draw)
     noise = torch.randn(rows, features, generator=draw)
     return (noise + strength * (labels[:, None] - 0.5) * means) * deviation, labels
+
+
+def frames(rows: int, features: int, classes: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draw rows and their labels, some at a time.
+
+    Variances fall as the inverse of the column within a class, and once more by that between
+    classes: what tells classes apart stands mostly, but not only, in columns of large variance. The
+    error of the best rule is about a third for 40 classes.
+
+    Args:
+        rows: n, at least one for each class.
+        features: D.
+        classes: K, of about equal sizes.
+        seed: of the rows; the means do not change with it.
+
+    Yields:
+        Rows (m, features) float32 and labels (m,) int64.
+    """
+    deviation = torch.arange(1, features + 1).float().rsqrt()
+    means = torch.randn(classes, features, generator=torch.Generator().manual_seed(0)) * deviation
+    means *= _APART / deviation.norm()
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (rows,), generator=draw)
+    labels[:classes] = torch.arange(classes)  # each class has a row
+    for some in labels.split(_DRAWN_ROWS):
+        noise = torch.randn(len(some), features, generator=draw)
+        yield noise.add_(means[some]).mul_(deviation), some

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.drawn import VIT, vit
 from benchmarks.jobs import Job
 from linprobe.activations.extract import extract_features
-from linprobe.core.features import Standardisation
+from linprobe.core.features import Standardisation, file_rows
 from linprobe.data import ImageDataset, load
 from linprobe.experiments.convnet_training import train_convnet
 from linprobe.experiments.networks import ConvNet, DeepMLP
@@ -20,6 +20,7 @@ from linprobe.runtime.randomness import generator
 
 _DEPTH = 128
 _PROJECTION_SEED = 7
+_READ_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,34 @@ def load_problem(folder: Path, job: Job) -> Problem:
         features, labels = vit(job.layer, job.num_rows, job.num_features, job.num_classes)
         Standardisation.fit_(features)
         return Problem(features.to(job.device), labels.to(job.device), job.num_classes)
+    own = labels_file(folder / f"{job.layer}.npy")
+    if own.exists():
+        labels = torch.from_numpy(np.load(own, allow_pickle=False)[: job.num_rows])
+        features = _first_rows(folder / f"{job.layer}.npy", job.num_rows)
+        Standardisation.fit_(features)
+        return Problem(features.to(job.device), labels.to(job.device), job.num_classes)
     digits = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False))[: job.num_rows]
     layers = [_standardised(folder / f"{layer}.npy", job) for layer in job.layer.split("+")]
     labels = class_labels(digits, layers[0], job.num_classes).to(job.device)
     features = layers[0] if len(layers) == 1 else torch.stack(layers)
     return Problem(features.to(job.device), labels, job.num_classes)
+
+
+def labels_file(features: Path) -> Path:
+    """Name the file of labels of features whose rows are not those of the other layers."""
+    return features.with_name(f"{features.stem}-labels.npy")
+
+
+def _first_rows(path: Path, num_rows: int) -> Tensor:
+    """Read rows to float32 without a second copy of them, which the memory might not hold."""
+    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    rows = file_rows(stored)
+    assert rows is not None
+    features = torch.empty(num_rows, stored.shape[1])
+    for start in range(0, num_rows, _READ_ROWS):
+        stop = min(start + _READ_ROWS, num_rows)
+        features[start:stop] = rows[start:stop]
+    return features
 
 
 def _standardised(path: Path, job: Job) -> Tensor:
