@@ -107,6 +107,7 @@ def solve_certified(
             starts=starts,
             near=0.0 if number else near,
         )
+        del starts  # whose logits would be held while the certificate has its own
         passes, steps = passes + solution.num_passes, steps + solution.num_steps
         start = point = solution.point
         if attempt.lift is not None:

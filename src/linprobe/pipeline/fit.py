@@ -82,7 +82,8 @@ def fit_probes(
         num_classes: K, of labels that are class numbers from 0 on; None: as many as occur.
         seed: as in `probe`.
         device: where probes are solved; the CPU instead of one without float64, as a note says.
-        memory_bytes: for the features held at a time; None: 40 % of the free memory.
+        memory_bytes: for the features held at a time, and with those that are streamed for their
+            logits, 28 bytes for each class and row; None: 40 % of the free memory.
         method: as in `probe`.
         evaluation: as in `probe`; no controls that start from a network or its inputs.
         strict: raise when a layer fails, instead of going on with the others.
@@ -133,7 +134,9 @@ def fit_probes(
             own = rows.own_part(task, *given.counts)
         alone = rows is not None  # a layer, since all processes are to take the same steps
         source = ArrayLayers(
-            given.layers, own.permutation, solved_on, memory_bytes, one_by_one=alone
+            *(given.layers, own.permutation, solved_on, memory_bytes),
+            one_by_one=alone,
+            num_classes=task.targets.num_classes,
         )
         if folder is not None or ranks.size > 1:
             hashed = _fingerprint(task, given.layers, str(solved_on), ranks, rows is not None)

@@ -259,6 +259,7 @@ class _Run:
             rereads=float64 is None,
             scratch=self.scratch,
             strict=self.task.strict,
+            num_classes=self.task.targets.num_classes,
         )
         return source.all_in_float64() if float64 else source
 

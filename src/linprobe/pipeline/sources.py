@@ -40,6 +40,9 @@ Rows = Tensor | StreamedFeatures
 
 _COPIED_ROWS = 4096
 _BORN_ROWS = 256  # that tell which dtype values had before
+# Of a solve at its peak, with the certificate's float64: numbers for each class and row.
+_LOGIT_ARRAYS = 7
+_LEAST_SHARE = 1 / 8  # of the budget, for features, whatever logits take
 _TEST_SHARE = 0.25  # of the budget, up to which test features are copied where training ones stream
 
 
@@ -63,6 +66,7 @@ class NetworkLayers:
         scratch: folder that layers larger than the budget are written to for the time that they
             are needed; None: they are held in memory nonetheless.
         strict: raise when a layer fails, instead of going on with the others.
+        num_classes: K, whose logits count as features do where these are streamed.
     """
 
     def __init__(
@@ -78,8 +82,9 @@ class NetworkLayers:
         reuse_memory: bool = False,
         scratch: Path | None = None,
         strict: bool = False,
+        num_classes: int = 0,
     ) -> None:
-        self._scratch = scratch
+        self._scratch, self._num_classes = scratch, num_classes
         self._extractor, self._splits, self._permutation = extractor, splits, permutation
         self._points = {point.layer: point for point in points}
         self._centre, self._strict, self._budget = centre, strict, budget_bytes
@@ -117,6 +122,7 @@ class NetworkLayers:
             reuse_memory=self._reuse,
             scratch=self._scratch,
             strict=self._strict,
+            num_classes=self._num_classes,
         )
         return source, failures
 
@@ -187,7 +193,8 @@ class NetworkLayers:
         return self._scratch is not None and self._size(group) > self._budget
 
     def _streamed(self, rows: FileRows, order: Tensor | None) -> StreamedFeatures:
-        return StreamedFeatures(rows, self._budget, order=order, device=self._extractor.device)
+        budget = _left(self._budget, rows, self._num_classes)
+        return StreamedFeatures(rows, budget, order=order, device=self._extractor.device)
 
     def _take(
         self,
@@ -245,6 +252,7 @@ class ArrayLayers:
         device: where probes are solved.
         budget_bytes: for a layer's copy; larger ones are streamed. None: a share of what is free.
         one_by_one: fit narrow layers one after the other too.
+        num_classes: K, whose logits count as features do where these are streamed.
     """
 
     def __init__(
@@ -255,9 +263,10 @@ class ArrayLayers:
         budget_bytes: float | None = None,
         *,
         one_by_one: bool = False,
+        num_classes: int = 0,
     ) -> None:
         self._arrays, self._permutation, self._device = arrays, permutation, device
-        self._one_by_one = one_by_one
+        self._one_by_one, self._num_classes = one_by_one, num_classes
         room = FEATURE_SHARE * free_bytes(device) if budget_bytes is None else budget_bytes
         self.budget_bytes = room
 
@@ -295,6 +304,7 @@ class ArrayLayers:
             if copied_bytes(train, test) <= budget:
                 x = _copy(train, self._device, self._permutation)
                 return LayerFeatures(x, _copy(test, self._device, None), dtype)
+            budget = _left(budget, train, self._num_classes)
             held: Tensor | StreamedFeatures
             if (size := copied_bytes(test)) <= _TEST_SHARE * budget:
                 held, budget = _copy(test, self._device, None), budget - size
@@ -317,6 +327,13 @@ def torch_dtype(features: Array) -> torch.dtype:
 def copied_bytes(*features: Array) -> int:
     """Bytes of copies in the dtype that probes are solved in."""
     return sum(solved_dtype(torch_dtype(x)).itemsize * x.shape[0] * x.shape[1] for x in features)
+
+
+def _left(budget: float, train: Array, num_classes: int) -> float:
+    """Give what logits leave of a budget."""
+    itemsize = solved_dtype(torch_dtype(train)).itemsize
+    logits = _LOGIT_ARRAYS * itemsize * num_classes * len(train)
+    return max(budget - logits, _LEAST_SHARE * budget)
 
 
 def _store(features: Array) -> RowStore:

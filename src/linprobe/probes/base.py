@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import nan
 from typing import Any, Protocol
 
 import torch
@@ -82,6 +83,7 @@ class PathPoint:
         standard_error: of the difference of its held-out cross-entropy from that of the chosen one,
             over the held-out rows.
         duality_gap: the solver's own; only the refit is certified.
+        num_rows: that it was solved on, where these are a part of the rows; None: all.
     """
 
     l2: float
@@ -91,6 +93,7 @@ class PathPoint:
     num_passes: float
     status: Status
     standard_error: float = float("nan")
+    num_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -310,7 +313,7 @@ def loss_and_error(
     if sample_weight is None:
         own = [losses.sum(), wrong.sum(), losses.new_tensor(len(losses))]
         loss, error, count = sums.total(torch.stack(own)).tolist()
-        return loss / count, error / count
+        return (loss / count, error / count) if count else (nan, nan)
     share = sample_weight / sums.total(sample_weight.sum())
     loss, error = sums.total(torch.stack([share @ losses, share @ wrong])).tolist()
     return loss, error

@@ -9,7 +9,7 @@ all rounding of the gradient g. Where it can't, the path goes on in float64.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf, isfinite, log10, nan
+from math import inf, isfinite, isinf, log10, nan
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from linprobe.core.features import FeatureMatrix
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solve import SolverFactory
 from linprobe.core.solvers.base import NewtonOptions, Point, Status
+from linprobe.core.sums import least
 from linprobe.probes.base import OnSolve, PathPoint, Targets, loss_and_error, sample_losses
 from linprobe.probes.config import DEFAULT_L2_PATH, ProbeConfig
 
@@ -48,7 +49,8 @@ class Path:
         at_edge: the path ended at it, though the held-out cross-entropy still fell by more than its
             noise.
         features: all rows, as they were read when `best` was solved.
-        start: its solution, with the logits of all rows, those held out last.
+        start: its solution, with the logits of all rows, those held out last; without, where rows
+            are read from a disk.
         learned: what the solver of the refit may begin with.
     """
 
@@ -62,8 +64,8 @@ class Path:
     def shortened(self) -> "Path":
         """Choose the next larger penalty, because the best can't be certified on all rows."""
         larger = self.points[self.points.index(self.best) - 1]
-        least = min(p.validation_cross_entropy for p in self.points if isfinite(p.standard_error))
-        lost = larger.validation_cross_entropy - least
+        judged = [p for p in self.points if isfinite(p.standard_error) and p.num_rows is None]
+        lost = larger.validation_cross_entropy - min(p.validation_cross_entropy for p in judged)
         return replace(self, best=larger, at_edge=lost > NUM_ERRORS * larger.standard_error)
 
 
@@ -74,6 +76,7 @@ def solve_path(
     solver: SolverFactory,
     on_solve: OnSolve,
     widen: Widen | None = None,
+    of_part: Path | None = None,
 ) -> Path:
     """Solve for each penalty from large to small, until the held-out cross-entropy has turned.
 
@@ -84,9 +87,13 @@ def solve_path(
         solver: makes the solver.
         on_solve: called after each solve.
         widen: of float32 features, where they don't suffice; None: the path ends there.
+        of_part: what a part of the rows has chosen: only this penalty and its neighbours are
+            solved, and those beyond a neighbour that is better still.
     """
     walk = _Walk(features, targets, config, solver, on_solve)
-    for l2 in config.l2_path:
+    if of_part is not None and not walk.solve_around(of_part, widen):
+        walk, of_part = _Walk(features, targets, config, solver, on_solve), None
+    for l2 in config.l2_path if of_part is None else ():
         walk.solve_smaller(l2, widen)
         if walk.has_turned():
             break
@@ -112,6 +119,7 @@ class _Walk:
         self._points: list[PathPoint] = []  # from large to small
         self._losses: list[Tensor] = []  # of the held-out rows, at each point
         self._unsolved: list[PathPoint] = []
+        self._of_part: tuple[PathPoint, ...] = ()
         self._starts: tuple[Point, ...] = ()
         self._read(features)
 
@@ -119,6 +127,8 @@ class _Walk:
         """Read these features from now on."""
         targets, end = self._targets, self._targets.num_fit
         self._features = features
+        # Each start holds one number for each class and row.
+        self._num_starts = 2 if isinf(least(targets.sums, features.room)) else 1
         self._fitted, self._held_out = features.rows(0, end), features.rows(end, features.num_rows)
         weight = targets.sample_weight
         self._weight = None if weight is None else weight[end:]
@@ -148,7 +158,7 @@ class _Walk:
         )
         found = solution.point
         if not above:
-            self._starts = (found, *starts[:1])
+            self._starts = (found, *starts[: self._num_starts - 1])
         # In float64: the weights of a small penalty are large, and cancel.
         logits, labels = float64_logits(self._held_out, found.weight), self._targets.labels
         scores = logits + found.bias[:, None]
@@ -168,7 +178,9 @@ class _Walk:
         self._losses.insert(place, sample_losses(scores, labels[end:]))
         best = min(self._points, key=lambda p: p.validation_cross_entropy) is point
         if best:
-            seen = torch.cat([found.logits, logits.to(found.logits.dtype)], dim=1)
+            seen = found.logits.new_empty(len(found.bias), 0)
+            if self._num_starts > 1:
+                seen = torch.cat([found.logits, logits.to(found.logits.dtype)], dim=1)
             start = replace(found, logits=seen)
             self._best = point, self._features, start, self._bound.learned
         return best
@@ -184,6 +196,35 @@ class _Walk:
         best = losses.index(min(losses))
         rise, error = self._mean_and_error(self._losses[-1] - self._losses[best])
         return len(losses) - 1 - best >= _PATIENCE and rise > NUM_ERRORS * error
+
+    def solve_around(self, of_part: Path, widen: Widen | None) -> bool:
+        """Solve for the best penalty of a part of the rows and its neighbours, and go on there.
+
+        The more rows, the smaller the best penalty is.
+
+        Returns:
+            Whether the held-out cross-entropy is what the part let expect: where it is larger, the
+            part has misled, as it may where classes are rare or weigh much.
+        """
+        self._of_part = of_part.points
+        start = of_part.start
+        self._starts = (replace(start, logits=self._fitted.logits(start.weight)),)
+        tried = {point.l2 for point in of_part.points} | set(self._config.l2_path)
+        penalties = sorted(tried, reverse=True)
+        place = penalties.index(of_part.best.l2)
+        first, last = max(0, place - 1), min(place + 1, len(penalties) - 1)
+        for l2 in penalties[first : last + 1]:
+            self.solve_smaller(l2, widen)
+        for l2 in penalties[last + 1 :]:
+            if self._best[0] is not self._points[-1]:
+                break
+            self.solve_smaller(l2, widen)
+        for l2 in reversed(penalties[:first]):
+            if self._best[0] is not self._points[0]:
+                break
+            self.solve(l2, above=True)
+        expected = of_part.best.validation_cross_entropy
+        return self._best[0].validation_cross_entropy <= _STOP_RATIO * expected
 
     def extend_up(self) -> None:
         """Go on to larger penalties while that helps."""
@@ -225,13 +266,16 @@ class _Walk:
     def path(self) -> Path:
         """Give what was found."""
         best, features, start, learned = self._best
-        least = self._losses[self._points.index(best)]
+        chosen_losses = self._losses[self._points.index(best)]
         points = [
-            replace(point, standard_error=self._mean_and_error(losses - least)[1])
+            replace(point, standard_error=self._mean_and_error(losses - chosen_losses)[1])
             for point, losses in zip(self._points, self._losses, strict=True)
         ]
         chosen = points[self._points.index(best)]
-        points = sorted([*points, *self._unsolved], key=lambda p: -p.l2)
+        points = [*points, *self._unsolved]
+        solved = {point.l2 for point in points}
+        points += [point for point in self._of_part if point.l2 not in solved]
+        points.sort(key=lambda p: -p.l2)
         at_edge = self._falls_to(0) or self._falls_to(-1)
         return Path(tuple(points), chosen, at_edge, features, start, learned)
 

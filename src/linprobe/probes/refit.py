@@ -24,6 +24,7 @@ from linprobe.core.solvers.refinement import Refinement
 from linprobe.core.sums import anywhere
 from linprobe.probes.base import OnSolve, Targets, loss_and_error
 from linprobe.probes.config import ProbeConfig
+from linprobe.probes.part import solve_path_of_part
 from linprobe.probes.path import NEAR, Path, solve_path
 
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
@@ -68,10 +69,9 @@ class Refit:
 
     def chosen(self) -> tuple[Path, CertifiedSolution]:
         """Solve the path and refit its best penalty, or the next larger one that can be."""
-        path = solve_path(
-            *(self._solved, self._targets, self._config, self._solver, self._on_solve),
-            (lambda: in_float64(self._solved)) if self._widens else None,
-        )
+        given = (self._solved, self._targets, self._config, self._solver, self._on_solve)
+        widen = (lambda: in_float64(self._solved)) if self._widens else None
+        path = solve_path(*given, widen, solve_path_of_part(*given))
         self._wide = self._wide or path.features is not self._solved
         self._solved = path.features
         solution = self._certified(path)
@@ -119,10 +119,11 @@ class Refit:
         The solver ends where the minimum is estimated to be near. From there a few of Newton's
         steps, with gradients in float64, prove it sooner than the solver's own.
         """
-        start = None if self._is_misled(path.start) else path.start
+        start: Point | None = self._start(path)
         tol, most = self._config.tol, self._config.max_passes
         self._refinement = None
         solution = self._solve(path, self._attempts(tol), start, most, NEAR * tol)
+        del start  # its logits
         if solution.status is not Status.NEAR:
             return solution
         solution = self.nearer(path, solution, tol)
@@ -133,8 +134,15 @@ class Refit:
         solved = self._solve(path, self._attempts(tol), start, left)
         return replace(solved, num_passes=solution.num_passes + solved.num_passes)
 
+    def _start(self, path: Path) -> Point | None:
+        """Give the path's solution; None where a guess is a better start."""
+        start = path.start
+        if not start.logits.shape[1]:
+            start = replace(start, logits=self._solved.logits(start.weight))
+        return None if self._is_misled(start) else start
+
     def _is_misled(self, start: Point) -> bool:
-        """Tell whether nearly all of a class's weight is held out: a guess is a better start."""
+        """Tell whether nearly all of a class's weight is held out."""
         targets = self._targets
         if targets.sample_weight is None:
             return False

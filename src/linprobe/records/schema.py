@@ -41,12 +41,15 @@ class TriedPenalty:
         standard_error: of the difference of that from the chosen penalty's, over the held-out rows.
         status: of the solve, "near" where the minimum was estimated to be near enough for a
             comparison; one that failed beyond the ends of the default path could not be chosen.
+        num_rows: that it was solved on, where those were a part of the rows that are read from a
+            disk, which told where to look; None: all.
     """
 
     l2: Number
     validation_cross_entropy: Number
     standard_error: Number
     status: str
+    num_rows: int | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class DenseFeatures:
         born: dtype that the values were computed in, where it is floating; default: that of
             `values`.
         offset: (num_features,) float64 that was subtracted since; None: nothing was.
+        room: bytes that copies of rows may take.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class DenseFeatures:
         owned: bool = False,
         born: torch.dtype | None = None,
         offset: Tensor | None = None,
+        room: float = inf,
     ) -> None:
-        self.values, self.owned, self.offset = values, owned, offset
+        self.values, self.owned, self.offset, self.room = values, owned, offset, room
         self.born = born if born is not None and born.is_floating_point else values.dtype
 
     @property
@@ -54,11 +56,6 @@ class DenseFeatures:
     def device(self) -> torch.device:
         """See `FeatureMatrix`."""
         return self.values.device
-
-    @property
-    def room(self) -> float:
-        """See `FeatureMatrix`."""
-        return inf
 
     def logits(self, weight: Tensor) -> Tensor:
         """See `FeatureMatrix`."""
@@ -89,7 +86,8 @@ class DenseFeatures:
 
     def rows(self, start: int, stop: int) -> "DenseFeatures":
         """See `FeatureMatrix`; owned where the whole is."""
-        return DenseFeatures(self.values[start:stop], owned=self.owned, born=self.born)
+        rows = self.values[start:stop]
+        return DenseFeatures(rows, owned=self.owned, born=self.born, room=self.room)
 
     def transformed(self, matrix: Tensor, dtype: torch.dtype) -> "DenseFeatures":
         """See `FeatureMatrix`; a new tensor, owned."""
@@ -99,7 +97,7 @@ class DenseFeatures:
             self.blocks(_TRANSFORM_ROWS), out.split(_TRANSFORM_ROWS), strict=True
         ):
             image.copy_(block.to(dtype) @ matrix)
-        return DenseFeatures(out, owned=True)
+        return DenseFeatures(out, owned=True, room=self.room)
 
 
 def as_features(features: Tensor | FeatureMatrix) -> FeatureMatrix:

@@ -83,7 +83,9 @@ class SubsampledNewton:
         while True:
             minimum, balanced = self._balanced(l2, minimum, _SPAN_ACCURACY * goal)
             gradient = model.backproject(balanced.residuals) + l2 * minimum.point.weight
-            gap = balanced.cost + float(gradient.square().sum()) / (2 * l2)
+            cost, bias_step = balanced.cost, balanced.bias_step
+            del balanced  # whose residuals are as large as all logits
+            gap = cost + float(gradient.square().sum()) / (2 * l2)
             passes = (problem.num_reads - first_read) / 2
             trace.add(gap, minimum.objective)
             status = trace.status(spent=passes >= max_passes)
@@ -93,8 +95,8 @@ class SubsampledNewton:
             if direction is None:
                 status = status or Status.PRECISION_LIMIT
                 steps, point = len(trace.gaps) - 1, minimum.point
-                if bool(balanced.bias_step.isfinite().all()):
-                    point = replace(point, bias=point.bias + balanced.bias_step)
+                if bool(bias_step.isfinite().all()):
+                    point = replace(point, bias=point.bias + bias_step)
                 return Solution(point, l2, minimum.objective, gap, status, passes, steps)
             goal = max(tol, _LOOSE * gap)
             minimum = minimise_in_span(

@@ -11,6 +11,7 @@ Newton's method. No copy of the features in float64 is made: the certificate wid
 """
 
 from dataclasses import replace
+from math import isinf
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from linprobe.core.solvers.base import NewtonOptions, Point
 from linprobe.core.solvers.model import NewtonModel
 from linprobe.core.solvers.newton import suited_model
 from linprobe.core.solvers.subspace import Direction
+from linprobe.core.sums import least
 
 _MAX_DIRECTIONS = 12
 # The model is a preconditioner here, which all rows follow: a larger sample takes longer and does
@@ -52,6 +54,7 @@ class Refinement:
         space: RowSpace | None = None,
     ) -> None:
         self._problem, self._l2, self._space = problem, l2, space
+        self._has_room = isinf(least(problem.sums, problem.features.room))
         generator = torch.Generator().manual_seed(options.seed)
         kind = suited_model(problem, l2)
         options = replace(options, most_rows=_MOST_ROWS, pair_rows=_PAIR_ROWS)
@@ -103,7 +106,7 @@ class Refinement:
             # What rounding leaves outside the span has no curvature but the penalty's.
             outside = gradient - self._space.lift(inside)
             weight = self._space.lift(weight) - outside / self._l2
-        logits = problem.shifted(point.logits + step.logits, -step.bias)
+        logits = problem.shifted(step.logits.add_(point.logits), -step.bias)
         return Point(point.weight + weight, problem.gauged(best_bias + step.bias), logits), passes
 
     def _solve(
@@ -113,30 +116,50 @@ class Refinement:
 
         Their preconditioner is the model at the first point, near enough and made only once.
         """
-        problem, residual = self._problem, gradient
+        residual = gradient
         gap = self._gap(gradient)
         enough = max(goal, min(_LEFT * gap, _LEFT_OF_SQUARE * gap * gap))
         total: Direction | None = None
         past: list[tuple[Direction, Tensor]] = []
+        none = predictions.new_empty(len(predictions), 0)
         while self._gap(residual) > enough and len(past) < _MAX_DIRECTIONS:
             next_one = self._model.direction(model_at, residual)
-            direction = next_one.with_best_bias(problem, predictions)
-            for other, product in past:
-                share = -(direction.weight * product).sum() / (other.weight * product).sum()
-                direction = _combined(direction, float(share), other)
+            direction = self._conjugate(next_one, predictions, past)
             product = self._hessian_product(predictions, direction)
             curvature = float((direction.weight * product).sum())
             if not curvature > 0:
                 break
             size = -float((residual * direction.weight).sum()) / curvature
-            past.append((direction, product))
+            kept = direction if self._has_room else replace(direction, logits=none)
+            past.append((kept, product))
             before, residual = self._gap(residual), residual + size * product
             if self._gap(residual) > _WEAK_PROGRESS * before:
                 self._model.improve()
-            total = _combined(total, size, direction)
+            total = _accumulated(total, size, direction)
         if len(past) == _MAX_DIRECTIONS:
             self.renew()
         return total
+
+    def _conjugate(
+        self, direction: Direction, predictions: Tensor, past: list[tuple[Direction, Tensor]]
+    ) -> Direction:
+        """Make a direction conjugate to those before, and let the bias follow.
+
+        Logits of all directions are many times those of the features' own: where there is no room
+        for them, they are computed anew, by one more read.
+        """
+        direction = direction.with_best_bias(self._problem, predictions)
+        for other, product in past:
+            share = -(direction.weight * product).sum() / (other.weight * product).sum()
+            if self._has_room:
+                direction = _combined(direction, float(share), other)
+            else:
+                direction = replace(direction, weight=direction.weight + share * other.weight)
+        if past and not self._has_room:
+            logits = self._problem.logits(direction.weight)
+            direction = Direction(direction.weight, logits)
+            direction = direction.with_best_bias(self._problem, predictions)
+        return direction
 
     def _hessian_product(self, predictions: Tensor, direction: Direction) -> Tensor:
         curved = self._problem.curved(predictions, direction.logits)
@@ -146,13 +169,22 @@ class Refinement:
         return float(gradient.square().sum()) / (2 * self._l2)
 
 
-def _combined(first: Direction | None, factor: float, second: Direction) -> Direction:
+def _accumulated(total: Direction | None, factor: float, direction: Direction) -> Direction:
+    """Add ``factor * direction`` to a total, in place; None: zero."""
+    assert direction.bias is not None
+    if total is None:
+        parts = (direction.weight, direction.logits, direction.bias)
+        return Direction(*(factor * part for part in parts))
+    assert total.bias is not None
+    total.weight.add_(direction.weight, alpha=factor)
+    total.logits.add_(direction.logits, alpha=factor)
+    total.bias.add_(direction.bias, alpha=factor)
+    return total
+
+
+def _combined(first: Direction, factor: float, second: Direction) -> Direction:
     """Compute ``first + factor * second`` of directions that have biases."""
-    assert second.bias is not None
-    if first is None:
-        zero = (torch.zeros_like(part) for part in (second.weight, second.logits, second.bias))
-        first = Direction(*zero)
-    assert first.bias is not None
+    assert first.bias is not None and second.bias is not None
     return Direction(
         first.weight + factor * second.weight,
         first.logits + factor * second.logits,
