@@ -10,7 +10,7 @@ import linprobe
 from linprobe import LinprobeError
 from linprobe.activations.extract import Extractor
 from linprobe.evaluation.controls import Controls
-from linprobe.pipeline import sources
+from linprobe.pipeline import array_layers, network_layers
 from linprobe.pipeline.controls import with_plan
 from linprobe.probes.softmax import SoftmaxProbe
 from linprobe.report.page import report_html
@@ -166,7 +166,8 @@ def fail_on(monkeypatch, owner, name, error, calls):
         return real(*args, **options)
 
     monkeypatch.setattr(owner, name, called)
-    monkeypatch.setattr(sources, "thread_count", lambda device: 1)
+    for module in (array_layers, network_layers):
+        monkeypatch.setattr(module, "thread_count", lambda device: 1)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_a_fit_that_fails(monkeypatch, error, reason):
 
 
 def test_a_file_of_features_that_goes_away(monkeypatch):
-    fail_on(monkeypatch, sources, "_copy", OSError(5, "Input/output error"), {2})
+    fail_on(monkeypatch, array_layers, "_copy", OSError(5, "Input/output error"), {2})
     report = fitted()
     assert [record.status for record in report.records] == ["converged", "failed", "converged"]
     assert report["b"].record.reason == "OSError: [Errno 5] Input/output error"

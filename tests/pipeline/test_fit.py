@@ -104,11 +104,11 @@ def test_progress_is_told():
 @pytest.mark.parametrize(("copies", "workers"), [(9, 3), (2, 2), (1, 1)])
 def test_narrow_layers_are_solved_side_by_side(monkeypatch, copies, workers):
     """As many as there are threads and memory for; the probes are those of layers alone."""
-    free, size = linprobe.pipeline.sources.FEATURE_SHARE, 4 * X.numel()
+    free, size = linprobe.pipeline.array_layers.FEATURE_SHARE, 4 * X.numel()
     monkeypatch.setattr(
-        linprobe.pipeline.sources, "free_bytes", lambda device: (copies + 0.1) * size / free
+        linprobe.pipeline.array_layers, "free_bytes", lambda device: (copies + 0.1) * size / free
     )
-    monkeypatch.setattr(linprobe.pipeline.sources, "thread_count", lambda device: 3)
+    monkeypatch.setattr(linprobe.pipeline.array_layers, "thread_count", lambda device: 3)
     seen = []
     real = linprobe.pipeline.engine.fit_layer
 

@@ -11,7 +11,7 @@ from linprobe.activations.extract import Extractor
 from linprobe.data.inputs import Source
 from linprobe.data.splits import Split
 from linprobe.pipeline.meter import Meter
-from linprobe.pipeline.sources import NetworkLayers
+from linprobe.pipeline.network_layers import NetworkLayers
 from linprobe.runtime.progress import Tracker, ignore
 
 Y = torch.arange(300) % 2

@@ -327,7 +327,7 @@ def test_progress_goes_from_nothing_to_all(network):
 
 def test_narrow_layers_are_solved_side_by_side(network, monkeypatch):
     alone = probed(network, (X, Y), (X, Y), layers=["layer1", "layer2", "fc"])
-    monkeypatch.setattr(linprobe.pipeline.sources, "thread_count", lambda device: 3)
+    monkeypatch.setattr(linprobe.pipeline.network_layers, "thread_count", lambda device: 3)
     threads, events = set(), []
     real = linprobe.pipeline.engine.fit_layer
 

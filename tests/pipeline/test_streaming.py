@@ -90,9 +90,9 @@ def test_a_disk_without_space_is_refused(network, scratch, monkeypatch):
 
 def test_scratch_lies_beside_the_run(network, scratch, tmp_path, monkeypatch):
     places = []
-    real = linprobe.pipeline.sources.check_space
+    real = linprobe.pipeline.network_layers.check_space
     monkeypatch.setattr(
-        linprobe.pipeline.sources,
+        linprobe.pipeline.network_layers,
         "check_space",
         lambda folder, size: (places.append(folder.parent), real(folder, size)),
     )

@@ -28,7 +28,7 @@ from linprobe.pipeline.dealing import DIFFERENT
 from linprobe.pipeline.engine import Probed, Shelf, checkpoint_record, probe_layers
 from linprobe.pipeline.layer_probe import save_probes
 from linprobe.pipeline.meter import Meter, expected_costs
-from linprobe.pipeline.sources import NetworkLayers
+from linprobe.pipeline.network_layers import NetworkLayers
 from linprobe.pipeline.task import Task, failure_notes
 from linprobe.pipeline.unfinished import Parts, Unfinished, is_finished
 from linprobe.probes.minibatch import MinibatchProbe

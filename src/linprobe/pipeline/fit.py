@@ -19,6 +19,7 @@ from linprobe.data.labels import Names, read_labels
 from linprobe.data.npy import map_npy
 from linprobe.data.splits import read_groups, read_weights
 from linprobe.evaluation.options import EvaluationOptions
+from linprobe.pipeline.array_layers import Array, ArrayLayers
 from linprobe.pipeline.controls import OF_NETWORKS, controls_of_task, with_plan
 from linprobe.pipeline.dealing import DIFFERENT, Distribute, check_distribute
 from linprobe.pipeline.deprecated import grouped_options
@@ -27,7 +28,6 @@ from linprobe.pipeline.folder import RunFolder, hashed_settings, run_folder
 from linprobe.pipeline.progress import Progress, progress_shown, single_meter
 from linprobe.pipeline.report import ProbeReport, make_report
 from linprobe.pipeline.shared_rows import SharedRows
-from linprobe.pipeline.sources import Array, ArrayLayers
 from linprobe.pipeline.task import Task, make_task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord

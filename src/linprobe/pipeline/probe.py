@@ -39,9 +39,9 @@ from linprobe.pipeline.dealing import DIFFERENT, Distribute, check_distribute
 from linprobe.pipeline.deprecated import grouped_options
 from linprobe.pipeline.engine import Shelf, probe_layers
 from linprobe.pipeline.folder import RunFolder, hashed_settings, run_folder
+from linprobe.pipeline.network_layers import NetworkLayers
 from linprobe.pipeline.progress import Progress, progress_shown, single_meter
 from linprobe.pipeline.report import ProbeReport, make_report
-from linprobe.pipeline.sources import NetworkLayers
 from linprobe.pipeline.task import Task, make_task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord

@@ -18,6 +18,11 @@ NARROW = 1024
 """Layers of at most so many features are worked on side by side, one thread each."""
 
 
+def thread_count(device: torch.device) -> int:
+    """Count the narrow layers to fit at a time; a GPU's are not held up by threads."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
 def map_layers(
     function: Callable[[str], Result], widths: Mapping[str, int], num_workers: int
 ) -> Iterator[Result]:
