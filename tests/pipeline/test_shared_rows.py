@@ -43,6 +43,7 @@ def same_probe(found, expected):
 
 WRONG = {
     "layers": "called with different layers",
+    "dtypes": "called with different layers or dtypes of features",
     "weights": "sample_weight is given in some processes only; expected it in all",
     "text": "train labels are whole numbers in one process and text in another",
     "settings": "called with different data, networks or settings",

@@ -169,6 +169,8 @@ def _fit_wrong_rows(case):
     options = {"distribute": "rows"}
     if case == "layers" and rank:
         x = x[:, :2]
+    if case == "dtypes" and rank:
+        x = x.double()
     if case == "weights" and rank:
         options["sample_weight"] = torch.ones(40)
     if case == "text" and rank:

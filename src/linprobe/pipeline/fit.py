@@ -199,6 +199,7 @@ def _read(
     counts = len(y), len(yt)
     _check_arrays(opened, counts)
     if rows is not None:
+        rows.check_dtypes(opened)
         y, names = rows.of_all(y, names, "train")
         yt, test_names = rows.of_all(yt, test_names, "test")
         groups = rows.array_of_all(groups, "groups")

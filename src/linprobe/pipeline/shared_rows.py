@@ -4,6 +4,7 @@ Labels are small: every process learns all of them, and settles the same split. 
 they are.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from linprobe.core.sums import SharedSums
 from linprobe.data.labels import Names
 from linprobe.evaluation.options import EvaluationOptions
+from linprobe.pipeline.array_layers import Array, torch_dtype
 from linprobe.pipeline.task import Task
 from linprobe.runtime.distributed import Ranks
 from linprobe.runtime.errors import LinprobeError
@@ -55,6 +57,15 @@ class SharedRows:
         for _, some in parts:
             together |= some
         return torch.cat([found for found, _ in parts]), together
+
+    def check_dtypes(self, layers: Mapping[str, tuple[Array, Array]]) -> None:
+        """Refuse layers of other names or dtypes than those of the other processes.
+
+        Raises:
+            LinprobeError: They differ.
+        """
+        found = {name: [str(torch_dtype(x)) for x in pair] for name, pair in layers.items()}
+        self._ranks.same(found, "layers or dtypes of features")
 
     def array_of_all(self, values: Any, what: str) -> np.ndarray | None:
         """Put together what each process has one of for each training sample; None stays so."""
