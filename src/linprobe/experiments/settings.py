@@ -49,7 +49,7 @@ class Settings:
     device: str = "cpu"
     quick: bool = False
     overwrite: bool = False
-    feature_bytes: float = 7.1e9
+    feature_bytes: float = 1.5e9
     method: ProbeConfig = field(default_factory=ProbeConfig)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     float64: bool | None = None
