@@ -238,8 +238,6 @@ def test_a_thousand_classes_are_bounded():
 
 def test_little_room_takes_fewer_rows():
     class Cramped(DenseFeatures):
-        room = 16 * CASES[0].features.shape[1] * 40
-
         def take(self, index):
             assert len(index) <= 40
             return super().take(index)
@@ -249,7 +247,8 @@ def test_little_room_takes_fewer_rows():
     point = Point(weight, bias, weight @ case.features.T)
     certificate = certify(case.features, case.labels, weight, bias, l2)
     logits = weight @ case.features.T + bias[:, None]
-    bounds = OptimumBounds(Cramped(case.features), point, l2, certificate)
+    room = 16 * case.features.shape[1] * 40
+    bounds = OptimumBounds(Cramped(case.features, room=room), point, l2, certificate)
     found = bounds._open(logits, case.labels, DenseFeatures(case.features), SAME)[0]
     wrong = logits.argmax(0) != case.labels
     assert bool((found <= wrong).all())

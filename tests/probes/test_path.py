@@ -7,7 +7,7 @@ import torch
 
 from linprobe import ProbeConfig, fit_probe, holdout_order
 from linprobe.core.features import DenseFeatures, standardised
-from linprobe.core.solve import DEFAULT_SOLVER, in_float64
+from linprobe.core.solve import DEFAULT_SOLVER
 from linprobe.core.solvers.base import Status
 from linprobe.probes import refit
 from linprobe.probes.base import Targets
@@ -32,7 +32,7 @@ def fitted(x, y, **options):
 def walked(x, y, weight=None, *, widen=True, solver=DEFAULT_SOLVER, **options):
     features = standardised(DenseFeatures(x), "layer", weight)
     targets = Targets(y, int(y.max()) + 1, len(y) // 6, weight)
-    wide = (lambda: in_float64(features)) if widen and x.dtype != torch.float64 else None
+    wide = features.in_float64 if widen and x.dtype != torch.float64 else None
     config = ProbeConfig(**options)
     return solve_path(features, targets, config, solver, lambda *_: None, wide)
 

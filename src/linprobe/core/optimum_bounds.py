@@ -162,12 +162,12 @@ class OptimumBounds:
             unsureness *= s
         in_room = least(sums, features.room / (_COARSE_BYTES * features.num_features))
         some = int(min(_COARSE_ROWS, max(_MIN_RANK, in_room)))
-        unsure, order = _most_unsure(unsureness, some, sums)
-        chosen = sums.gathered(features.take(unsure))[order]
+        unsure, gathered = _most_unsure(unsureness, some, sums)
+        chosen = gathered(features.take(unsure))
         self._radius = float(torch.linalg.vector_norm(chosen, dim=1).max()) * (1 + ROUNDING)
         # p_a p_c / (p_a + p_c) is no less than p_a p_c.
-        p = sums.gathered(predictions.of_rows(unsure).T)[order].T
-        each = s if isinstance(s, float) else sums.gathered(s[unsure])[order]
+        p = gathered(predictions.of_rows(unsure).T).T
+        each = s if isinstance(s, float) else gathered(s[unsure])
         self._coupling = p @ p.T * each if isinstance(each, float) else p * each @ p.T
         num_features, basis = features.num_features, None
         rows: FeatureMatrix = features
@@ -293,19 +293,22 @@ class OptimumBounds:
         return Seen(*map(torch.cat, fields))
 
 
-def _most_unsure(unsureness: Tensor, count: int, sums: Sums) -> tuple[Tensor, Tensor]:
+def _most_unsure(
+    unsureness: Tensor, count: int, sums: Sums
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Choose rows of all processes.
 
     Returns:
-        Those that are here, and the order, the most unsure first, of all that are gathered.
+        Those that are here, and what gathers theirs of all processes, the most unsure first.
     """
     values, index = unsureness.topk(min(count, len(unsureness)))
     if sums.alone:
-        return index, torch.arange(len(index), device=index.device)
+        return index, sums.gathered
     every = sums.gathered(values)
     enough = every.topk(min(count, len(every))).values.amin()
     index, values = index[values >= enough], values[values >= enough]
-    return index, sums.gathered(values).argsort(descending=True)
+    order = sums.gathered(values).argsort(descending=True)
+    return index, lambda rows: sums.gathered(rows)[order]
 
 
 class _Predictions:

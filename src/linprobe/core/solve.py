@@ -7,11 +7,10 @@ is asked again on the features as they are, for less, and at last in float64.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from linprobe.core.certificate import Certificate, float64_logits
-from linprobe.core.features import DenseFeatures, FeatureMatrix
+from linprobe.core.features import FeatureMatrix
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers.base import NewtonOptions, Point, Solver, Status
 from linprobe.core.solvers.contrast import newton
@@ -20,8 +19,6 @@ SolverFactory = Callable[[SoftmaxRegression, NewtonOptions], Solver]
 """Binds a solver to a problem; options say what a solver of a like problem has learned."""
 
 DEFAULT_SOLVER: SolverFactory = newton
-
-_COPY_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -123,13 +120,3 @@ def solve_certified(
             break
         status = Status.PRECISION_LIMIT  # the solver saw less than the certificate
     return CertifiedSolution(point, certificate, status, passes, steps, number, solution.point)
-
-
-def in_float64(features: FeatureMatrix) -> DenseFeatures:
-    """Copy all rows to float64."""
-    out = torch.empty(
-        features.num_rows, features.num_features, dtype=torch.float64, device=features.device
-    )
-    for where, block in features.parts(_COPY_ROWS):
-        out[where] = block.double()
-    return DenseFeatures(out, owned=True)

@@ -132,10 +132,9 @@ def fit_probes(
         task = own = with_plan(replace(task, notes=(*task.notes, *notes), strict=strict))
         if rows is not None:
             own = rows.own_part(task, *given.counts)
-        alone = rows is not None  # a layer, since all processes are to take the same steps
         source = ArrayLayers(
             *(given.layers, own.permutation, solved_on, memory_bytes),
-            one_by_one=alone,
+            one_by_one=rows is not None,  # all processes are to take the same steps
             num_classes=task.targets.num_classes,
         )
         if folder is not None or ranks.size > 1:

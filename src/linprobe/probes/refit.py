@@ -16,7 +16,6 @@ from linprobe.core.solve import (
     Attempt,
     CertifiedSolution,
     SolverFactory,
-    in_float64,
     solve_certified,
 )
 from linprobe.core.solvers.base import Point, Status
@@ -62,7 +61,7 @@ class Refit:
         self._space = find_row_space(features, generator) if alone else None
         self._solved: FeatureMatrix = self._space.coordinates if self._space else features
         size = 8 * features.num_rows * features.num_features
-        too_large = size > min(_FLOAT64_BYTES, features.room)
+        too_large = math.isinf(features.room) and size > _FLOAT64_BYTES  # else nothing is copied
         self._widens = features.dtype != torch.float64 and not anywhere(targets.sums, too_large)
         self._wide = False
         self._refinement: Refinement | None = None  # made when it is needed
@@ -70,7 +69,7 @@ class Refit:
     def chosen(self) -> tuple[Path, CertifiedSolution]:
         """Solve the path and refit its best penalty, or the next larger one that can be."""
         given = (self._solved, self._targets, self._config, self._solver, self._on_solve)
-        widen = (lambda: in_float64(self._solved)) if self._widens else None
+        widen = self._solved.in_float64 if self._widens else None
         path = solve_path(*given, widen, solve_path_of_part(*given))
         self._wide = self._wide or path.features is not self._solved
         self._solved = path.features
@@ -154,7 +153,7 @@ class Refit:
         """Give the features that served a solution, and their row space if they are coordinates."""
         if solution.attempt == 0 or self._space is None:
             return self._space, self._solved
-        return None, in_float64(self._features) if self._wide else self._features
+        return None, self._features.in_float64() if self._wide else self._features
 
     def _restated(self, solution: CertifiedSolution) -> CertifiedSolution:
         """Compute a solution's logits again, in float64: those of float32 would mislead it."""
@@ -171,7 +170,7 @@ class Refit:
         """Go on in float64 from here; false where that can't be, or is already so."""
         if not self._widens or self._wide:
             return False
-        self._solved, self._wide, self._refinement = in_float64(self._solved), True, None
+        self._solved, self._wide, self._refinement = self._solved.in_float64(), True, None
         return True
 
     def _attempts(self, tol: float) -> list[Attempt]:
@@ -181,7 +180,7 @@ class Refit:
         if not self._wide:
             attempts.append(Attempt(lambda: features, tol / 4))
         if self._widens:
-            attempts.append(Attempt(lambda: in_float64(features), tol / 2))
+            attempts.append(Attempt(features.in_float64, tol / 2))
         return attempts
 
     def _solve(

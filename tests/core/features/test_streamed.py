@@ -180,3 +180,27 @@ def test_low_rank_is_used_where_there_is_room_for_the_coordinates():
     lifted = space.lift(torch.ones(2, 30).double())  # by a Gram matrix of several panels
     z = torch.cat(list(space.coordinates.blocks(30)))
     torch.testing.assert_close(lifted.float() @ few.T, torch.ones(2, 30) @ z.T, rtol=1e-3, atol=0.1)
+
+
+def test_rows_in_float64_are_those_of_float32_and_standardised_alike(tmp_path):
+    x, _ = made(300, 5, 3, torch.float16)
+    features = standardise(streamed(tmp_path, x, order=torch.randperm(300)))
+    wide, index = features.in_float64(), torch.arange(300)
+    assert (wide.dtype, features.dtype, wide.num_rows) == (torch.float64, torch.float32, 300)
+    rows = features.take(index)
+    assert torch.equal(wide.take(index), rows.double())
+    assert torch.equal(wide.rows(40, 90).take(index[:50]), rows[40:90].double())
+    torch.testing.assert_close(wide.squared_norms(), rows.double().square().sum(1))
+    matrix = torch.randn(5, 2, dtype=torch.float64)
+    changed = features.transformed(matrix, torch.float32).in_float64()
+    torch.testing.assert_close(changed.take(index), rows.double() @ matrix)
+
+
+def test_where_float32_does_not_suffice_streamed_rows_are_solved_in_float64(tmp_path):
+    x, y = made(400, 6, 3)
+    config = ProbeConfig(l2_path=(1e-4, 1e-12), tol=1e-6)
+    found = SoftmaxProbe(config).fit(streamed(tmp_path, x), Targets(y, 3, 60))
+    expected = SoftmaxProbe(config).fit(DenseFeatures(x), Targets(y, 3, 60))
+    assert (found.status, found.l2) == (expected.status, expected.l2)
+    assert found.status is Status.CONVERGED
+    assert found.objective == pytest.approx(expected.objective, abs=1e-7)

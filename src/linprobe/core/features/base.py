@@ -74,6 +74,10 @@ class FeatureMatrix(Protocol):
         """View the rows from `start` up to, not including, `stop`."""
         ...
 
+    def in_float64(self) -> "FeatureMatrix":
+        """Give the same values in float64: a copy where rows are in memory, else a view."""
+        ...
+
     def transformed(self, matrix: Tensor, dtype: torch.dtype) -> "FeatureMatrix":
         """Map each row x to ``x @ matrix``.
 

@@ -89,6 +89,10 @@ class DenseFeatures:
         rows = self.values[start:stop]
         return DenseFeatures(rows, owned=self.owned, born=self.born, room=self.room)
 
+    def in_float64(self) -> "DenseFeatures":
+        """See `FeatureMatrix`; a new tensor, owned."""
+        return DenseFeatures(self.values.to(torch.float64, copy=True), owned=True, room=self.room)
+
     def transformed(self, matrix: Tensor, dtype: torch.dtype) -> "DenseFeatures":
         """See `FeatureMatrix`; a new tensor, owned."""
         matrix = matrix.to(dtype)

@@ -227,6 +227,10 @@ class StandardisedFeatures:
         """See `FeatureMatrix`; standardised by the statistics of the whole."""
         return self._features.rows(start, stop)
 
+    def in_float64(self) -> FeatureMatrix:
+        """See `FeatureMatrix`."""
+        return self._features.in_float64()
+
     def transformed(self, matrix: Tensor, dtype: torch.dtype) -> FeatureMatrix:
         """See `FeatureMatrix`."""
         return self._features.transformed(matrix, dtype)

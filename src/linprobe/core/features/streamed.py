@@ -44,13 +44,16 @@ class StreamedFeatures:
     ) -> None:
         self._store, self._budget, self.device = store, budget_bytes, torch.device(device)
         self._index = _Index(torch.arange(store.shape[0]) if order is None else order)
-        self.dtype = solved_dtype(store.dtype)
-        row = self.num_features * self.dtype.itemsize
-        self._block_rows = max(1, int(min(_BLOCK_BYTES, budget_bytes / _BLOCKS) // row))
+        self.dtype = self._read_dtype = solved_dtype(store.dtype)
+        self._block_rows = self._fitting_rows()
         self._standardisation: Standardisation | None = None
         self._norms: list[Tensor] = []  # of the rows of the whole, whose views share it
         self._whole: StreamedFeatures | None = None  # that this is a view of
         self._start = 0
+
+    def _fitting_rows(self) -> int:
+        row = self.num_features * self.dtype.itemsize
+        return max(1, int(min(_BLOCK_BYTES, self._budget / _BLOCKS) // row))
 
     @property
     def num_rows(self) -> int:
@@ -65,7 +68,7 @@ class StreamedFeatures:
     @property
     def born(self) -> torch.dtype:
         """Dtype of the values in the store, where it is floating."""
-        return self._store.dtype if self._store.dtype.is_floating_point else self.dtype
+        return self._store.dtype if self._store.dtype.is_floating_point else self._read_dtype
 
     @property
     def room(self) -> float:
@@ -127,6 +130,13 @@ class StreamedFeatures:
         view._index, view._start = _Index(self._index.order[start:stop]), self._start + start
         return view
 
+    def in_float64(self) -> "StreamedFeatures":
+        """See `FeatureMatrix`; rows are widened once they are mapped."""
+        view = copy(self)
+        view.dtype, view._norms, view._whole, view._start = torch.float64, [], None, 0
+        view._block_rows = view._fitting_rows()
+        return view
+
     def transformed(self, matrix: Tensor, dtype: torch.dtype) -> "TransformedFeatures":
         """See `FeatureMatrix`; nothing is kept but the matrix."""
         return TransformedFeatures(self, matrix, dtype)
@@ -138,11 +148,10 @@ class StreamedFeatures:
         return view
 
     def _mapped(self, rows: Tensor) -> Tensor:
-        rows = rows.to(self.device, self.dtype)
-        known = self._standardisation
-        if known is None:
-            return rows
-        return known.mapped(rows)
+        rows = rows.to(self.device, self._read_dtype)
+        if self._standardisation is not None:
+            rows = self._standardisation.mapped(rows)
+        return rows.to(self.dtype)
 
 
 class TransformedFeatures:
@@ -198,6 +207,10 @@ class TransformedFeatures:
     def rows(self, start: int, stop: int) -> "TransformedFeatures":
         """See `FeatureMatrix`."""
         return TransformedFeatures(self._features.rows(start, stop), self._matrix, self._product)
+
+    def in_float64(self) -> "TransformedFeatures":
+        """See `FeatureMatrix`."""
+        return TransformedFeatures(self._features.in_float64(), self._matrix, torch.float64)
 
     def transformed(self, matrix: Tensor, dtype: torch.dtype) -> "TransformedFeatures":
         """See `FeatureMatrix`."""
