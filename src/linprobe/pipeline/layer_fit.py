@@ -22,16 +22,8 @@ from linprobe.pipeline.export import float32_changes
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.pipeline.nonfinite import nonfinite_reason
 from linprobe.pipeline.task import Task
-from linprobe.probes.base import (
-    FailedProbe,
-    FittedProbe,
-    OnSolve,
-    ProbeMethod,
-    Targets,
-    all_finite,
-    check_splits,
-    nonfinite,
-)
+from linprobe.probes.base import FailedProbe, FittedProbe, OnSolve, ProbeMethod, Targets
+from linprobe.probes.checks import all_finite, check_splits, nonfinite
 from linprobe.probes.weights import row_weights
 from linprobe.records.evidence import ControlRecord, Evaluation
 from linprobe.records.predictions import Predictions

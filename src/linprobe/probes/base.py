@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import nan
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from linprobe.core.features import FeatureMatrix, Standardisation, as_features
 from linprobe.core.optimum_bounds import OptimumBounds, OptimumError, UnknownBounds
 from linprobe.core.solvers.base import Status
 from linprobe.core.sums import LocalSums, Sums, anywhere
+from linprobe.probes.scores import loss_and_error
 from linprobe.runtime.errors import LinprobeError
 
 OnSolve = Callable[[str, float, float, float], None]
@@ -23,7 +23,6 @@ Where a probe is trained, it is "epoch", with the learning rate, the number of e
 training cross-entropy (nats).
 """
 
-_READ_ROWS = 8192
 _MAX_POLISHES = 4
 
 
@@ -200,7 +199,7 @@ class FittedProbe:
             raise LinprobeError(
                 "the test features hold NaN or infinity, or numbers so much larger than the "
                 "training features that their logits do; expected finite numbers: test the probe "
-                "on features for which linprobe.probes.base.all_finite holds"
+                "on features for which linprobe.probes.checks.all_finite holds"
             )
         logits += self.bias[:, None]
         optimum_error = None
@@ -282,86 +281,3 @@ class ProbeMethod(Protocol):
     ) -> FittedProbe | FailedProbe:
         """Fit to training rows, prepared or not, and certify; the test split is not needed."""
         ...
-
-
-def nonfinite(features: FeatureMatrix, num_classes: int, split: str = "training") -> FailedProbe:
-    """Report features of a split that hold NaN or infinity."""
-    reason = f"the {split} features hold NaN or infinity"
-    return FailedProbe(Status.NONFINITE_FEATURES, reason, features.num_features, num_classes)
-
-
-def all_finite(features: Tensor | FeatureMatrix, sums: Sums | None = None) -> bool:
-    """Check that no number of features (n_samples, n_features) is NaN or infinite."""
-    # The extremes carry NaN and infinity along, without a mask as large as the features.
-    finite = all(
-        bool(torch.isfinite(extreme))
-        for _, block in as_features(features).parts(_READ_ROWS)
-        for extreme in torch.aminmax(block)
-    )
-    return not anywhere(sums or LocalSums(), not finite)
-
-
-def loss_and_error(
-    logits: Tensor,
-    labels: Tensor,
-    sample_weight: Tensor | None = None,
-    sums: Sums | None = None,
-) -> tuple[float, float]:
-    """Compute cross-entropy (nats) and error rate of logits (K, n_samples), float64."""
-    sums = sums or LocalSums()
-    losses, wrong = sample_losses(logits, labels), (logits.argmax(0) != labels).double()
-    if sample_weight is None:
-        own = [losses.sum(), wrong.sum(), losses.new_tensor(len(losses))]
-        loss, error, count = sums.total(torch.stack(own)).tolist()
-        return (loss / count, error / count) if count else (nan, nan)
-    share = sample_weight / sums.total(sample_weight.sum())
-    loss, error = sums.total(torch.stack([share @ losses, share @ wrong])).tolist()
-    return loss, error
-
-
-def sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Compute the cross-entropy (nats) of each sample from logits (K, n_samples): (n_samples,)."""
-    return logits.logsumexp(0) - logits.gather(0, labels[None])[0]
-
-
-def check_splits(
-    train_features: Tensor | FeatureMatrix,
-    train_labels: Tensor,
-    test_features: Tensor | FeatureMatrix,
-    test_labels: Tensor,
-    sums: Sums | None = None,
-) -> None:
-    """Refuse features (n, n_features) and labels (n,) that no probe can take.
-
-    Raises:
-        LinprobeError: Shapes, dtypes or labels that cannot be used.
-    """
-    widths = []
-    for split, x, y in (
-        ("train", train_features, train_labels),
-        ("test", test_features, test_labels),
-    ):
-        shape = tuple(x.shape) if isinstance(x, Tensor) else (x.num_rows, x.num_features)
-        if len(shape) != 2 or not x.dtype.is_floating_point or not shape[1]:
-            raise LinprobeError(
-                f"{split} features have shape {shape} and dtype {x.dtype}; expected "
-                "floating point (n_samples, n_features): flatten or pool each sample"
-            )
-        if y.shape != shape[:1] or y.dtype != torch.int64:
-            raise LinprobeError(
-                f"{split} labels have shape {tuple(y.shape)} and dtype {y.dtype}; expected "
-                f"int64 ({shape[0]},), one class number for each sample"
-            )
-        count = int((sums or LocalSums()).total(torch.tensor(len(y))))
-        if count < (2 if split == "train" else 1):
-            raise LinprobeError(f"the {split} split has {count} samples; expected more")
-        if len(y) and int(y.min()) < 0:
-            raise LinprobeError(
-                f"{split} labels hold {int(y.min())}; expected class numbers from 0 on"
-            )
-        widths.append(shape[1])
-    if widths[0] != widths[1]:
-        raise LinprobeError(
-            f"train features have {widths[0]} columns, test features {widths[1]}; expected the "
-            "same layer for both splits"
-        )

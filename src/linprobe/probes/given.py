@@ -8,13 +8,8 @@ from torch import Tensor
 from linprobe.core.certificate import certify, float64_logits
 from linprobe.core.features import FeatureMatrix, standardised
 from linprobe.core.solvers.base import Status
-from linprobe.probes.base import (
-    FailedProbe,
-    FittedProbe,
-    Targets,
-    loss_and_error,
-    proven,
-)
+from linprobe.probes.base import FailedProbe, FittedProbe, Targets, proven
+from linprobe.probes.scores import loss_and_error
 
 
 @dataclass(frozen=True)

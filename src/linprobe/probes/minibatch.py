@@ -16,14 +16,8 @@ from linprobe.core.features import FeatureMatrix
 from linprobe.core.linalg import class_logits
 from linprobe.core.losses import Softmax
 from linprobe.core.solvers.base import Status
-from linprobe.probes.base import (
-    FailedProbe,
-    FittedProbe,
-    OnSolve,
-    Targets,
-    all_finite,
-    nonfinite,
-)
+from linprobe.probes.base import FailedProbe, FittedProbe, OnSolve, Targets
+from linprobe.probes.checks import all_finite, nonfinite
 from linprobe.probes.given import TrainedProbe, certify_trained
 from linprobe.probes.optimizers import Update, adam_update, sgd_update
 from linprobe.runtime.errors import LinprobeError

@@ -20,8 +20,9 @@ from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solve import SolverFactory
 from linprobe.core.solvers.base import NewtonOptions, Point, Status
 from linprobe.core.sums import least
-from linprobe.probes.base import OnSolve, PathPoint, Targets, loss_and_error, sample_losses
+from linprobe.probes.base import OnSolve, PathPoint, Targets
 from linprobe.probes.config import DEFAULT_L2_PATH, ProbeConfig
+from linprobe.probes.scores import loss_and_error, sample_losses
 
 NUM_ERRORS = 2.0
 """Standard errors that a fall of the held-out cross-entropy has to exceed."""

@@ -21,10 +21,11 @@ from linprobe.core.solve import (
 from linprobe.core.solvers.base import Point, Status
 from linprobe.core.solvers.refinement import Refinement
 from linprobe.core.sums import anywhere
-from linprobe.probes.base import OnSolve, Targets, loss_and_error
+from linprobe.probes.base import OnSolve, Targets
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.part import solve_path_of_part
 from linprobe.probes.path import NEAR, Path, solve_path
+from linprobe.probes.scores import loss_and_error
 
 _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as a last resort
 # A refit that is to be exact goes on to this share of l2, where margins are known to about a

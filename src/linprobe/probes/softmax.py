@@ -28,16 +28,8 @@ from linprobe.core.optimum_bounds import OptimumBounds, UnknownBounds
 from linprobe.core.rounding import is_rounded
 from linprobe.core.solve import DEFAULT_SOLVER, CertifiedSolution, SolverFactory
 from linprobe.core.solvers.base import Status
-from linprobe.probes.base import (
-    FailedProbe,
-    FittedProbe,
-    OnSolve,
-    Targets,
-    all_finite,
-    check_splits,
-    nonfinite,
-    proven,
-)
+from linprobe.probes.base import FailedProbe, FittedProbe, OnSolve, Targets, proven
+from linprobe.probes.checks import all_finite, check_splits, nonfinite
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.holdout import num_held_out
 from linprobe.probes.path import Path
