@@ -84,7 +84,7 @@ class Pulse:
         Raises:
             LostProcess: One is lost, or does not come in so many seconds.
         """
-        started, pause = time.monotonic(), 0.001
+        started, pause = time.monotonic(), 1e-4
         with self.answering():
             arrived = self._store.add(key, 1)
             while arrived < self._size:
