@@ -48,6 +48,15 @@ def test_the_path_goes_on_while_that_helps(dtype):
     assert found.path[-1].l2 == float(f"{found.path[-1].l2:.0e}"), "by decades"
 
 
+def test_a_path_ends_where_its_probe_can_no_longer_be_exact(monkeypatch):
+    monkeypatch.setattr("linprobe.probes.path.EXACT_L2", 1e-12)
+    x, y = hidden(1e-5)
+    exact, any_gap = walked(x, y), walked(x, y, exact=False)
+    assert exact.points[-1].l2 == exact.best.l2 == 1e-12 and exact.at_edge
+    assert any_gap.best.l2 < 1e-12 and not any_gap.at_edge
+    assert walked(x, y, l2_path=(1e-9, 1e-13)).best.l2 == 1e-13
+
+
 def test_the_path_goes_up_where_that_helps():
     draw = torch.Generator().manual_seed(0)
     x, y = torch.randn(600, 5, generator=draw), torch.arange(600) % 2

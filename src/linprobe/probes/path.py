@@ -30,6 +30,12 @@ NUM_ERRORS = 2.0
 NEAR = 0.03
 """Of the tolerance: distance from the minimum, as it is estimated, at which a penalty is judged."""
 
+EXACT_L2 = 1e-14
+"""Least penalty to which the path of a probe that is to be exact goes on by itself.
+
+Below, weights become so large that the rounding of logits in float64 leaves samples undecided.
+"""
+
 _LEAST_FALL = 1e-4  # nats; where nothing is left to gain, a fall may be small but sure
 _STOP_RATIO = 1.05  # times the best held-out cross-entropy: the path has turned
 _PATIENCE = 2
@@ -236,8 +242,10 @@ class _Walk:
 
     def extend_down(self, widen: Widen | None) -> None:
         """Go on to smaller penalties while that helps, as far as arithmetic allows."""
+        least = EXACT_L2 if self._config.exact else 0.0
         while self._falls_to(-1):
-            if not self.solve_smaller(_decade(self._points[-1].l2, -1), widen, extra=True):
+            l2 = _decade(self._points[-1].l2, -1)
+            if l2 < least or not self.solve_smaller(l2, widen, extra=True):
                 return
 
     def solve_smaller(self, l2: float, widen: Widen | None, *, extra: bool = False) -> bool:

@@ -60,8 +60,8 @@ def path_ended(run: RunRecord) -> str:
     advice = "Leave l2 out, so that the path goes on while that helps, or give a wider one; or take"
     if run.config.method.extend:
         advice = (
-            "Smaller penalties were beyond this arithmetic; they may be within it for fewer "
-            "features (reduce), activations in float64, or"
+            "Smaller penalties can't be proven exactly in this arithmetic (exact=False tries "
+            "them); it may suffice for fewer features (reduce), for activations in float64, or for"
         )
     return (
         f"{len(found):,} of {counted(len(probes), 'probe')} ({_some(found)}): {why}, so a better "
