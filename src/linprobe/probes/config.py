@@ -34,7 +34,7 @@ class ProbeConfig:
         max_passes: passes over the features allowed for each `l2`.
         extend: go on beyond either end of the default path, decade by decade, while the held-out
             cross-entropy falls by more than its noise; penalties that are given stay as they are.
-            Where the probe is to be exact, not below 1e-14, where float64 can't tell the optimum.
+            Where the probe is to be exact, not below 1e-13, where float64 can't tell the optimum.
         exact: solve the chosen penalty on, beyond `tol`, until the certificate tells of each test
             sample whether the exact optimum classifies it correctly, or the arithmetic ends.
         seed: of the solver's row samples.

@@ -30,7 +30,7 @@ NUM_ERRORS = 2.0
 NEAR = 0.03
 """Of the tolerance: distance from the minimum, as it is estimated, at which a penalty is judged."""
 
-EXACT_L2 = 1e-14
+EXACT_L2 = 1e-13
 """Least penalty to which the path of a probe that is to be exact goes on by itself.
 
 Below, weights become so large that the rounding of logits in float64 leaves samples undecided.
