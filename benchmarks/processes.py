@@ -31,7 +31,7 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     runs: dict[tuple[str, int], list[dict[str, float]]] = {}
     for _ in range(options.rounds):
-        for deals in ("rows", "layers"):
+        for deals in options.ways.split(","):
             for processes in (1, options.processes):
                 runs.setdefault((deals, processes), []).append(_measured(options, deals, processes))
     print(
@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--classes", type=int, default=40)
     add("--processes", type=int, default=2)
     add("--rounds", type=int, default=3)
+    add("--ways", default="rows,layers", help="what is dealt")
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     add("--deals", choices=("rows", "layers"), default="rows", help=argparse.SUPPRESS)
     return parser

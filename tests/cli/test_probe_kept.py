@@ -10,7 +10,7 @@ import pytest
 
 import linprobe
 from linprobe.cli import main as cli
-from linprobe.pipeline import engine, sources
+from linprobe.pipeline import array_layers, engine, network_layers
 from linprobe.records.store import load_run
 from linprobe.runtime.lock import folder_lock
 from tests.cli.test_main import error_line
@@ -21,7 +21,8 @@ from tests.support.faults import file_sizes_up_to
 
 @pytest.fixture
 def call(npz, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "thread_count", lambda device: 1)
+    for module in (array_layers, network_layers):
+        monkeypatch.setattr(module, "thread_count", lambda device: 1)
 
     def run(*flags, out="run"):
         common = ["--data", npz, "--layers", "1,2,4", "--l2", "1e-2,1e-3"]

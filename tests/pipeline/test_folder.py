@@ -13,7 +13,7 @@ from torch import nn
 
 import linprobe
 from linprobe import LinprobeError
-from linprobe.pipeline import engine, sources
+from linprobe.pipeline import array_layers, engine, network_layers
 from linprobe.pipeline.folder import RunFolder
 from linprobe.records.store import load_run
 from linprobe.runtime.lock import folder_lock
@@ -28,7 +28,8 @@ ENDS = [KeyboardInterrupt(), MemoryError("no room"), SystemExit(1)]
 
 @pytest.fixture(autouse=True)
 def one_by_one(monkeypatch):
-    monkeypatch.setattr(sources, "thread_count", lambda device: 1)
+    for module in (array_layers, network_layers):
+        monkeypatch.setattr(module, "thread_count", lambda device: 1)
 
 
 def fitted(out=None, names="abcd", x=X, y=Y, **options):
@@ -298,8 +299,9 @@ def test_tensors_on_a_full_disk(monkeypatch, tmp_path):
 
 
 def test_threads_write_side_by_side(monkeypatch, stop, tmp_path):
-    monkeypatch.setattr(sources, "thread_count", lambda device: 3)
-    monkeypatch.setattr(sources, "free_bytes", lambda device: 1e9)
+    for module in (array_layers, network_layers):
+        monkeypatch.setattr(module, "thread_count", lambda device: 3)
+    monkeypatch.setattr(array_layers, "free_bytes", lambda device: 1e9)
     seen = set()
     real = RunFolder.put
     monkeypatch.setattr(

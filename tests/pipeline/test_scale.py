@@ -45,7 +45,9 @@ def test_one_scale_may_be_asked_for_and_a_path_that_ends_early_is_said():
 
 
 def test_the_path_goes_on_to_what_small_columns_know():
-    record = probed(1e6, scale="layer")["h"].record
+    flagged = probed(1e6, scale="layer")["h"].record  # an exact probe, whose path ends at 1e-13
+    assert flagged.converged and flagged.l2_at_edge and flagged.evaluation.num_undecided == 0
+    record = probed(1e6, scale="layer", exact=False)["h"].record
     assert record.scale == "layer" and record.converged and not record.l2_at_edge
     assert record.l2 < 1e-14 and record.test_error_rate == pytest.approx(0.165, abs=0.003)
 

@@ -16,10 +16,11 @@ from linprobe.runtime.progress import Event
 def test_who_is_alone_agrees_with_itself():
     events = []
     with shared() as ranks:
-        assert ranks is ALONE and ranks.leads and ranks.size == 1 and ranks.group is None
+        assert ranks is ALONE and ranks.leads and ranks.size == 1
         assert ranks.agreed("x") == "x" and ranks.gathered(3) == [3]
         ranks.same("x", "data")
         ranks.check()
+        ranks.collect(events.append)  # is not called
         ranks.watched(events.append)(Event(0.0, "network", "solve", "a"))
     assert len(events) == 1 and is_first() and not is_spoken_for()
 

@@ -9,7 +9,7 @@ import signal
 import sys
 
 from linprobe.cli.main import main
-from linprobe.pipeline import engine, sources
+from linprobe.pipeline import array_layers, engine, network_layers
 
 if __name__ == "__main__":
     name, at, *words = sys.argv[1:]
@@ -23,5 +23,6 @@ if __name__ == "__main__":
         print("fits", layer)
         return real(layer, *args)
 
-    engine.fit_layer, sources.thread_count = fit_layer, lambda device: 1
+    engine.fit_layer = fit_layer
+    array_layers.thread_count = network_layers.thread_count = lambda device: 1
     sys.exit(main(words))
