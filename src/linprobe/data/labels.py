@@ -37,7 +37,7 @@ def read_labels(value: object, split: str) -> tuple[Tensor, Names]:
         LinprobeError: Labels that are missing, or neither whole numbers, text nor truth values.
     """
     try:
-        array = _numpy(value) if isinstance(value, Tensor) else np.asarray(value)
+        array = numpy_of(value) if isinstance(value, Tensor) else np.asarray(value)
         if array.dtype.kind in "US" and not isinstance(value, np.ndarray):
             array = np.asarray(value, object)  # [1, "a"] would become text
     except (TypeError, ValueError, RuntimeError) as error:
@@ -54,9 +54,10 @@ def read_labels(value: object, split: str) -> tuple[Tensor, Names]:
     return _whole(array, split), _BOOLEANS if array.dtype.kind == "b" else {}
 
 
-def _numpy(labels: Tensor) -> np.ndarray:
-    labels = labels.detach().cpu()
-    return (labels.float() if labels.dtype == torch.bfloat16 else labels).numpy()
+def numpy_of(values: Tensor) -> np.ndarray:
+    """Give a tensor of any device as an array; bfloat16, which NumPy lacks, as float32."""
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _of_objects(array: np.ndarray, split: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from linprobe.core.sums import SharedSums
-from linprobe.data.labels import Names
+from linprobe.data.labels import Names, numpy_of
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.pipeline.array_layers import Array, torch_dtype
 from linprobe.pipeline.task import Task
@@ -136,6 +136,4 @@ def _array(values: Any, what: str) -> np.ndarray:
         raise LinprobeError(
             f"{what} is a tuple; expected one value for each training sample with distribute='rows'"
         )
-    if isinstance(values, Tensor):
-        return values.detach().cpu().numpy()
-    return np.asarray(values)
+    return numpy_of(values) if isinstance(values, Tensor) else np.asarray(values)

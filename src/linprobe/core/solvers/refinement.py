@@ -148,17 +148,18 @@ class Refinement:
         Logits of all directions are many times those of the features' own: where there is no room
         for them, they are computed anew, by one more read.
         """
-        direction = direction.with_best_bias(self._problem, predictions)
+        problem, anew = self._problem, bool(past) and not self._has_room
+        if not anew:
+            direction = direction.with_best_bias(problem, predictions)
         for other, product in past:
             share = -(direction.weight * product).sum() / (other.weight * product).sum()
-            if self._has_room:
-                direction = _combined(direction, float(share), other)
-            else:
+            if anew:
                 direction = replace(direction, weight=direction.weight + share * other.weight)
-        if past and not self._has_room:
-            logits = self._problem.logits(direction.weight)
-            direction = Direction(direction.weight, logits)
-            direction = direction.with_best_bias(self._problem, predictions)
+            else:
+                direction = _combined(direction, float(share), other)
+        if anew:
+            direction = Direction(direction.weight, problem.logits(direction.weight))
+            direction = direction.with_best_bias(problem, predictions)
         return direction
 
     def _hessian_product(self, predictions: Tensor, direction: Direction) -> Tensor:
