@@ -59,8 +59,7 @@ def frames(rows: int, features: int, classes: int, seed: int) -> Iterator[tuple[
     """Draw rows and their labels, some at a time.
 
     Variances fall as the inverse of the column within a class, and once more by that between
-    classes: what tells classes apart stands mostly, but not only, in columns of large variance. The
-    error of the best rule is about a third for 40 classes.
+    classes: what tells classes apart stands mostly, but not only, in columns of large variance.
 
     Args:
         rows: n, at least one for each class.
