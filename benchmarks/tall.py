@@ -84,12 +84,12 @@ def _measure(asked: Asked, options: argparse.Namespace) -> None:
 def run(asked: Asked) -> dict[str, Any]:
     """Fit in a process of its own; end the command where that fails."""
     many = {f"{name}_NUM_THREADS": str(asked.threads) for name in ("OMP", "MKL", "OPENBLAS")}
+    # Its progress and errors are shown as they come.
     done = subprocess.run(
-        command(asked), env={**os.environ, **many}, capture_output=True, text=True
+        command(asked), env={**os.environ, **many}, stdout=subprocess.PIPE, text=True
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise SystemExit(f"the fit ended with exit code {done.returncode}: {last}")
+        raise SystemExit(f"the fit ended with exit code {done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

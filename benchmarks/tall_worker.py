@@ -67,7 +67,7 @@ def fit(asked: Asked) -> dict[str, Any]:
         num_classes=asked.sizes[-1],
         memory_bytes=asked.budget,
         method=linprobe.ProbeConfig(l2_path=PATH, exact=asked.exact),
-        progress=False,
+        progress=True,
     )
     seconds, after = time.perf_counter() - begun, read_bytes()
     record = report[_LAYER].record

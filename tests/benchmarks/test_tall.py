@@ -78,9 +78,10 @@ def test_what_the_budget_holds_is_not_streamed(tmp_path):
         tall.main([*WORDS, "--folder", str(tmp_path)])
 
 
-def test_a_fit_that_fails_ends_the_command(tmp_path):
-    with pytest.raises(SystemExit, match=r"exit code 1: FileNotFoundError: .*-labels\.npy"):
+def test_a_fit_that_fails_ends_the_command(tmp_path, capfd):
+    with pytest.raises(SystemExit, match="exit code 1"):
         tall.run(Asked(str(tmp_path), SIZES, BUDGET, False, 1))
+    assert "-labels.npy" in capfd.readouterr().err
 
 
 def test_files_are_those_of_the_draws_and_are_used_again(tmp_path):

@@ -61,6 +61,16 @@ def test_files_get_a_plain_line_a_milestone():
     assert "\x1b" not in "".join(lines)
 
 
+def test_files_get_a_sign_of_life_after_half_a_minute_without_a_milestone():
+    target, times = console(), iter([0.0, 1.0, 32.0, 61.0, 63.0])
+    with show_progress(target, clock=lambda: next(times)) as on_event:
+        for event in (EVENTS[0], EVENTS[0], EVENTS[0], EVENTS[1]):
+            on_event(event)
+    lines = target.file.getvalue().splitlines()
+    assert [line[:6] for line in lines] == ["[ 10%]", "[ 20%]"]
+    assert "conv1 (2/10), path: l2 1e-03" in lines[0]
+
+
 def test_terminals_get_a_live_line_and_milestones():
     output = shown(terminal=True)
     assert "\x1b[" in output

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from linprobe.core.duals import Dual, SoftmaxDual, SquaredDual, row_blocks
 from linprobe.core.features import DenseFeatures, FeatureMatrix, Standardisation, as_features
+from linprobe.core.linalg import put_columns, take_columns
 from linprobe.core.sums import LocalSums, Sums
 from linprobe.runtime.defaults import own_defaults
 from linprobe.runtime.devices import solving_device
@@ -151,7 +152,7 @@ def float64_logits(features: Tensor | FeatureMatrix, weight: Tensor) -> Tensor:
     features, weight = as_features(features), weight.double()
     out = weight.new_empty(len(weight), features.num_rows)
     for where, block in features.parts(_rows(features)):
-        out[:, where] = weight @ block.double().T
+        put_columns(out, where, weight @ block.double().T)
     return out
 
 
@@ -189,7 +190,7 @@ def _dual_point(
     excess, gradient = 0.0, logits.new_zeros(len(bias), features.num_features)
     few = next(row_blocks(max(1, features.num_rows), len(bias))).stop
     for where, block in features.parts(min(_rows(features), few)):
-        some, z = dual.part(where), logits[:, where]
+        some, z = dual.part(where), take_columns(logits, where)
         predicted = some.balanced(some.predictions(z + best_bias[:, None]), mean)
         excess += some.divergence(predicted, z + bias[:, None])
         residuals = some.residuals(predicted)

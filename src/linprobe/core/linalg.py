@@ -61,6 +61,19 @@ def backproject(residuals: Tensor, features: Tensor) -> Tensor:
     return out
 
 
+def take_columns(values: Tensor, where: slice | Tensor) -> Tensor:
+    """Take columns of (m, n) values; of an index several times as fast as ``values[:, where]``."""
+    return values[:, where] if isinstance(where, slice) else values.index_select(1, where)
+
+
+def put_columns(out: Tensor, where: slice | Tensor, values: Tensor) -> None:
+    """Write columns of `out` (m, n), none of them twice, as `take_columns` takes them."""
+    if isinstance(where, slice):
+        out[:, where] = values
+    else:
+        out.index_copy_(1, where, values)
+
+
 def float64_sum(values: Tensor) -> Tensor:
     """Sum over the last dimension, in float64.
 

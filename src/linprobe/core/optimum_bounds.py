@@ -334,7 +334,7 @@ class _Predictions:
 
     def of_rows(self, index: Tensor) -> Tensor:
         """Give the probabilities of some rows: (n_classes, m)."""
-        return (self._logits[:, index].double() + self._bias[:, None]).softmax(0)
+        return (self._logits.index_select(1, index).double() + self._bias[:, None]).softmax(0)
 
 
 def _lengths(features: FeatureMatrix, standardisation: Standardisation) -> Tensor:

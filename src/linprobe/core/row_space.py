@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.linalg import solve_triangular as solve
 
 from linprobe.core.features import DenseFeatures, FeatureMatrix
+from linprobe.core.linalg import put_columns, take_columns
 
 MAX_RANK = 1024
 """Largest rank that is looked for among many rows."""
@@ -98,13 +99,13 @@ def _of_few_rows(features: FeatureMatrix) -> RowSpace | None:
         factors[:, chosen] = solve(triangle, weight.double(), upper=False, left=False)
         out = factors.new_zeros(len(weight), features.num_features)
         for where, block in features.parts(_GRAM_BLOCK):
-            out += factors[:, where] @ block.double()
+            out += take_columns(factors, where) @ block.double()
         return out
 
     def project(gradient: Tensor) -> Tensor:
         products = gradient.new_empty(len(gradient), features.num_rows)
         for where, block in features.parts(_GRAM_BLOCK):
-            products[:, where] = gradient @ block.double().T
+            put_columns(products, where, gradient @ block.double().T)
         onto: Tensor = solve(triangle.T, products[:, chosen], upper=True, left=False)
         return onto
 

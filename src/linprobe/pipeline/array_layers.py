@@ -55,8 +55,7 @@ class ArrayLayers:
     ) -> None:
         self._arrays, self._permutation, self._device = arrays, permutation, device
         self._one_by_one, self._num_classes = one_by_one, num_classes
-        room = FEATURE_SHARE * free_bytes(device) if budget_bytes is None else budget_bytes
-        self.budget_bytes = room
+        self.budget_bytes = _budget(device, budget_bytes)
 
     @property
     def num_features(self) -> dict[str, int]:
@@ -103,6 +102,18 @@ class ArrayLayers:
             return LayerFeatures(streamed, held, dtype)
 
         return take
+
+
+def any_streamed(
+    arrays: Mapping[str, tuple[Array, Array]], device: torch.device, budget_bytes: float | None
+) -> bool:
+    """Tell whether `ArrayLayers` is to stream a layer."""
+    budget = _budget(device, budget_bytes)
+    return any(copied_bytes(*pair) > budget for pair in arrays.values())
+
+
+def _budget(device: torch.device, budget_bytes: float | None) -> float:
+    return FEATURE_SHARE * free_bytes(device) if budget_bytes is None else budget_bytes
 
 
 def torch_dtype(features: Array) -> torch.dtype:

@@ -19,7 +19,7 @@ from linprobe.data.labels import Names, read_labels
 from linprobe.data.npy import map_npy
 from linprobe.data.splits import read_groups, read_weights
 from linprobe.evaluation.options import EvaluationOptions
-from linprobe.pipeline.array_layers import Array, ArrayLayers
+from linprobe.pipeline.array_layers import Array, ArrayLayers, any_streamed
 from linprobe.pipeline.controls import OF_NETWORKS, controls_of_task, with_plan
 from linprobe.pipeline.dealing import DIFFERENT, Distribute, check_distribute
 from linprobe.pipeline.deprecated import grouped_options
@@ -129,6 +129,9 @@ def fit_probes(
         solved_on, notes = solving_device(find_device(device))
         if rows is None:
             notes = (*notes, *_copies(given.layers))
+            # The online code sends rows in random order.
+            if any_streamed(given.layers, solved_on, memory_bytes) and not task.evaluation.mdl:
+                task = task.rising()
         task = own = with_plan(replace(task, notes=(*task.notes, *notes), strict=strict))
         if rows is not None:
             own = rows.own_part(task, *given.counts)

@@ -74,13 +74,13 @@ def _share(features: FeatureMatrix, targets: Targets) -> float | None:
 
 
 def _stratified(targets: Targets, share: float, generator: torch.Generator) -> Tensor:
-    """Draw that share of the rows, of each class and of those held out; rising."""
+    """Draw that share of the rows, of each class and of those held out, which stand last."""
     end, labels = targets.num_fit, targets.labels.cpu()
     order = holdout_order(labels[:end], 1 - share, generator)
     fitted = order[: end - num_held_out(end, 1 - share)]
     held = end + torch.randperm(targets.num_held_out, generator=generator)
     held = held[: max(1, round(share * len(held)))]
-    return torch.cat([fitted.sort().values, held.sort().values]).to(targets.labels.device)
+    return torch.cat([fitted, held]).to(targets.labels.device)
 
 
 def _taken(features: FeatureMatrix, index: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from linprobe.runtime.text import duration, time_left
 _WIDTH = 110  # where the output is a file, which has none
 _MAX_DETAILED = 20
 _DELAY = 2.0  # seconds
+_SILENCE = 30.0  # seconds, after which a file gets a line for what is under way
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -71,7 +72,9 @@ def show_progress(
     started: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[OnEvent]:
-    """Show events until the block ends: a live bar in a terminal, else a line a milestone.
+    """Show events until the block ends: a live bar in a terminal, else lines.
+
+    There is a line for each milestone, and one for what is under way after half a minute without.
 
     Args:
         console: where to.
@@ -83,7 +86,7 @@ def show_progress(
     """
     begun = clock() if started is None else started
     if not console.is_terminal:
-        yield lambda event: _print_milestone(console, event, clock() - begun)
+        yield _printed(console, begun, clock)
         return
     columns = (
         BarColumn(bar_width=12),
@@ -188,11 +191,20 @@ def _mean_and_range(point: Point | None) -> tuple[str, str]:
     return f"{error.mean:.4f}{sure}", f"{error.low:.4f}-{error.high:.4f}"
 
 
-def _print_milestone(console: Console, event: Event, elapsed: float) -> None:
-    if event.milestone:
-        left = time_left(event.fraction, elapsed)
+def _printed(console: Console, begun: float, clock: Callable[[], float]) -> OnEvent:
+    last = begun
+
+    def on_event(event: Event) -> None:
+        nonlocal last
+        now = clock()
+        if not event.milestone and now - last < _SILENCE:
+            return
+        last = now
+        left = time_left(event.fraction, now - begun)
         line = f"[{event.fraction:4.0%}] {_headline(event)}" + (f" ({left})" if left else "")
         console.print(escape(line), soft_wrap=True)
+
+    return on_event
 
 
 def _headline(event: Event) -> str:

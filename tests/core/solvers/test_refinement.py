@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from linprobe.core.certificate import certify
-from linprobe.core.features import DenseFeatures, Standardisation
+from linprobe.core.features import DenseFeatures, Standardisation, as_features
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.row_space import find_row_space
 from linprobe.core.solvers.base import NewtonOptions
@@ -29,7 +29,7 @@ def rows(num_rows: int, num_features: int, rank: int | None = None):
 
 def steps(features, labels, num_steps, weight=None, space=None):
     """Gaps and passes of each step from a solution to a gap of 1e-5, and the last point."""
-    solved = space.coordinates if space else DenseFeatures(features)
+    solved = space.coordinates if space else as_features(features)
     problem = SoftmaxRegression(solved, labels, 3, weight)
     point = SubsampledNewton(problem).solve(L2, tol=1e-5, max_passes=100).point
     if space:
@@ -61,6 +61,15 @@ def test_steps_in_float32_go_past_its_rounding(num_features):
     found = problem.margins(point.logits.clone())
     torch.testing.assert_close(found, problem.logits(point.weight), rtol=1e-4, atol=1e-3)
     assert abs(float(point.bias.sum())) < 1e-12
+
+
+@pytest.mark.parametrize("num_features", [20, 300])
+def test_where_logits_of_all_directions_have_no_room_there_are_no_more_reads(num_features):
+    features, labels = rows(2000, num_features)
+    gaps, passes, _ = steps(features, labels, 2)
+    found = steps(DenseFeatures(features, room=1e9), labels, 2)
+    assert found[1] == passes
+    torch.testing.assert_close(torch.tensor(found[0]), torch.tensor(gaps), rtol=0.1, atol=1e-13)
 
 
 def test_the_solver_alone_ends_where_float32_does():

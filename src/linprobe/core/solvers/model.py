@@ -19,12 +19,15 @@ class NewtonModel(Protocol):
         """Sum residual times feature, as `LinearProblem.backproject`; reads all features once."""
         ...
 
-    def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
+    def direction(
+        self, predictions: Tensor, gradient: Tensor, *, with_logits: bool = True
+    ) -> Direction:
         """About minus the inverse Hessian times the gradient; its logits read all features once.
 
         Args:
             predictions: (n_classes, n_samples) where the gradient was taken.
             gradient: of P over the weight at the best bias, (n_classes, n_features) float64.
+            with_logits: otherwise those of the direction are (n_classes, 0), and nothing is read.
         """
         ...
 

@@ -123,8 +123,7 @@ class Refinement:
         past: list[tuple[Direction, Tensor]] = []
         none = predictions.new_empty(len(predictions), 0)
         while self._gap(residual) > enough and len(past) < _MAX_DIRECTIONS:
-            next_one = self._model.direction(model_at, residual)
-            direction = self._conjugate(next_one, predictions, past)
+            direction = self._next_direction(residual, predictions, model_at, past)
             product = self._hessian_product(predictions, direction)
             curvature = float((direction.weight * product).sum())
             if not curvature > 0:
@@ -140,24 +139,29 @@ class Refinement:
             self.renew()
         return total
 
-    def _conjugate(
-        self, direction: Direction, predictions: Tensor, past: list[tuple[Direction, Tensor]]
+    def _next_direction(
+        self,
+        residual: Tensor,
+        predictions: Tensor,
+        model_at: Tensor,
+        past: list[tuple[Direction, Tensor]],
     ) -> Direction:
-        """Make a direction conjugate to those before, and let the bias follow.
+        """Give a direction that is conjugate to those before, and let the bias follow.
 
         Logits of all directions are many times those of the features' own: where there is no room
-        for them, they are computed anew, by one more read.
+        for them, they are read once the weight is conjugate.
         """
-        problem, anew = self._problem, bool(past) and not self._has_room
-        if not anew:
+        problem, late = self._problem, bool(past) and not self._has_room
+        direction = self._model.direction(model_at, residual, with_logits=not late)
+        if not late:
             direction = direction.with_best_bias(problem, predictions)
         for other, product in past:
             share = -(direction.weight * product).sum() / (other.weight * product).sum()
-            if anew:
+            if late:
                 direction = replace(direction, weight=direction.weight + share * other.weight)
             else:
                 direction = _combined(direction, float(share), other)
-        if anew:
+        if late:
             direction = Direction(direction.weight, problem.logits(direction.weight))
             direction = direction.with_best_bias(problem, predictions)
         return direction

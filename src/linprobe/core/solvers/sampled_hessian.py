@@ -85,7 +85,7 @@ def seen_by_all(
         (n_classes, m) and (m,), of the whole sample.
     """
     gathered = problem.sums.gathered
-    return gathered(predictions[:, sample.index].T).T, gathered(sample.weight)
+    return gathered(predictions.index_select(1, sample.index).T).T, gathered(sample.weight)
 
 
 class SampledHessian:

@@ -76,7 +76,9 @@ class SketchedModel:
         """See `NewtonModel`."""
         return self._problem.backproject(residuals)
 
-    def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
+    def direction(
+        self, predictions: Tensor, gradient: Tensor, *, with_logits: bool = True
+    ) -> Direction:
         """See `NewtonModel`."""
         dtype = self._dtypes[min(self._level, len(self._dtypes) - 1)]
         importance = self._problem.loss.importance(predictions) * self._lengths
@@ -97,7 +99,8 @@ class SketchedModel:
             hessian, gradient.to(p.dtype), precondition=preconditioner, options=_CG
         )
         weight = self._problem.sums.agreed(weight)
-        return Direction(weight.double(), self._problem.logits(weight))
+        logits = self._problem.logits(weight) if with_logits else weight[:, :0]
+        return Direction(weight.double(), logits)
 
     def _taken(self, index: Tensor, dtype: torch.dtype) -> Tensor:
         """Take rows (m, n_features) in that dtype, into the memory of those before."""

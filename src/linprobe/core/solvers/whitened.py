@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from linprobe.core.linalg import fast_bfloat16
+from linprobe.core.linalg import fast_bfloat16, take_columns
 from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import NewtonOptions
 from linprobe.core.solvers.factorised import FactorisedHessian
@@ -86,7 +86,7 @@ class WhitenedModel:
         problem = self._problem
         importance = problem.loss.importance(predictions) * self._leverage * problem.sample_weight
         sample = draw_rows(problem, importance, _GRAM_ROWS, self._generator)
-        root = curvature_root(problem.loss, predictions[:, sample.index], sample.weight)
+        root = curvature_root(problem.loss, take_columns(predictions, sample.index), sample.weight)
         # In float64: eigenvalues below 1e-7 of the largest matter at small l2.
         values, vectors = torch.linalg.eigh(_gram(problem, sample.index, root))
         values, vectors = problem.sums.agreed(values), problem.sums.agreed(vectors)
@@ -102,15 +102,17 @@ class WhitenedModel:
         """See `NewtonModel`."""
         return self._seen.backproject(residuals) @ self._back
 
-    def direction(self, predictions: Tensor, gradient: Tensor) -> Direction:
+    def direction(
+        self, predictions: Tensor, gradient: Tensor, *, with_logits: bool = True
+    ) -> Direction:
         """See `NewtonModel`."""
         whitened = (gradient @ self._transform).to(self._seen.dtype)
         step = None if self._factorise else self._by_iteration(predictions, whitened)
         if step is None:
             step = self._by_factorisation(predictions, whitened)
         step = self._problem.sums.agreed(step)
-        weight, logits = step.double() @ self._transform.T, self._seen.logits(step)
-        return Direction(weight, logits)
+        logits = self._seen.logits(step) if with_logits else step[:, :0]
+        return Direction(step.double() @ self._transform.T, logits)
 
     def improve(self) -> None:
         """See `NewtonModel`."""
