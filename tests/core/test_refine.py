@@ -1,6 +1,8 @@
 """Going on from a certified solution: its ends, and what helps where Newton's method can't."""
 
+from dataclasses import replace
 from functools import partial
+from math import inf
 
 import torch
 
@@ -9,7 +11,7 @@ from linprobe.core.features import DenseFeatures, Standardisation
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.refine import refine_certified
 from linprobe.core.solve import Attempt, solve_certified
-from linprobe.core.solvers.base import NewtonOptions
+from linprobe.core.solvers.base import NewtonOptions, Point
 from linprobe.core.solvers.refinement import Refinement
 from tests.support.reference import reference_optimum
 
@@ -79,11 +81,49 @@ def test_the_solver_comes_nearer_where_newtons_method_does_not(monkeypatch):
     assert found.certificate.duality_gap <= 1e-14
 
 
+def test_a_step_that_is_too_long_is_halved(monkeypatch):
+    setting = Setting()
+    start = setting.solve(None, 1e-4, 100)
+    setting.asked.clear()
+    real = Refinement.step
+
+    def step(self, point, gradient, best_bias, goal):
+        found, passes = real(self, point, gradient, best_bias, goal)
+        weight = point.weight + 4 * (found.weight - point.weight)
+        logits = point.logits + 4 * (found.logits - point.logits)
+        return Point(weight, best_bias + 4 * (found.bias - best_bias), logits), passes
+
+    monkeypatch.setattr(Refinement, "step", step)
+    found = setting.refine(start, 1e-10, least=inf)
+    assert found.certificate.duality_gap <= 1e-10
+    assert setting.asked == []
+
+
+def test_steps_that_lower_p_alone_are_taken():
+    setting = Setting()
+    start = setting.solve(None, 1e-4, 100)
+    real, first = setting.check, []
+
+    def check(weight, bias):
+        found = real(weight, bias)
+        first.append(found)
+        return replace(found, duality_gap=1.0) if len(first) == 1 else found
+
+    setting.check = check
+    found = setting.refine(start, 1e-12, least=inf)
+    assert found.certificate.duality_gap <= 1e-12
+    # P counts as falling only by more than its rounding, and the best point is returned.
+    setting.check = lambda weight, bias: replace(real(weight, bias), duality_gap=1.0)
+    stuck = setting.refine(found, 0.0, least=inf)
+    assert stuck.certificate is found.certificate
+    assert stuck.num_passes > found.num_passes
+
+
 def test_ends_at_the_goal_at_the_passes_and_where_nothing_helps(monkeypatch):
     setting = Setting()
     start = setting.solve(None, 1e-4, 100)
-    assert setting.refine(start, 1e-3) is start
-    assert setting.refine(start, 0.0, max_passes=start.num_passes) is start
+    assert setting.refine(start, 1e-3) == start
+    assert setting.refine(start, 0.0, max_passes=start.num_passes) == start
     near = setting.refine(start, 1e-9)
     assert near.num_passes > start.num_passes
     monkeypatch.setattr(Refinement, "step", lambda self, point, *_: (point, 1.0))

@@ -11,6 +11,10 @@ from linprobe.core.solvers.base import Point
 from linprobe.core.solvers.refinement import Refinement
 
 _HALF = 0.5  # of the gap: less progress is none
+_ENOUGH = 0.1  # of the decrease of P that a step promises, if it counts as progress
+_RESOLVED = 1e-13  # nats: promises below that drown in the rounding of P
+_MAX_HALVINGS = 5
+_PATIENCE = 3  # steps that lower P alone, one after the other
 _NEARER = 1e-3  # of the gap, to be solved for where the optimum is too far for Newton's method
 
 
@@ -26,8 +30,10 @@ def refine_certified(
 ) -> CertifiedSolution:
     """Reduce the certified gap to a goal, as far as arithmetic and passes allow.
 
-    Full steps of Newton's method are for the neighbourhood of the optimum. Where one does not
-    reduce the gap, by a model of the Hessian that is new, the solver is asked to come nearer first.
+    Far from the optimum a step of Newton's method may raise the gap, which squares the gradient in
+    all directions alike, although it takes most of what is to be gained: there P tells whether it
+    is a good one, and how much of it. Where neither falls, by a model of the Hessian that is new,
+    the solver is asked to come nearer first.
 
     Args:
         solution: where to start.
@@ -42,27 +48,30 @@ def refine_certified(
     Returns:
         The solution of the least gap that was found, with the passes of all.
     """
-    while solution.certificate.duality_gap > goal and solution.num_passes < max_passes:
-        before = solution.certificate.duality_gap
-        solution = _stepped(solution, refinement, check, goal)
-        if solution.certificate.duality_gap <= _HALF * before or refinement.renew():
+    best, waited = solution, 0
+    while best.certificate.duality_gap > goal and solution.num_passes < max_passes:
+        before = best.certificate.duality_gap
+        solution, falls = _stepped(solution, refinement, check, goal)
+        best = _nearest(best, solution)
+        waited = 0 if best.certificate.duality_gap <= _HALF * before else waited + 1
+        if waited == 0 or (falls and waited <= _PATIENCE) or refinement.renew():
             continue
+        before = best.certificate.duality_gap
         if _NEARER * before < least:
             break
         left = max_passes - solution.num_passes
-        nearer = solve(solution.own_point, _NEARER * before, left)
+        nearer = solve(best.own_point, _NEARER * before, left)
         passes = solution.num_passes + nearer.num_passes
-        if nearer.certificate.duality_gap < solution.certificate.duality_gap:
-            solution = replace(
-                solution,
-                point=nearer.point,
-                own_point=nearer.own_point,
-                certificate=nearer.certificate,
-            )
-        solution = replace(solution, num_passes=passes)
-        if not solution.certificate.duality_gap <= _HALF * before:
+        found = replace(nearer, attempt=best.attempt, status=best.status)
+        best = solution = replace(_nearest(best, found), num_passes=passes)
+        if not best.certificate.duality_gap <= _HALF * before:
             break
-    return solution
+        waited = 0
+    return replace(best, num_passes=solution.num_passes)
+
+
+def _nearest(*solutions: CertifiedSolution) -> CertifiedSolution:
+    return min(solutions, key=lambda solution: solution.certificate.duality_gap)
 
 
 def _stepped(
@@ -70,12 +79,30 @@ def _stepped(
     refinement: Refinement,
     check: Callable[[Tensor, Tensor], Certificate],
     goal: float,
-) -> CertifiedSolution:
-    """Take one step; keep the point where that has no smaller gap."""
+) -> tuple[CertifiedSolution, bool]:
+    """Take one step, or as much of it as P allows, and tell whether P falls as it promises.
+
+    The point stays where it is if neither the gap nor P falls.
+    """
     here = solution.certificate
     point, passes = refinement.step(solution.point, here.gradient, here.best_bias, goal)
-    certificate = check(point.weight, point.bias)
-    passes += solution.num_passes
-    if not certificate.duality_gap < here.duality_gap:
-        return replace(solution, num_passes=passes)
-    return replace(solution, point=point, certificate=certificate, num_passes=passes)
+    solution = replace(solution, num_passes=solution.num_passes + passes)
+    start = replace(solution.point, bias=here.best_bias)
+    promised = -float((here.gradient * (point.weight - start.weight)).sum()) / 2
+    for _ in range(1 + _MAX_HALVINGS):
+        certificate = check(point.weight, point.bias)
+        falls = here.objective - certificate.objective > _ENOUGH * promised > _RESOLVED
+        if falls or certificate.duality_gap < here.duality_gap:
+            return replace(solution, point=point, certificate=certificate), falls
+        if not promised > _RESOLVED:
+            break
+        point, promised = _between(start, point), promised / 2
+    return solution, False
+
+
+def _between(start: Point, end: Point) -> Point:
+    return Point(
+        (start.weight + end.weight) / 2,
+        (start.bias + end.bias) / 2,
+        (start.logits + end.logits.to(start.logits.dtype)) / 2,
+    )
