@@ -92,3 +92,25 @@ def fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """Factor of a positive semidefinite matrix of unit diagonal, lifted as little as it needs.
+
+    Args:
+        matrix: (m, m) float64; its diagonal is changed.
+
+    Raises:
+        LinAlgError: It is not finite.
+    """
+    lift = 0.0
+    while True:
+        factor: Tensor
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not int(failed):
+            return factor
+        if not bool(matrix.isfinite().all()):
+            raise LinAlgError("the Hessian is not finite")
+        more = max(10 * lift, 1e-14)
+        matrix.diagonal().add_(more - lift)
+        lift = more

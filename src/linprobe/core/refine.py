@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from torch import Tensor
 
 from linprobe.core.certificate import Certificate
 from linprobe.core.solve import CertifiedSolution
 from linprobe.core.solvers.base import Point
-from linprobe.core.solvers.refinement import Refinement
 
 _HALF = 0.5  # of the gap: less progress is none
 _ENOUGH = 0.1  # of the decrease of P that a step promises, if it counts as progress
@@ -18,9 +18,23 @@ _PATIENCE = 3  # steps that lower P alone, one after the other
 _NEARER = 1e-3  # of the gap, to be solved for where the optimum is too far for Newton's method
 
 
+class Refining(Protocol):
+    """Newton's method past the precision of the features, as `Refinement` is."""
+
+    def renew(self) -> bool:
+        """See `linprobe.core.solvers.refinement.Refinement`."""
+        ...
+
+    def step(
+        self, point: Point, gradient: Tensor, best_bias: Tensor, goal: float
+    ) -> tuple[Point, float]:
+        """See `linprobe.core.solvers.refinement.Refinement`."""
+        ...
+
+
 def refine_certified(
     solution: CertifiedSolution,
-    refinement: Refinement,
+    refinement: Refining,
     check: Callable[[Tensor, Tensor], Certificate],
     solve: Callable[[Point, float, float], CertifiedSolution],
     *,
@@ -76,7 +90,7 @@ def _nearest(*solutions: CertifiedSolution) -> CertifiedSolution:
 
 def _stepped(
     solution: CertifiedSolution,
-    refinement: Refinement,
+    refinement: Refining,
     check: Callable[[Tensor, Tensor], Certificate],
     goal: float,
 ) -> tuple[CertifiedSolution, bool]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from linprobe.core.certificate import Certificate, certify, float64_logits
 from linprobe.core.features import FeatureMatrix, StandardisedFeatures
 from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.refine import refine_certified
+from linprobe.core.refine import Refining, refine_certified
 from linprobe.core.row_space import RowSpace, find_row_space
 from linprobe.core.solve import (
     Attempt,
@@ -19,7 +19,7 @@ from linprobe.core.solve import (
     solve_certified,
 )
 from linprobe.core.solvers.base import Point, Status
-from linprobe.core.solvers.refinement import Refinement
+from linprobe.core.solvers.contrast import refinement
 from linprobe.core.sums import anywhere
 from linprobe.probes.base import OnSolve, Targets
 from linprobe.probes.config import ProbeConfig
@@ -65,7 +65,7 @@ class Refit:
         too_large = math.isinf(features.room) and size > _FLOAT64_BYTES  # else nothing is copied
         self._widens = features.dtype != torch.float64 and not anywhere(targets.sums, too_large)
         self._wide = False
-        self._refinement: Refinement | None = None  # made when it is needed
+        self._refinement: Refining | None = None  # made when it is needed
 
     def chosen(self) -> tuple[Path, CertifiedSolution]:
         """Solve the path and refit its best penalty, or the next larger one that can be."""
@@ -91,7 +91,7 @@ class Refit:
         l2 = path.best.l2
         if self._refinement is None:
             space, features = self._read_by(solution)
-            self._refinement = Refinement(self._problem(features), l2, path.learned, space)
+            self._refinement = refinement(self._problem(features), l2, path.learned, space)
 
         def solve(start: Point, tol: float, max_passes: float) -> CertifiedSolution:
             attempts = self._attempts(tol)

@@ -8,8 +8,14 @@ import torch
 from linprobe.core.certificate import certify
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.solvers.base import NewtonOptions, Status
-from linprobe.core.solvers.contrast import ContrastNewton, newton
+from linprobe.core.solvers.contrast import (
+    ContrastNewton,
+    ContrastRefinement,
+    newton,
+    refinement,
+)
 from linprobe.core.solvers.newton import SubsampledNewton
+from linprobe.core.solvers.refinement import Refinement
 from tests.support.reference import reference_optimum
 
 N, D = 400, 7
@@ -47,6 +53,28 @@ def test_path_reaches_every_optimum(data, dtype, rows):
         assert solution.objective == pytest.approx(certificate.objective, rel=1e-5)
         for values in (point.weight, point.bias, point.logits):
             assert torch.equal(values[0], -values[1])
+
+
+def test_its_refinement_is_that_of_two_rows(data):
+    features, labels = data[0].float(), data[1]
+    problem, l2 = SoftmaxRegression(features, labels, 2), 1e-4
+    start = newton(problem).solve(l2, tol=1e-5, max_passes=99).point
+
+    def refined(kind):
+        steps, point = kind(problem, l2, NewtonOptions()), start
+        for _ in range(4):
+            here = certify(features, labels, point.weight, point.bias, l2)
+            point, _ = steps.step(point, here.gradient, here.best_bias, 0.0)
+        return point, certify(features, labels, point.weight, point.bias, l2)
+
+    assert isinstance(refinement(problem, l2, NewtonOptions()), ContrastRefinement)
+    point, found = refined(ContrastRefinement)
+    _, expected = refined(Refinement)
+    assert max(found.duality_gap, expected.duality_gap) <= 1e-14
+    assert torch.equal(point.weight[0], -point.weight[1])
+    torch.testing.assert_close(found.objective, expected.objective, rtol=1e-12, atol=1e-14)
+    exact = point.weight @ features.double().T
+    torch.testing.assert_close(point.logits.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_the_gap_is_that_of_two_rows(data):

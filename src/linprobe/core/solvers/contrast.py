@@ -9,11 +9,14 @@ P(W, b) is the problem of one logit with half the penalty: same values, gradient
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from linprobe.core.losses import Contrast
 from linprobe.core.problem import LinearProblem, SoftmaxRegression
+from linprobe.core.row_space import RowSpace
 from linprobe.core.solvers.base import NewtonOptions, Point, Solution, Solver
 from linprobe.core.solvers.newton import SubsampledNewton
+from linprobe.core.solvers.refinement import Refinement
 
 
 class ContrastNewton:
@@ -26,10 +29,7 @@ class ContrastNewton:
 
     def __init__(self, problem: SoftmaxRegression, options: NewtonOptions | None = None) -> None:
         self.problem: LinearProblem = problem
-        contrast = LinearProblem(
-            problem.features, Contrast(problem.labels), problem.sample_weight, problem.sums
-        )
-        self._inner = SubsampledNewton(contrast, options)
+        self._inner = SubsampledNewton(_contrast_problem(problem), options)
 
     @property
     def learned(self) -> NewtonOptions:
@@ -56,10 +56,56 @@ class ContrastNewton:
         return replace(solution, l2=l2, point=_classes(solution.point))
 
 
+class ContrastRefinement:
+    """`Refinement` on the contrast of two classes.
+
+    Args:
+        problem: of two classes.
+        l2: its penalty.
+        options: as `Refinement` takes them.
+        space: as `Refinement` takes it.
+    """
+
+    def __init__(
+        self,
+        problem: SoftmaxRegression,
+        l2: float,
+        options: NewtonOptions,
+        space: RowSpace | None = None,
+    ) -> None:
+        self._inner = Refinement(_contrast_problem(problem), l2 / 2, options, space)
+
+    def renew(self) -> bool:
+        """See `Refinement`."""
+        return self._inner.renew()
+
+    def step(
+        self, point: Point, gradient: Tensor, best_bias: Tensor, goal: float
+    ) -> tuple[Point, float]:
+        """See `Refinement`."""
+        own, bias = (gradient[1:] - gradient[:1]) / 2, best_bias[1:] - best_bias[:1]
+        found, passes = self._inner.step(_contrast(point), own, bias, goal)
+        return _classes(found), passes
+
+
 def newton(problem: SoftmaxRegression, options: NewtonOptions | None = None) -> Solver:
     """Bind the solver that suits the number of classes."""
     kind = ContrastNewton if problem.num_classes == 2 else SubsampledNewton
     return kind(problem, options)
+
+
+def refinement(
+    problem: SoftmaxRegression, l2: float, options: NewtonOptions, space: RowSpace | None = None
+) -> Refinement | ContrastRefinement:
+    """Make the refinement that suits the number of classes; see `Refinement`."""
+    kind = ContrastRefinement if problem.num_classes == 2 else Refinement
+    return kind(problem, l2, options, space)
+
+
+def _contrast_problem(problem: SoftmaxRegression) -> LinearProblem:
+    return LinearProblem(
+        problem.features, Contrast(problem.labels), problem.sample_weight, problem.sums
+    )
 
 
 def _contrast(point: Point) -> Point:

@@ -13,7 +13,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from linprobe.core.linalg import LinAlgError
+from linprobe.core.linalg import cholesky
 from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.sampled_hessian import draw_rows
 
@@ -50,7 +50,7 @@ class FactorisedHessian:
         hessian[bias[:, None], bias] += 1 / num_classes
         self._scale = hessian.diagonal().rsqrt()
         hessian.mul_(self._scale).mul_(self._scale[:, None])
-        self._factor = _cholesky(hessian)
+        self._factor = cholesky(hessian)
 
     def __call__(self, right: Tensor) -> Tensor:
         """Apply it to a gradient over the weight (n_classes, n_features); that of the bias is 0."""
@@ -84,18 +84,3 @@ def _blocks(
         out[j, :, j] += product
         out[k, :, j] = out[j, :, k] = -product
     return problem.sums.total(out).view(num_classes * columns, num_classes * columns)
-
-
-def _cholesky(matrix: Tensor) -> Tensor:
-    """Factor of a positive semidefinite matrix of unit diagonal, lifted as little as it needs."""
-    lift = 0.0
-    while True:
-        factor: Tensor
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if not int(failed):
-            return factor
-        if not bool(matrix.isfinite().all()):
-            raise LinAlgError("the Hessian is not finite")
-        more = max(10 * lift, 1e-14)
-        matrix.diagonal().add_(more - lift)
-        lift = more

@@ -20,6 +20,7 @@ from linprobe.core.linalg import LinAlgError
 from linprobe.core.problem import LinearProblem
 from linprobe.core.row_space import RowSpace
 from linprobe.core.solvers.base import NewtonOptions, Point
+from linprobe.core.solvers.direct import DirectModel
 from linprobe.core.solvers.model import NewtonModel
 from linprobe.core.solvers.newton import suited_model
 from linprobe.core.solvers.subspace import Direction
@@ -56,7 +57,7 @@ class Refinement:
         self._problem, self._l2, self._space = problem, l2, space
         self._has_room = isinf(least(problem.sums, problem.features.room))
         generator = torch.Generator().manual_seed(options.seed)
-        kind = suited_model(problem, l2)
+        kind = DirectModel if DirectModel.suits(problem) else suited_model(problem, l2)
         options = replace(options, most_rows=_MOST_ROWS, pair_rows=_PAIR_ROWS)
         self._model: NewtonModel = kind(problem, options, generator)
         self._model_at: Tensor | None = None  # its predictions
