@@ -1,5 +1,6 @@
 """A part of the rows tells where to look for the penalty."""
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -59,16 +60,12 @@ def test_the_walk_goes_on_where_a_neighbour_is_better(rows, monkeypatch):
             given = ProbeConfig(l2_path=(l2, 3 * l2))
             found = solve_path_of_part(features, targets, given, solver, on_solve)
             best = next(point for point in found.points if point.l2 == l2)
-            return type(found)(found.points, best, False, *_rest(found))
+            return replace(found, best=best, at_edge=False)
 
         monkeypatch.setattr("linprobe.probes.refit.solve_path_of_part", misled)
         found = SoftmaxProbe(ProbeConfig()).fit(streamed(x), targets)
         assert found.l2 == expected.l2
         assert found.objective == pytest.approx(expected.objective, abs=1e-7)
-
-
-def _rest(path):
-    return path.features, path.start, path.learned
 
 
 def test_all_rows_are_solved_where_a_part_is_no_help(rows):
@@ -93,3 +90,5 @@ def test_a_part_that_misleads_is_left(rows):
     found, expected = probe.fit(streamed(x), weighted), probe.fit(DenseFeatures(x), weighted)
     assert found.l2 == expected.l2
     assert found.objective == pytest.approx(expected.objective, abs=1e-7)
+    # With the solves that were misled.
+    assert found.num_passes > expected.num_passes + 2

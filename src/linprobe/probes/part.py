@@ -60,7 +60,7 @@ def solve_path_of_part(
         replace(point, num_rows=part.num_fit, num_passes=read * point.num_passes)
         for point in path.points
     )
-    return replace(path, points=points)
+    return replace(path, points=points, num_passes=read * path.num_passes)
 
 
 def _share(features: FeatureMatrix, targets: Targets) -> float | None:

@@ -59,6 +59,8 @@ class Path:
         start: its solution, with the logits of all rows, those held out last; without, where rows
             are read from a disk.
         learned: what the solver of the refit may begin with.
+        num_passes: over all rows, of all solves: also of those that are not among the points,
+            because a part of the rows misled, or all rows were solved for the same penalty.
     """
 
     points: tuple[PathPoint, ...]
@@ -67,6 +69,7 @@ class Path:
     features: FeatureMatrix
     start: Point
     learned: NewtonOptions
+    num_passes: float
 
     def shortened(self) -> "Path":
         """Choose the next larger penalty, because the best can't be certified on all rows."""
@@ -99,7 +102,9 @@ def solve_path(
     """
     walk = _Walk(features, targets, config, solver, on_solve)
     if of_part is not None and not walk.solve_around(of_part, widen):
-        walk, of_part = _Walk(features, targets, config, solver, on_solve), None
+        spent, of_part = walk.num_passes, None
+        walk = _Walk(features, targets, config, solver, on_solve)
+        walk.num_passes = spent
     for l2 in config.l2_path if of_part is None else ():
         walk.solve_smaller(l2, widen)
         if walk.has_turned():
@@ -128,6 +133,10 @@ class _Walk:
         self._unsolved: list[PathPoint] = []
         self._of_part: tuple[PathPoint, ...] = ()
         self._starts: tuple[Point, ...] = ()
+        self.num_passes = 0.0
+        end, count = targets.num_fit, len(targets.labels)
+        num_fit, num_rows = targets.sums.total(torch.tensor([end, count])).tolist()
+        self._share_fitted = num_fit / num_rows
         self._read(features)
 
     def _read(self, features: FeatureMatrix) -> None:
@@ -172,9 +181,9 @@ class _Walk:
         sums = self._targets.sums
         loss, error = loss_and_error(scores, labels[end:], self._weight, sums)
         loss = loss if isfinite(loss) else inf  # logits beyond the dtype
-        num_fit, num_rows = sums.total(torch.tensor([end, len(labels)])).tolist()
-        share = num_fit / num_rows  # of all rows, which num_passes counts
+        share = self._share_fitted  # of all rows, which num_passes counts
         passes = share * solution.num_passes + (1 - share) / 2
+        self.num_passes += passes
         point = PathPoint(l2, loss, error, solution.duality_gap, passes, solution.status)
         self._on_solve("path", l2, passes, solution.duality_gap)
         if extra and solution.status not in (Status.CONVERGED, Status.NEAR):
@@ -213,7 +222,7 @@ class _Walk:
             Whether the held-out cross-entropy is what the part let expect: where it is larger, the
             part has misled, as it may where classes are rare or weigh much.
         """
-        self._of_part = of_part.points
+        self._of_part, self.num_passes = of_part.points, of_part.num_passes
         start = of_part.start
         self._starts = (replace(start, logits=self._fitted.logits(start.weight)),)
         tried = {point.l2 for point in of_part.points} | set(self._config.l2_path)
@@ -286,7 +295,8 @@ class _Walk:
         points += [point for point in self._of_part if point.l2 not in solved]
         points.sort(key=lambda p: -p.l2)
         at_edge = self._falls_to(0) or self._falls_to(-1)
-        return Path(tuple(points), chosen, at_edge, features, start, learned)
+        read = self.num_passes
+        return Path(tuple(points), chosen, at_edge, features, start, learned, read)
 
     def _falls_to(self, end: int) -> bool:
         """Tell whether held-out cross-entropy falls, by more than its noise, to an end (0, -1)."""

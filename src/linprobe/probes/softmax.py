@@ -199,7 +199,7 @@ class _Fit:
             status=solution.status,
             validation_error_rate=best.validation_error_rate,
             validation_cross_entropy=best.validation_cross_entropy,
-            num_passes=solution.num_passes + sum(p.num_passes for p in path.points),
+            num_passes=solution.num_passes + path.num_passes,
             seconds=_NAN,
             rounded=is_rounded(self.features, point, targets.sample_weight, targets.sums),
             bounds=OptimumBounds.of(
