@@ -9,8 +9,9 @@ rates of `class_logits` and `backproject` on blocks of the size that it multipli
 out is work too: conversion to float32 is shown beside it, the certificate's float64, softmax and
 the models of the Hessian are not.
 
-``--rival`` also has scikit-learn's lbfgs solve for the penalty that was chosen, in float32, on so
-many of the rows that they take half of the budget in memory, and linprobe's solver on the same.
+``--compare`` also fits with all rows in memory, and says what streaming costs. ``--rival`` also has
+scikit-learn's lbfgs solve for the penalty that was chosen, in float32, on so many of the rows that
+they take half of the budget in memory, and linprobe's solver on the same.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from linprobe.core.features import FileRows, file_rows
 from linprobe.data.npy import map_npy
 
 _TARGET = 3.0  # times what reads and products take
+_ALL = 1e15  # bytes, which hold anything
+_HOW = {False: "no", True: "yes"}
 _IN_MEMORY = 0.5  # of the budget, for rows in float32; solvers take as much again
 _HEAD = (
     *("exact", "seconds", "passes", "reads", "peak GB", "gap", "l2", "status", "test error"),
@@ -72,13 +76,29 @@ def _measure(asked: Asked, options: argparse.Namespace) -> None:
     _print_row(_HEAD)
     _print_row(["---"] * len(_HEAD))
     solved: dict[str, Any] = {}
+    compared: list[str] = []
     for exact in {"no": (False,), "yes": (True,), "both": (False, True)}[options.exact]:
-        solved = run(Asked(asked.folder, asked.sizes, asked.budget, exact, asked.threads))
-        _print_row(["yes" if exact else "no", *solved_cells(solved, train, again, row)])
+        solved = run(replace(asked, exact=exact))
+        _print_row([_HOW[exact], *solved_cells(solved, train, again, row)])
+        if options.compare:
+            compared.append(comparison(solved, run(replace(asked, exact=exact, budget=_ALL))))
+    for line in compared:
+        print(f"\n{line}", flush=True)
     print(f"\nTarget: a ratio of at most {_TARGET:g}.", flush=True)
     if options.rival:
         print()
         _print_rivals(train, asked, float(solved["l2"]), options.cap)
+
+
+def comparison(streamed: dict[str, Any], held: dict[str, Any]) -> str:
+    """Say what a fit of the same rows in memory took and found, beside that of streamed ones."""
+    ratio = streamed["seconds"] / held["seconds"]
+    return (
+        f"In memory: {held['seconds']:.1f} s, {held['passes']:.1f} passes, peak "
+        f"{held['peak_rss_bytes'] / 1e9:.2f} GB, gap {held['duality_gap']:.1e}, "
+        f"l2 {held['l2']:.0e}, test error {held['test_error']:.4f}. Streaming takes {ratio:.2f} "
+        f"times as long, {ratio * held['passes'] / streamed['passes']:.2f} times a pass."
+    )
 
 
 def run(asked: Asked) -> dict[str, Any]:
@@ -210,6 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--folder", type=Path, default=Path("runs", "tall"), help="where the rows are drawn to")
     add("--keep", action="store_true", help="leave the rows there for the next run")
     add("--exact", choices=("no", "yes", "both"), default="no", help="solve the exact optimum")
+    add("--compare", action="store_true", help="also fit with all rows in memory")
     add("--rival", action="store_true", help="also scikit-learn's lbfgs, on rows in memory")
     add("--cap", type=float, default=600.0, help="seconds for each solver of --rival")
     add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads")

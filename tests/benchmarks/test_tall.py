@@ -59,8 +59,10 @@ def test_the_exact_optimum_and_rivals_can_be_asked_for(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(tall, "run_capped", capped)
     words = [*WORDS, "--budget", str(BUDGET), "--folder", str(tmp_path), "--threads", "1"]
-    tall.main([*words, "--exact", "both", "--rival", "--keep"])
+    tall.main([*words, "--exact", "both", "--compare", "--rival", "--keep"])
     lines = capsys.readouterr().out.splitlines()
+    beside = [line for line in lines if line.startswith("In memory: ")]
+    assert len(beside) == 2 and all(" times a pass." in line for line in beside)
     loose, exact = cells(lines, "| exact")
     assert float(exact["gap"]) < 1e-3 * float(loose["gap"])
     ours, theirs = cells(lines, "| solver")
