@@ -214,9 +214,9 @@ class _Walk:
         return len(losses) - 1 - best >= _PATIENCE and rise > NUM_ERRORS * error
 
     def solve_around(self, of_part: Path, widen: Widen | None) -> bool:
-        """Solve for the best penalty of a part of the rows and its neighbours, and go on there.
+        """Solve for the best penalty of a part of the rows and those beside it, and go on there.
 
-        The more rows, the smaller the best penalty is.
+        The more rows, the smaller the best penalty is: a larger one is tried if none is better.
 
         Returns:
             Whether the held-out cross-entropy is what the part let expect: where it is larger, the
@@ -228,14 +228,11 @@ class _Walk:
         tried = {point.l2 for point in of_part.points} | set(self._config.l2_path)
         penalties = sorted(tried, reverse=True)
         place = penalties.index(of_part.best.l2)
-        first, last = max(0, place - 1), min(place + 1, len(penalties) - 1)
-        for l2 in penalties[first : last + 1]:
-            self.solve_smaller(l2, widen)
-        for l2 in penalties[last + 1 :]:
-            if self._best[0] is not self._points[-1]:
+        for l2 in penalties[place:]:
+            if self._points and self._best[0] is not self._points[-1]:
                 break
             self.solve_smaller(l2, widen)
-        for l2 in reversed(penalties[:first]):
+        for l2 in reversed(penalties[:place]):
             if self._best[0] is not self._points[0]:
                 break
             self.solve(l2, above=True)

@@ -14,7 +14,7 @@ for each pass over all.
 """
 
 from dataclasses import replace
-from math import exp, inf, isfinite, log
+from math import exp, inf, isfinite, isinf, log
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from linprobe.core.solvers.model import NewtonModel
 from linprobe.core.solvers.sketched import SketchedModel
 from linprobe.core.solvers.subspace import Balanced, Direction, Minimum, balance, minimise_in_span
 from linprobe.core.solvers.whitened import WhitenedModel
+from linprobe.core.sums import least
 
 _SAFETY = 0.8  # aim below tol: the certificate recomputes the gap in float64
 _WEAK_PROGRESS = 0.15  # ratio of successive gaps above which the model is made better
@@ -174,7 +175,10 @@ class SubsampledNewton:
 def suited_model(problem: LinearProblem, l2: float) -> type[WhitenedModel] | type[SketchedModel]:
     """Return the kind of model that is fastest for a problem of this size and this penalty."""
     few_rows = problem.total_samples < _WHITENED_ROWS * problem.num_features
-    most = _MAX_WHITENED if l2 <= _WHITENED_L2 and not few_rows else _ALWAYS_WHITENED
+    # Where nothing is copied, each read whitens anew, in float64.
+    copied = isinf(least(problem.sums, problem.features.room))
+    pays = l2 <= _WHITENED_L2 and copied and not few_rows
+    most = _MAX_WHITENED if pays else _ALWAYS_WHITENED
     return WhitenedModel if problem.num_features <= most else SketchedModel
 
 
