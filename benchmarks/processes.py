@@ -116,11 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.processes", description=__doc__.partition("\n")[0]
     )
     add = parser.add_argument
-    add("--rows", type=int, default=200_000, help="training and test rows")
-    add("--features", type=int, default=512)
-    add("--classes", type=int, default=40)
+    add("--rows", type=int, default=60_000, help="training and test rows")
+    add("--features", type=int, default=256)
+    add("--classes", type=int, default=10)
     add("--processes", type=int, default=2)
-    add("--rounds", type=int, default=3)
+    add("--rounds", type=int, default=2)
     add("--ways", default="rows,layers", help="what is dealt")
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     add("--deals", choices=("rows", "layers"), default="rows", help=argparse.SUPPRESS)
