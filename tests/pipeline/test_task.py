@@ -7,6 +7,7 @@ import torch
 
 import linprobe
 from linprobe import LinprobeError
+from linprobe.pipeline.task import make_task
 from tests.support.cases import make_case
 from tests.support.options import grouped
 
@@ -125,3 +126,23 @@ def test_other_errors_of_the_solver_are_not_hidden(monkeypatch):
     monkeypatch.setattr(linprobe.pipeline.task.SoftmaxProbe, "fit", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         fitted({"a": X[TRAIN]})
+
+
+def test_rising_rows_keep_their_labels_weights_and_parts():
+    labels = torch.arange(60) % 3
+    weight = torch.arange(60).double()  # that of row 0 is zero
+    task = make_task(
+        *(labels, labels),
+        groups=None,
+        config=linprobe.ProbeConfig(),
+        evaluation=linprobe.EvaluationOptions(),
+        seed=0,
+        sample_weight=weight,
+    )
+    found, end = task.rising(), task.targets.num_fit
+    assert not torch.equal(found.order, task.order)
+    for part in (slice(end), slice(end, task.num_train), slice(task.num_train, None)):
+        assert torch.equal(found.order[part], task.order[part].sort().values)
+    assert found.order[-1] == 0 and found.targets.num_held_out == task.targets.num_held_out
+    assert torch.equal(found.targets.labels, labels[found.order[:-1]])
+    assert torch.equal(found.targets.sample_weight, weight[found.order[:-1]])

@@ -79,9 +79,8 @@ class DirectModel:
         first, gram = curvature.new_zeros(width), curvature.new_zeros(width, width)
         for where, rows in problem.features.parts(_ROWS):
             first += curvature[where] @ rows.double()
-        packed = torch.cat([first, curvature.sum()[None]])
-        *_, mass = packed = problem.sums.total(packed)
-        mean = packed[:-1] / mass.clamp_min(torch.finfo(packed.dtype).tiny)
+        packed = problem.sums.total(torch.cat([first, curvature.sum()[None]]))
+        mean = packed[:-1] / packed[-1].clamp_min(torch.finfo(packed.dtype).tiny)
         for where, rows in problem.features.parts(_ROWS):
             root = curvature[where].sqrt()[:, None]
             centred = (rows.double() - mean).mul_(root)
