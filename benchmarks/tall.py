@@ -36,7 +36,6 @@ from linprobe.data.npy import map_npy
 
 _TARGET = 3.0  # times what reads and products take
 _ALL = 1e15  # bytes, which hold anything
-_HOW = {False: "no", True: "yes"}
 _IN_MEMORY = 0.5  # of the budget, for rows in float32; solvers take as much again
 _HEAD = (
     *("exact", "seconds", "passes", "reads", "peak GB", "gap", "l2", "status", "test error"),
@@ -79,7 +78,7 @@ def _measure(asked: Asked, options: argparse.Namespace) -> None:
     compared: list[str] = []
     for exact in {"no": (False,), "yes": (True,), "both": (False, True)}[options.exact]:
         solved = run(replace(asked, exact=exact))
-        _print_row([_HOW[exact], *solved_cells(solved, train, again, row)])
+        _print_row(["yes" if exact else "no", *solved_cells(solved, train, again, row)])
         if options.compare:
             compared.append(comparison(solved, run(replace(asked, exact=exact, budget=_ALL))))
     for line in compared:

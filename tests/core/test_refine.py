@@ -122,8 +122,8 @@ def test_steps_that_lower_p_alone_are_taken():
 def test_ends_at_the_goal_at_the_passes_and_where_nothing_helps(monkeypatch):
     setting = Setting()
     start = setting.solve(None, 1e-4, 100)
-    assert setting.refine(start, 1e-3) == start
-    assert setting.refine(start, 0.0, max_passes=start.num_passes) == start
+    assert setting.refine(start, 1e-3) is start
+    assert setting.refine(start, 0.0, max_passes=start.num_passes) is start
     near = setting.refine(start, 1e-9)
     assert near.num_passes > start.num_passes
     monkeypatch.setattr(Refinement, "step", lambda self, point, *_: (point, 1.0))

@@ -46,7 +46,7 @@ def test_the_probe_is_that_of_all_rows_in_fewer_passes(rows):
     of_part = {point.l2 for point in found.path if point.num_rows is not None}
     on_all = sorted(point.l2 for point in found.path if point.num_rows is None)
     assert {point.num_rows for point in found.path} == {None, round(5 / 6 * N / 5)}
-    assert found.l2 in on_all and 2 <= len(on_all) <= 4 and len(of_part) >= 4
+    assert found.l2 in on_all and 3 <= len(on_all) <= 4 and len(of_part) >= 4
     assert [p.l2 for p in found.path] == sorted((p.l2 for p in found.path), reverse=True)
     assert said[-1][0] == "refit"
 

@@ -81,7 +81,7 @@ def refine_certified(
         if not best.certificate.duality_gap <= _HALF * before:
             break
         waited = 0
-    return replace(best, num_passes=solution.num_passes)
+    return best if best is solution else replace(best, num_passes=solution.num_passes)
 
 
 def _nearest(*solutions: CertifiedSolution) -> CertifiedSolution:

@@ -1,7 +1,7 @@
 """A path of penalties on a part of the rows, where each read of all rows is one of a disk.
 
 Penalties of a path are judged, and most of them judged bad. A random part of the rows that the
-memory holds tells which: only the penalty that it chooses, and its neighbours, are then solved and
+memory holds tells which: only the penalty that it chooses, and those beside it, are then solved and
 judged on all rows (`linprobe.probes.path.solve_path`), starting from the part's solution.
 """
 

@@ -97,8 +97,8 @@ def solve_path(
         solver: makes the solver.
         on_solve: called after each solve.
         widen: of float32 features, where they don't suffice; None: the path ends there.
-        of_part: what a part of the rows has chosen: only this penalty and its neighbours are
-            solved, and those beyond a neighbour that is better still.
+        of_part: what a part of the rows has chosen: only this penalty is solved, and smaller ones
+            while they are better; where none is, larger ones.
     """
     walk = _Walk(features, targets, config, solver, on_solve)
     if of_part is not None and not walk.solve_around(of_part, widen):
@@ -292,8 +292,8 @@ class _Walk:
         points += [point for point in self._of_part if point.l2 not in solved]
         points.sort(key=lambda p: -p.l2)
         at_edge = self._falls_to(0) or self._falls_to(-1)
-        read = self.num_passes
-        return Path(tuple(points), chosen, at_edge, features, start, learned, read)
+        found = chosen, at_edge, features, start, learned
+        return Path(tuple(points), *found, num_passes=self.num_passes)
 
     def _falls_to(self, end: int) -> bool:
         """Tell whether held-out cross-entropy falls, by more than its noise, to an end (0, -1)."""
