@@ -3,11 +3,12 @@
 import argparse
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import products
+from benchmarks import few_rows, label_sets, products, tall
 from benchmarks.features import FeatureFiles
 from benchmarks.figures import reached
 from benchmarks.jobs import OURS, Job, all_jobs, quick_jobs
@@ -34,8 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
         files = FeatureFiles(options.out / "features", options.network, options.dataset)
         before = measured["machine"]
         measured["machine"] = before | fastest(describe(options.threads), before)
-        if not options.quick and ("products" not in measured or options.again):
-            measured["products"] = products.measure()
+        if not options.quick:
+            _measure_parts(measured, options)
+            write(path, measured)
         if options.cuda:
             measured["machine"]["cuda"] = describe(options.threads, "cuda")
         deadline = time.monotonic() + options.budget
@@ -55,6 +57,21 @@ def main(arguments: list[str] | None = None) -> None:
         write(path, measured)
     write_page(measured, options.docs)
     print(f"{options.docs / 'performance.md'}")
+
+
+def _measure_parts(measured: dict[str, Any], options: argparse.Namespace) -> None:
+    """Measure what is no job of one solver: by its key in the JSON, which names its suite too."""
+    parts: dict[str, Callable[[], object]] = {
+        "products": products.measure,
+        "few_rows": few_rows.measure,
+        "label_sets": lambda: list(label_sets.measure()),
+        "tall": lambda: tall.measure(options.out / "tall", options.threads),
+    }
+    for name, measure in parts.items():
+        wanted = options.suite in (None, name) and not options.only
+        if wanted and (options.again or name not in measured):
+            measured[name] = measure()
+            print(f"{name}: measured", flush=True)
 
 
 def _chosen(options: argparse.Namespace, done: dict[str, object]) -> list[Job]:
@@ -96,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--times", type=float, default=25.0, help="stop others after so many times our time")
     add("--budget", type=float, default=float("inf"), help="start no job after these seconds")
     add("--only", action="append", default=[], help="jobs whose name has this; may be repeated")
-    add("--suite", help="one part of the page: cold, path, binary, batched, growth n, ...")
+    add("--suite", help="one part of the page: cold, path, few, few_rows, ...")
     add("--again", action="store_true", help="measure also what has been measured")
     add("--note", help="what readers of the page must know of this run; kept in the JSON")
     add("--page", action="store_true", help="measure nothing, write the page")

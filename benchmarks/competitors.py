@@ -18,9 +18,11 @@ from torch.nn import functional
 
 from benchmarks.features import Problem
 from benchmarks.jobs import TOL
+from linprobe.core.features import DenseFeatures
 from linprobe.core.problem import SoftmaxRegression
-from linprobe.core.solvers.base import Point
-from linprobe.core.solvers.newton import SubsampledNewton
+from linprobe.core.row_space import find_row_space
+from linprobe.core.solve import DEFAULT_SOLVER
+from linprobe.core.solvers.base import NewtonOptions, Point
 
 _MAX_ATTEMPTS = 12
 _UNLIMITED = 1_000_000
@@ -61,8 +63,12 @@ def linprobe(problem: Problem) -> Solve:
     """Our solver, on the device of the features; layers one after the other."""
     if problem.features.ndim == 3:
         return _each_layer(problem)
-    regression = SoftmaxRegression(problem.features, problem.labels, problem.num_classes)
-    solver = SubsampledNewton(regression)
+    rows = DenseFeatures(problem.features)
+    space = find_row_space(rows, torch.Generator().manual_seed(0))
+    solved = rows if space is None else space.coordinates
+    solver = DEFAULT_SOLVER(
+        SoftmaxRegression(solved, problem.labels, problem.num_classes), NewtonOptions()
+    )
     starts: tuple[Point, ...] = ()
 
     def attempts(l2: float) -> Attempts:
@@ -71,8 +77,9 @@ def linprobe(problem: Problem) -> Solve:
             found = solver.solve(l2, tol=goal, max_passes=1000, starts=starts)
             # A repetition starts from the last point alone: the span with it is empty.
             starts = (found.point, *starts[:1]) if goal == TOL else (found.point,)
-            passes = found.num_passes
-            yield Attempt(found.point.weight, found.point.bias, passes, f"tol {goal:.0e}")
+            passes, weight = found.num_passes, found.point.weight
+            lifted = weight if space is None else space.lift(weight)
+            yield Attempt(lifted, found.point.bias, passes, f"tol {goal:.0e}")
 
     return attempts
 

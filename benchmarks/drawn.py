@@ -3,7 +3,8 @@
 - ``vit-equal``, ``vit-zipf``: pooled features of a vision transformer, many classes. Variances fall
   as the inverse of the column, as such features' do; class means are drawn with the same variances.
   Sizes of classes are equal, or fall as the inverse of the class.
-- `few_rows`: two classes on few rows of many features, as in probes of language models.
+- `few_rows`, ``few-rows``: two classes on few rows of many features, as in probes of language
+  models. `concepts`: several label sets on such rows.
 - `frames`: so many rows that they are drawn, kept and read a block at a time, as frames, tokens or
   patches give them.
 """
@@ -14,10 +15,13 @@ import torch
 from torch import Tensor
 
 VIT = ("vit-equal", "vit-zipf")
+FEW = "few-rows"
+DRAWN = (*VIT, FEW)
 """Names that stand for a layer in a job."""
 
 _BETWEEN = 0.35  # standard deviation of class means, over that within a class
 _FALL = 0.7  # of a column's deviation: its number to minus this power
+_BLURRED = 0.7  # deviation of what is added to a row's distance from a plane, over its own
 _APART = 2.7  # root mean square length of class means, over the deviation within a class
 _DRAWN_ROWS = 8192  # at a time
 
@@ -53,6 +57,26 @@ def few_rows(rows: int, features: int, strength: float, seed: int) -> tuple[Tens
     labels = torch.randint(2, (rows,), generator=draw)
     noise = torch.randn(rows, features, generator=draw)
     return (noise + strength * (labels[:, None] - 0.5) * means) * deviation, labels
+
+
+def concepts(rows: int, features: int, sets: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Draw rows (rows, features) float32 and so many sets of labels, 0 or 1, by name.
+
+    Each set asks on which side of a plane of its own the rows lie, once they are blurred.
+
+    Args:
+        rows: n.
+        features: D.
+        sets: number of label sets.
+        seed: of the rows; the planes do not change with it.
+    """
+    planes = torch.randn(features, sets, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(seed)
+    deviation = torch.arange(1, features + 1).float() ** -_FALL
+    x = torch.randn(rows, features, generator=draw) * deviation
+    side = x @ planes / (planes * deviation[:, None]).norm(dim=0)
+    side += _BLURRED * torch.randn(rows, sets, generator=draw)
+    return x, {f"concept {i}": (side[:, i] > 0).long() for i in range(sets)}
 
 
 def frames(rows: int, features: int, classes: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.drawn import VIT, vit
+from benchmarks.drawn import DRAWN, FEW, few_rows, vit
 from benchmarks.jobs import Job
 from linprobe.activations.extract import extract_features
 from linprobe.core.features import Standardisation, file_rows
@@ -21,6 +21,7 @@ from linprobe.runtime.randomness import generator
 _DEPTH = 128
 _PROJECTION_SEED = 7
 _READ_ROWS = 8192
+_STRENGTH = 0.15  # of `few_rows`: separable by all features, and not by a few
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class FeatureFiles:
 
     def prepare(self, layer: str, num_rows: int) -> None:
         """Make sure that at least `num_rows` rows of a layer (or several, "+") are on disk."""
-        for name in layer.split("+") if layer not in VIT else ():
+        for name in layer.split("+") if layer not in DRAWN else ():
             self._prepare(name, num_rows)
 
     def _prepare(self, layer: str, num_rows: int) -> None:
@@ -109,8 +110,11 @@ class FeatureFiles:
 
 def load_problem(folder: Path, job: Job) -> Problem:
     """The problem of a job, from files that `FeatureFiles` wrote or drawn."""
-    if job.layer in VIT:
-        features, labels = vit(job.layer, job.num_rows, job.num_features, job.num_classes)
+    if job.layer in DRAWN:
+        if job.layer == FEW:
+            features, labels = few_rows(job.num_rows, job.num_features, _STRENGTH, 1)
+        else:
+            features, labels = vit(job.layer, job.num_rows, job.num_features, job.num_classes)
         Standardisation.fit_(features)
         return Problem(features.to(job.device), labels.to(job.device), job.num_classes)
     own = labels_file(folder / f"{job.layer}.npy")

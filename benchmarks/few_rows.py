@@ -13,7 +13,8 @@ linprobe scales by column here, as the sweep does.
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -33,8 +34,10 @@ from linprobe.probes.softmax import SoftmaxProbe
 
 _T = TypeVar("_T")
 _PENALTIES = np.logspace(-5, 5, 10)
-_TABLE = (
-    "| strength | l2 | test error | exact | not exact | scikit-learn | its gap | its test error |"
+STRENGTHS = (0.05, 0.15, 0.5)
+HEADER = (
+    *("strength", "l2", "test error", "exact", "not exact"),
+    *("scikit-learn", "its gap", "its test error"),
 )
 
 
@@ -67,6 +70,17 @@ def swept(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[fl
     return proof.duality_gap, float(error)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute by one thread, and let scikit-learn end before it has converged."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+    torch.set_num_threads(threads)
+
+
 def timed(function: Callable[[], _T]) -> tuple[_T, float]:
     """Call twice, and give the result with the processor seconds of the faster call."""
     taken = []
@@ -77,16 +91,40 @@ def timed(function: Callable[[], _T]) -> tuple[_T, float]:
     return found, min(taken)
 
 
-def row(rows: int, features: int, strength: float) -> str:
+def compared(rows: int, features: int, strength: float) -> dict[str, float]:
     """Compare both on one problem."""
     train, test = (few_rows(n, features, strength, seed) for n, seed in ((rows, 1), (rows // 2, 2)))
-    exact, seconds = timed(lambda: ours(train, test, exact=True))
-    _, loose = timed(lambda: ours(train, test, exact=False))
-    (gap, error), sweep = timed(lambda: swept(train, test))
-    return (
-        f"| {strength:g} | {exact.l2:.0e} | {exact.test_error_rate:.4f} | {seconds:.2f} "
-        f"| {loose:.2f} | {sweep:.2f} | {gap:.0e} | {error:.4f} |"
-    )
+    with one_thread():
+        exact, seconds = timed(lambda: ours(train, test, exact=True))
+        _, loose = timed(lambda: ours(train, test, exact=False))
+        (gap, error), sweep = timed(lambda: swept(train, test))
+    return {
+        "strength": strength,
+        "l2": exact.l2,
+        "test_error_rate": exact.test_error_rate,
+        "exact_seconds": seconds,
+        "seconds": loose,
+        "sweep_seconds": sweep,
+        "sweep_gap": gap,
+        "sweep_test_error_rate": error,
+    }
+
+
+def cells(found: dict[str, float]) -> list[str]:
+    """Write what `compared` gives under `HEADER`."""
+    return [
+        f"{found['strength']:g}",
+        f"{found['l2']:.0e}",
+        f"{found['test_error_rate']:.4f}",
+        *(f"{found[name]:.2f} s" for name in ("exact_seconds", "seconds", "sweep_seconds")),
+        f"{found['sweep_gap']:.0e}",
+        f"{found['sweep_test_error_rate']:.4f}",
+    ]
+
+
+def measure(rows: int = 1024, features: int = 4096) -> list[dict[str, float]]:
+    """Compare both on problems of several strengths."""
+    return [compared(rows, features, strength) for strength in STRENGTHS]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -94,14 +132,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--features", type=int, default=4096)
-    parser.add_argument("--strengths", default="0.05,0.15,0.5")
+    parser.add_argument("--strengths", default=",".join(map(str, STRENGTHS)))
     options = parser.parse_args(words)
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", category=ConvergenceWarning)
-    print(_TABLE + "\n" + "|---" * 8 + "|", flush=True)
-    with threadpool_limits(1):
-        for strength in map(float, options.strengths.split(",")):
-            print(row(options.rows, options.features, strength), flush=True)
+    for line in (HEADER, ["---"] * len(HEADER)):
+        print(f"| {' | '.join(line)} |", flush=True)
+    for strength in map(float, options.strengths.split(",")):
+        found = compared(options.rows, options.features, strength)
+        print(f"| {' | '.join(cells(found))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.drawn import VIT
+from benchmarks.drawn import FEW, VIT
 
 TOL = 1e-4
 """Certified duality gap (nats) at which everybody is done."""
@@ -73,7 +73,7 @@ def all_jobs(num_rows: int, devices: tuple[str, ...] = ("cpu",)) -> list[Job]:
     jobs += [*_binary(num_rows), *_growth(num_rows)]
     jobs += [*_cold(num_rows, ("logits", "conv1_postpool", "conv1_postact"))]
     jobs += _path(num_rows, ("fc1_postact", "conv1_postpool"))
-    jobs += _classes(100_000, 512, 1000, (OURS, *SKLEARN[:2]))
+    jobs += [*_few(1024, 4096), *_classes(100_000, 512, 1000, (OURS, *SKLEARN[:2]))]
     if "cuda" in devices:
         on_gpu = (OURS, *TORCH)
         jobs += [
@@ -92,6 +92,7 @@ def quick_jobs() -> list[Job]:
     jobs += [Job("binary", c, "layer8", 2000, 128, 2) for c in (OURS, "probekit")]
     jobs += [Job("batched", c, TOGETHER, 1000, 128, 2) for c in (OURS, "probekit")]
     jobs += list(_classes(2000, 64, 100, (OURS, SKLEARN[0])))[:2]
+    jobs += list(_few(60, 2000))[:2]
     return jobs + [Job("growth n", OURS, "input", n, 784) for n in (500, 1000, 2000)]
 
 
@@ -130,6 +131,12 @@ def _classes(n: int, d: int, k: int, competitors: tuple[str, ...]) -> Iterator[J
         for l2 in (1e-3, 1e-5):
             for competitor in competitors:
                 yield Job("classes", competitor, layer, n, d, k, (l2,))
+
+
+def _few(n: int, d: int) -> Iterator[Job]:
+    """Two classes on few rows of many features, as in probes of language models."""
+    for competitor in (OURS, "probekit", *SKLEARN):
+        yield Job("few", competitor, FEW, n, d, 2, PATH)
 
 
 def _growth(num_rows: int) -> Iterator[Job]:

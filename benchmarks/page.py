@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from benchmarks import few_rows, label_sets, tall
 from benchmarks.figures import (
     Measured,
     Record,
@@ -50,6 +52,24 @@ on a sample of rows.
 """
 
 
+_FEW = """1,024 rows of 4,096 features (`python -m benchmarks.few_rows`): path, refit, certificate
+and test, with and without going on to the exact optimum, beside scikit-learn's sweep as it is usual
+for language models (ten values of C from 1e-5 to 1e5, lbfgs with at most 1,000 iterations,
+`StandardScaler`), whose last fit is certified for the problem that it states. One thread, processor
+seconds.
+"""
+
+_SETS = """As many label sets on the same rows and features (`python -m benchmarks.label_sets`): a
+whole call of `linprobe.fit_label_sets`, with evaluation and records, beside as many sweeps of
+scikit-learn. One thread, processor seconds.
+"""
+
+_TALL = """3,000,000 rows of 768 features in 16 bits on a disk, 40 classes, within 4 GB (`python -m
+benchmarks.tall`, which says more). `ratio`: the whole path and refit, over the time of its reads
+and products at their measured rates.
+"""
+
+
 def write_page(measured: Measured, docs: Path) -> None:
     """Write ``performance.md``, its figures and the JSON that they are made from into `docs`."""
     figures = draw_all(measured, docs / "performance")
@@ -74,6 +94,7 @@ def _sections(measured: Measured, figures: Sequence[str]) -> Iterable[str]:
             ("cold", "One penalty from a cold start", "cold.png"),
             ("path", "A path of penalties", "path.png"),
             ("binary", "Two classes", None),
+            ("few", "Two classes, few rows of many features", None),
             ("classes", "Many classes", None),
             ("batched", "Two classes, layers of equal width together", None),
         ):
@@ -83,10 +104,27 @@ def _sections(measured: Measured, figures: Sequence[str]) -> Iterable[str]:
                 if plot in figures and device == "cpu":
                     yield f"![{title}](performance/{plot})\n"
                 yield _comparison(records, measured, device)
+    for name, title, said, header, rows in (
+        ("few_rows", "Few rows, two classes: whole probes", _FEW, few_rows.HEADER, _few_cells),
+        ("label_sets", "Several label sets", _SETS, label_sets.HEADER, label_sets.table_rows),
+        ("tall", "More rows than the memory holds", _TALL, tall.HEADER, _tall_cells),
+    ):
+        if name in measured:
+            yield f"## {title}\n"
+            yield said
+            yield _table(header, rows(measured[name]))
     if "growth.png" in figures:
         yield "## Growth\n"
         yield _growth_text(measured)
         yield "![Time against n, D, K and the length of the path](performance/growth.png)\n"
+
+
+def _few_cells(found: Iterable[dict[str, Any]]) -> list[list[str]]:
+    return [few_rows.cells(one) for one in found]
+
+
+def _tall_cells(found: dict[str, Any]) -> list[list[str]]:
+    return [found["cells"]]
 
 
 def _machine(measured: Measured) -> str:

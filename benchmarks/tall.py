@@ -34,11 +34,11 @@ from benchmarks.tall_worker import Asked, command
 from linprobe.core.features import FileRows, file_rows
 from linprobe.data.npy import map_npy
 
-_TARGET = 3.0  # times what reads and products take
+TARGET = 3.0  # times what reads and products take
 _ALL = 1e15  # bytes, which hold anything
 _IN_MEMORY = 0.5  # of the budget, for rows in float32; solvers take as much again
-_HEAD = (
-    *("exact", "seconds", "passes", "reads", "peak GB", "gap", "l2", "status", "test error"),
+HEADER = (
+    *("seconds", "passes", "reads", "peak GB", "gap", "l2", "status", "test error"),
     *("reads and products", "ratio", "with conversion"),
 )
 _RIVALS = ("solver", "rows", "l2", "time", "passes", "gap", "peak GB")
@@ -64,6 +64,35 @@ def main(words: Sequence[str] | None = None) -> None:
             file.remove()
 
 
+def measure(folder: Path, threads: int, words: Sequence[str] = ()) -> dict[str, Any]:
+    """Fit rows, drawn into a folder, and measure what their reads and products take.
+
+    Args:
+        folder: is empty again at the end.
+        threads: CPU threads.
+        words: options of the command; default: its own.
+    """
+    options = _parser().parse_args(words)
+    torch.set_num_threads(threads)
+    sizes = (options.rows, options.test_rows, options.features, options.classes)
+    asked = Asked(str(folder), sizes, options.budget, False, threads)
+    drawn = draw_missing(list(asked.files))
+    try:
+        train, _ = asked.files
+        rows = file_rows(map_npy(train.path))
+        assert rows is not None
+        _, again = read_rates(rows, len(streamed_block(rows, asked.budget)))
+        row = row_seconds(rows, asked.budget, train.num_classes)
+        solved = run(asked)
+    finally:
+        for file in drawn:
+            file.remove()
+    return {
+        "cells": solved_cells(solved, train, again, row),
+        "ratio": solved["seconds"] / least_seconds(solved, train, again, row),
+    }
+
+
 def _measure(asked: Asked, options: argparse.Namespace) -> None:
     train, _ = asked.files
     mapped = map_npy(train.path)
@@ -72,8 +101,8 @@ def _measure(asked: Asked, options: argparse.Namespace) -> None:
         raise SystemExit(f"{train.path} can't be read by position here; expected Linux or the like")
     print(_sizes(train, asked), end="\n\n")
     again, row = _print_rates(rows, train, asked)
-    _print_row(_HEAD)
-    _print_row(["---"] * len(_HEAD))
+    _print_row(["exact", *HEADER])
+    _print_row(["---"] * (1 + len(HEADER)))
     solved: dict[str, Any] = {}
     compared: list[str] = []
     for exact in {"no": (False,), "yes": (True,), "both": (False, True)}[options.exact]:
@@ -83,7 +112,7 @@ def _measure(asked: Asked, options: argparse.Namespace) -> None:
             compared.append(comparison(solved, run(replace(asked, exact=exact, budget=_ALL))))
     for line in compared:
         print(f"\n{line}", flush=True)
-    print(f"\nTarget: a ratio of at most {_TARGET:g}.", flush=True)
+    print(f"\nTarget: a ratio of at most {TARGET:g}.", flush=True)
     if options.rival:
         print()
         _print_rivals(train, asked, float(solved["l2"]), options.cap)

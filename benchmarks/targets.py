@@ -13,12 +13,15 @@ from benchmarks.figures import (
     roofline_share,
     speedup,
 )
-from benchmarks.jobs import OURS
+from benchmarks.jobs import OURS, SKLEARN
+from benchmarks.machine import pass_seconds
 
 _WIDE, _NARROW = 3136, 128
 _MOST_PASSES = 20
 _LEAST_SHARE = 0.5
 _CLASSES, _MOST_STEPS, _MOST_GB = 10.0, 15, 4
+_PRODUCTS = 0.7
+_FEW_SKLEARN, _FEW_PROBEKIT, _SETS, _TALL = 20.0, 2.0, 5.0, 3.0
 _COLD_WIDE, _COLD_NARROW, _PATH = 10.0, 5.0, 20.0
 
 Row = tuple[str, str, str]
@@ -29,7 +32,7 @@ def target_rows(measured: Measured) -> list[Row]:
     paths, cold = (by_problem(of_suite(measured, suite)) for suite in ("path", "cold"))
     wide = {p: s for p, s in cold.items() if p.num_features >= _WIDE}
     narrow = {p: s for p, s in cold.items() if _NARROW <= p.num_features < _WIDE}
-    rows = [_passes_row(paths)]
+    rows = [_passes_row(paths), _products_row(measured)]
     wide_paths = {p: s for p, s in paths.items() if p.num_features >= _WIDE}
     rows += _roofline_rows(wide | wide_paths, measured)
     rows += _speed_rows(wide, f"one penalty from a cold start, D ≥ {_WIDE:,}", _COLD_WIDE)
@@ -37,7 +40,9 @@ def target_rows(measured: Measured) -> list[Row]:
         narrow, f"one penalty from a cold start, D = {_NARROW} .. 784", _COLD_NARROW
     )
     rows += _speed_rows(paths, "a path of 8 penalties", _PATH)
-    return rows + _classes_rows(by_problem(of_suite(measured, "classes")))
+    rows += _classes_rows(by_problem(of_suite(measured, "classes")))
+    rows += _few_rows(by_problem(of_suite(measured, "few")), measured)
+    return [*rows, _tall_row(measured)]
 
 
 def _passes_row(paths: dict[Problem, dict[str, Record]]) -> Row:
@@ -94,6 +99,57 @@ def _classes_rows(table: dict[Problem, dict[str, Record]]) -> list[Row]:
     return rows
 
 
+def _products_row(measured: Measured) -> Row:
+    target = f"products of a pass: share of the roofline ≥ {_PRODUCTS}"
+    shares = {
+        f"D = {one['num_features']:,}": pass_seconds(
+            one["num_rows"], one["num_features"], 10, measured["machine"]
+        )
+        / (one["logits"] + one["gradient"])
+        for one in measured.get("products", [])
+    }
+    shown = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    met = _verdict(share >= _PRODUCTS for share in shares.values())
+    return target, shown or "not measured", met
+
+
+def _few_rows(table: dict[Problem, dict[str, Record]], measured: Measured) -> list[Row]:
+    """Two classes on few rows: against other solvers, against a sweep, and several label sets."""
+    rows = []
+    for solvers in table.values():
+        for least, names in ((_FEW_SKLEARN, SKLEARN), (_FEW_PROBEKIT, ("probekit",))):
+            target = (
+                f"1,024 rows x 4,096, two classes, a path: ≥ {least:.0f}x {names[0].split()[0]}"
+            )
+            ratio = speedup(solvers, names)
+            met = "" if ratio is None else _verdict([ratio.ratio >= least])
+            rows.append((target, "not measured" if ratio is None else str(ratio), met))
+    target = f"the same, a whole exact probe: ≥ {_FEW_SKLEARN:.0f}x scikit-learn's sweep of ten C"
+    ratios = [one["sweep_seconds"] / one["exact_seconds"] for one in measured.get("few_rows", [])]
+    shown = ", ".join(f"{ratio:.2f}x" for ratio in ratios)
+    rows.append((target, shown or "not measured", _verdict(r >= _FEW_SKLEARN for r in ratios)))
+    target, sets = f"20 label sets in at most {_SETS:.0f} times one", measured.get("label_sets", [])
+    times = [
+        some[name] / sets[0][name]
+        for some in sets
+        if some["sets"] == 20
+        for name in ("exact_seconds", "seconds")
+    ]
+    shown = ", ".join(f"{ratio:.1f}" for ratio in times)
+    rows.append((target, shown or "not measured", _verdict(ratio <= _SETS for ratio in times)))
+    return rows
+
+
+def _tall_row(measured: Measured) -> Row:
+    target = f"3 M rows x 768, 40 classes, within 4 GB: ≤ {_TALL:.0f}x its reads and products"
+    if "tall" not in measured:
+        return target, "not measured", ""
+    ratio = measured["tall"]["ratio"]
+    return target, f"{ratio:.1f}x", _verdict([ratio <= _TALL])
+
+
 def _verdict(met: Iterable[bool]) -> str:
     values = list(met)
+    if not values:
+        return ""
     return "yes" if all(values) else "partly" if any(values) else "no"

@@ -12,6 +12,7 @@ from .data import load_dataset as load_dataset
 from .evaluation.options import EvaluationOptions as EvaluationOptions
 from .integrations.keras import KerasNetwork as KerasNetwork
 from .integrations.sklearn import CertifiedLogisticRegression as CertifiedLogisticRegression
+from .pipeline.fit import fit_label_sets as fit_label_sets
 from .pipeline.fit import fit_probes as fit_probes
 from .pipeline.folder import RunFolder as RunFolder
 from .pipeline.layer_probe import Probe as Probe

@@ -174,7 +174,7 @@ def test_jobs_are_distinct_and_fit_memory():
     assert {one.device for one in jobs} == {"cpu", "cuda"}
     assert {one.competitor for one in jobs} == set(COMPETITORS)
     assert rows_for("input", 60_000) == 60_000 and rows_for("conv1_postact", 60_000) == 15_000
-    assert len(quick_jobs()) < 20
+    assert len(quick_jobs()) < 22
 
 
 def record(competitor, seconds, status="reached", suite="cold", d=3136, l2s=(1e-5,), **more):
@@ -309,7 +309,27 @@ def test_cuda_rows_have_their_own_section(tmp_path):
 
 def test_an_empty_run_still_has_a_page(tmp_path):
     write_page({"schema": 1, "machine": MACHINE, "results": {}}, tmp_path)
-    assert (tmp_path / "performance.md").read_text().count("not measured") == 5
+    assert (tmp_path / "performance.md").read_text().count("not measured") == 9
+
+
+def test_parts_that_are_no_jobs_are_on_the_page_beside_their_targets(tmp_path):
+    few = {name: 0.5 for name in ("strength", "l2", "test_error_rate", "exact_seconds", "seconds")}
+    few |= {"sweep_seconds": 15.0, "sweep_gap": 1e-6, "sweep_test_error_rate": 0.5}
+    sets = [
+        {"sets": n, "exact_seconds": s, "seconds": s, "sweep_seconds": n, "exact": n}
+        | {"largest_gap": 1e-12}
+        for n, s in ((1, 1.0), (20, 6.0))
+    ]
+    tall = {"cells": [f"cell {i}" for i in range(11)], "ratio": 2.5}
+    parts = {"few_rows": [few], "label_sets": sets, "tall": tall}
+    write_page({"schema": 1, "machine": MACHINE, "results": {}, **parts}, tmp_path)
+    text = (tmp_path / "performance.md").read_text()
+    assert "| 0.50 s | 0.50 s | 15.00 s |" in text and "| 20 | 6.00 s | 6.0 |" in text
+    assert "| cell 0 | cell 1 |" in text
+    verdicts = {row[0][:20]: row[1:] for row in target_rows({**parts, "results": {}})}
+    assert verdicts["the same, a whole ex"] == ("30.00x", "yes")
+    assert verdicts["20 label sets in at "] == ("6.0, 6.0", "no")
+    assert verdicts["3 M rows x 768, 40 c"] == ("2.5x", "yes")
 
 
 def test_the_machine_is_described(monkeypatch):

@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks import exactness, few_rows, penalties, precision, scales
+from benchmarks import exactness, few_rows, label_sets, penalties, precision, scales
 from linprobe.data import ImageDataset
 from linprobe.experiments.networks import DeepMLP
 from linprobe.experiments.samples import Samples
@@ -115,3 +115,10 @@ def test_few_rows_are_compared_on_the_same_problem(capsys):
     assert float(cells["its gap"]) < 0.1
     error, theirs = float(cells["test error"]), float(line.split(" | ")[-1].strip(" |"))
     assert abs(error - theirs) < 0.2
+
+
+def test_label_sets_are_compared_by_their_number(capsys):
+    label_sets.main(["--rows", "60", "--features", "200", "--sets", "1,2"])
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    one, two = (dict(zip(head.split(" | "), line.split(" | "), strict=True)) for line in lines)
+    assert one["times one"] == "1.0" and two["exact to the last sample"] == "2 of 2"

@@ -51,6 +51,14 @@ def test_a_small_set_is_drawn_measured_solved_and_deleted(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_part_of_the_page_is_measured_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tall, "run", tall_worker.fit)
+    found = tall.measure(tmp_path, 1, [*WORDS, "--budget", str(BUDGET)])
+    solved = dict(zip(tall.HEADER, found["cells"], strict=True))
+    assert solved["status"] == "converged" and f"{found['ratio']:.2f}" == solved["ratio"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_exact_optimum_and_rivals_can_be_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tall, "run", tall_worker.fit)
 

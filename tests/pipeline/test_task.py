@@ -7,7 +7,7 @@ import torch
 
 import linprobe
 from linprobe import LinprobeError
-from linprobe.pipeline.task import make_task
+from linprobe.pipeline.label_sets import LabelSet, make_tasks
 from tests.support.cases import make_case
 from tests.support.options import grouped
 
@@ -131,14 +131,14 @@ def test_other_errors_of_the_solver_are_not_hidden(monkeypatch):
 def test_rising_rows_keep_their_labels_weights_and_parts():
     labels = torch.arange(60) % 3
     weight = torch.arange(60).double()  # that of row 0 is zero
-    task = make_task(
-        *(labels, labels),
+    task = make_tasks(
+        {None: LabelSet(labels, labels)},
         groups=None,
         config=linprobe.ProbeConfig(),
         evaluation=linprobe.EvaluationOptions(),
         seed=0,
         sample_weight=weight,
-    )
+    )[None]
     found, end = task.rising(), task.targets.num_fit
     assert not torch.equal(found.order, task.order)
     for part in (slice(end), slice(end, task.num_train), slice(task.num_train, None)):

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from linprobe import LinprobeError
-from linprobe.probes.holdout import holdout_order, holdout_order_by_group, num_held_out
+from linprobe.probes.holdout import (
+    holdout_order,
+    holdout_order_by_group,
+    holdout_order_of_sets,
+    num_held_out,
+)
 
 
 def generator(seed=0):
@@ -72,3 +77,48 @@ def test_large_groups_are_held_out_rather_than_none():
 def test_groups_of_which_none_can_be_held_out(groups):
     with pytest.raises(LinprobeError, match=r"none of the \d groups .* can be held out"):
         holdout_order_by_group(torch.tensor([0, 0, 1, 1]), torch.tensor(groups), 0.5, generator())
+
+
+def test_rows_are_held_out_for_several_sets_evenly_by_their_rarest_classes():
+    draw = generator(4)
+    common = torch.arange(1200) % 2
+    rare = (torch.rand(1200, generator=draw) < 0.02).long()
+    many = torch.randint(12, (1200,), generator=draw)
+    order, held = holdout_order_of_sets([common, rare, many], 1 / 6, generator())
+    assert torch.equal(order.sort().values, torch.arange(1200)) and abs(held - 200) <= 12
+    out = order[-held:]
+    assert int(rare[out].sum()) == round(int(rare.sum()) / 6)
+    for labels, most in ((common, 0.03), (many, 0.08)):
+        share = torch.bincount(labels[out]) / torch.bincount(labels)
+        assert float((share - 1 / 6).abs().max()) < most
+    plain = torch.randperm(1200, generator=generator())[:held]
+    share = torch.bincount(many[plain]) / torch.bincount(many)
+    assert float((share - 1 / 6).abs().max()) > 0.03, "the check can fail"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_class_of_any_set_loses_its_last_sample(seed):
+    draw = generator(seed)
+    count = 6 + seed
+    sets = [torch.randint(k, (count,), generator=draw) for k in (2, 3, 5)]
+    order, held = holdout_order_of_sets(sets, 0.4, generator(seed))
+    assert 0 < held < count
+    for labels in sets:
+        assert set(labels[order[:-held]].tolist()) == set(labels.tolist())
+
+
+def test_sets_that_leave_no_sample_to_hold_out_are_refused():
+    with pytest.raises(LinprobeError, match="every sample is the only one of a class in some"):
+        holdout_order_of_sets([torch.arange(4) // 2, torch.arange(4)], 1 / 6, generator())
+
+
+def test_groups_leave_every_class_of_all_sets_a_sample():
+    groups = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3, 3])
+    first = torch.tensor([0, 0, 1, 1, 0, 1, 0, 0, 1, 1])
+    second = torch.tensor([0, 0, 0, 0, 1, 0, 1, 0, 1, 1])
+    second[0] = 2  # group 0 alone has it
+    for seed in range(20):
+        order, held = holdout_order_by_group([first, second], groups, 0.5, generator(seed))
+        for labels in (first, second):
+            assert set(labels[order[:-held]].tolist()) == set(labels.tolist())
+        assert 0 not in groups[order[-held:]]

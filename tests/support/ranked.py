@@ -32,6 +32,25 @@ def fit(out=None, **options):
     )
 
 
+def fit_sets(cuts=None):
+    """Fit probes to two label sets; `cuts`: "rows": each of two processes has some of the rows."""
+    x, y = layers()
+    sets = {"third": y, "first": (y == 0).long()}
+    own, method = slice(None), linprobe.ProbeConfig(l2_path=METHOD.l2_path)
+    if cuts == "rows" and "RANK" in os.environ:
+        own = slice(0, 60) if os.environ["RANK"] == "0" else slice(60, None)
+    parts = [
+        {name: values[part][own] for name, values in given.items()}
+        for given in (x, sets)
+        for part in (slice(100), slice(100, None))
+    ]
+    distribute = "rows" if cuts == "rows" else "layers"
+    reports = linprobe.fit_label_sets(
+        *(parts[0], parts[2], (parts[1], parts[3])), method=method, distribute=distribute
+    )
+    return {name: numbers(report) for name, report in reports.items()}
+
+
 def probe():
     """Probe a small network, one of whose layers fails, with a control that takes another."""
     torch.manual_seed(0)

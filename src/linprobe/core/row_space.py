@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular as solve
 
-from linprobe.core.features import DenseFeatures, FeatureMatrix
+from linprobe.core.features import DenseFeatures, FeatureMatrix, StandardisedFeatures
 from linprobe.core.linalg import put_columns, take_columns
 
 MAX_RANK = 1024
@@ -26,6 +26,7 @@ MAX_RANK = 1024
 MAX_ROWS = 2048
 """Largest number of rows whose Gram matrix is formed."""
 
+_FOUND = "row space"
 _ROWS = 1536  # of the sketch: more rank than MAX_RANK shows in it
 _STRIDE = 31
 _SPARE = 16
@@ -56,6 +57,14 @@ class RowSpace:
     coordinates: FeatureMatrix
     lift: Callable[[Tensor], Tensor]
     project: Callable[[Tensor], Tensor]
+
+
+def known_row_space(features: StandardisedFeatures, generator: torch.Generator) -> RowSpace | None:
+    """Find the span of the rows as `find_row_space` does, once for all that is fitted to them."""
+    if _FOUND not in features.found:
+        features.found[_FOUND] = find_row_space(features, generator)
+    space: RowSpace | None = features.found[_FOUND]
+    return space
 
 
 def find_row_space(features: FeatureMatrix, generator: torch.Generator) -> RowSpace | None:

@@ -23,9 +23,10 @@ from linprobe.experiments.records import BATCH_SIZE, first_record
 from linprobe.experiments.samples import Samples, load_samples
 from linprobe.experiments.settings import Settings
 from linprobe.experiments.training import network_error_rate
+from linprobe.pipeline.checkpoint import checkpoint_record
 from linprobe.pipeline.controls import with_plan
 from linprobe.pipeline.dealing import DIFFERENT
-from linprobe.pipeline.engine import Probed, Shelf, checkpoint_record, probe_layers
+from linprobe.pipeline.engine import Probed, Shelf, probe_layers
 from linprobe.pipeline.layer_probe import save_probes
 from linprobe.pipeline.meter import Meter, expected_costs
 from linprobe.pipeline.network_layers import NetworkLayers

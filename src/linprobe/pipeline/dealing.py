@@ -1,12 +1,14 @@
 """Layers dealt to the processes that share a call."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Literal, TypeVar
 
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.records.schema import ProbeRecord
 from linprobe.runtime.distributed import Ranks
 from linprobe.runtime.errors import LinprobeError
+
+Key = TypeVar("Key", bound=Hashable)
 
 DIFFERENT = "data, networks or settings"
 """What may differ between calls that are to be the same."""
@@ -63,34 +65,33 @@ class Dealer:
         ranks.same(dict(widths), "layers")
         self._ranks, self._widths, self._shares_rows = ranks, widths, shares_rows
 
-    def own_part(self, finished: Mapping[str, Probe]) -> list[str]:
-        """Deal what the first process has not found finished; return this one's part."""
-        done = self._ranks.agreed(set(finished))
-        left = {layer: width for layer, width in self._widths.items() if layer not in done}
+    def own_part(self, finished: Collection[str]) -> list[str]:
+        """Deal the layers that are not finished, the same in all processes; return own ones."""
+        left = {layer: width for layer, width in self._widths.items() if layer not in finished}
         return list(left) if self._shares_rows else dealt(left, self._ranks.size)[self._ranks.rank]
 
     def gathered(
         self,
-        probes: Mapping[str, Probe],
+        probes: Mapping[Key, Probe],
         errors: Sequence[Exception],
-        on_other: Callable[[ProbeRecord], None],
-    ) -> dict[str, Probe]:
+        on_other: Callable[[Key, ProbeRecord], None],
+    ) -> dict[Key, Probe]:
         """Give every process the probes of all.
 
         Args:
-            probes: of this process.
+            probes: of this process, by layer and label set.
             errors: that took probes away.
-            on_other: called with the record of each probe of another process.
+            on_other: called with each probe of another process: its key, and its record.
 
         Raises:
-            LinprobeError: No layer has a probe.
+            LinprobeError: There is no probe at all.
         """
         parts = self._ranks.gathered((dict(probes), [str(error) for error in errors]))
-        found = {layer: probe for part, _ in parts for layer, probe in part.items()}
+        found = {key: probe for part, _ in parts for key, probe in part.items()}
         said = [text for _, texts in parts for text in texts]
         if said and len(said) == len(found):
             raise errors[0] if errors else LinprobeError(said[0])
-        for layer, probe in found.items():
-            if layer not in probes:
-                on_other(probe.record)
+        for key, probe in found.items():
+            if key not in probes:
+                on_other(key, probe.record)
         return found

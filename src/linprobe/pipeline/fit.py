@@ -1,48 +1,24 @@
-"""`linprobe.fit_probes`: certified probes of features that are at hand."""
+"""Certified probes of features that are at hand: `fit_probes`, `fit_label_sets`."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from linprobe.core.features import FileRows, file_rows, safetensors_rows
-from linprobe.data.containers import as_rows
-from linprobe.data.copies import RARE, copies_note, feature_hashes, repeats
-from linprobe.data.labels import Names, read_labels
-from linprobe.data.npy import map_npy
-from linprobe.data.splits import read_groups, read_weights
 from linprobe.evaluation.options import EvaluationOptions
-from linprobe.pipeline.array_layers import Array, ArrayLayers, any_streamed
-from linprobe.pipeline.controls import OF_NETWORKS, controls_of_task, with_plan
-from linprobe.pipeline.dealing import DIFFERENT, Distribute, check_distribute
+from linprobe.pipeline.array_call import ArrayCall
+from linprobe.pipeline.dealing import Distribute, check_distribute
 from linprobe.pipeline.deprecated import grouped_options
-from linprobe.pipeline.engine import probe_layers
-from linprobe.pipeline.folder import RunFolder, hashed_settings, run_folder
-from linprobe.pipeline.progress import Progress, progress_shown, single_meter
-from linprobe.pipeline.report import ProbeReport, make_report
-from linprobe.pipeline.shared_rows import SharedRows
-from linprobe.pipeline.task import Task, make_task
+from linprobe.pipeline.folder import RunFolder, run_folder
+from linprobe.pipeline.given import Labels, Layers
+from linprobe.pipeline.progress import Progress
+from linprobe.pipeline.report import ProbeReport
+from linprobe.pipeline.task import SetName
 from linprobe.probes.config import ProbeConfig
-from linprobe.records.config import ExtractionRecord
 from linprobe.runtime.defaults import own_defaults
-from linprobe.runtime.devices import find_device, solving_device
-from linprobe.runtime.distributed import Ranks, shared
 from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.fingerprint import Fingerprint
-from linprobe.runtime.numbers import positive_number
-from linprobe.runtime.text import layer_name
-
-_COMPARED = 4  # layers to look at for one whose rows tell samples apart
-
-Layers = Mapping[Any, Array | str | Path] | str | Path
-Labels = Array | Sequence[int] | Sequence[str] | Sequence[bool]
+from linprobe.runtime.files import is_one_name
 
 
 @own_defaults()
@@ -99,235 +75,102 @@ def fit_probes(
     Raises:
         LinprobeError: Anything that can't be used; the message names the layer.
     """
-    started = time.perf_counter()
+    if isinstance(labels, Mapping):
+        raise LinprobeError(
+            f"labels are a dict of {len(labels)} entries; expected a class for each sample: for "
+            "several label sets call linprobe.fit_label_sets"
+        )
     options = grouped_options(
         "fit_probes",
         deprecated,
         {"method": (method, ProbeConfig), "evaluation": (evaluation, EvaluationOptions)},
     )
-    if memory_bytes is not None:
-        expected = "a positive number of bytes, or None"
-        memory_bytes = positive_number("memory_bytes", memory_bytes, expected)
-    check_distribute(distribute, ("layers", "rows"))
-    folder = run_folder(out)
-    with ExitStack() as stack:
-        kept_in = None if folder is None else folder.path
-        ranks = stack.enter_context(shared(distribute is not None, kept_in))
-        rows = SharedRows(ranks) if distribute == "rows" and ranks.size > 1 else None
-        given = _read((train, labels), test, (groups, sample_weight), rows)
-        task = make_task(
-            *(given.train_labels, given.test_labels),
-            groups=given.groups,
-            config=options["method"],
-            evaluation=options["evaluation"],
-            seed=seed,
-            num_classes=num_classes,
-            names=given.names,
-            sample_weight=given.sample_weight,
-        )
-        _check_controls(task.evaluation)
-        solved_on, notes = solving_device(find_device(device))
-        if rows is None:
-            notes = (*notes, *_copies(given.layers))
-            # The online code sends rows in random order.
-            if any_streamed(given.layers, solved_on, memory_bytes) and not task.evaluation.mdl:
-                task = task.rising()
-        task = own = with_plan(replace(task, notes=(*task.notes, *notes), strict=strict))
-        if rows is not None:
-            own = rows.own_part(task, *given.counts)
-        source = ArrayLayers(
-            *(given.layers, own.permutation, solved_on, memory_bytes),
-            one_by_one=rows is not None,  # all processes are to take the same steps
-            num_classes=task.targets.num_classes,
-        )
-        if folder is not None or ranks.size > 1:
-            hashed = _fingerprint(task, given.layers, str(solved_on), ranks, rows is not None)
-        if folder is not None:
-            stack.enter_context(folder.locked(ranks))
-            if (kept := folder.open(hashed, task.test_labels, ranks)) is not None:
-                return kept
-        show = ranks.watched(stack.enter_context(progress_shown(progress, ranks)))
-        meter = single_meter(show, source.num_features, task)
-        probed = probe_layers(source, own, meter, folder, ranks)
-        asked = ExtractionRecord(
-            groups=groups is not None,
-            sample_weight=sample_weight is not None,
-            memory_bytes=memory_bytes,
-        )
-        origin = ("arrays", asked, str(solved_on), started)
-        controls, _ = controls_of_task(task)
-        report = make_report(task, probed, *origin, controls)
-        return report if folder is None else folder.finish(report, ranks)
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What a call was given, checked.
-
-    Attributes:
-        layers: to the features of both splits that are here.
-        counts: of the training and the test rows that are here.
-        train_labels: (n_train,) int64, of all processes that share the rows.
-        test_labels: (n_test,) int64, of all.
-        names: of labels that aren't simply numbers, train and test.
-        groups: (n_train,) int64, of all.
-        sample_weight: (n_train,) float64, of all.
-    """
-
-    layers: dict[str, tuple[Array, Array]]
-    counts: tuple[int, int]
-    train_labels: Tensor
-    test_labels: Tensor
-    names: tuple[Names, Names]
-    groups: Tensor | None
-    sample_weight: Tensor | None
-
-
-def _read(
-    train: tuple[Layers, Labels],
-    test: tuple[Layers, Labels],
-    groups_and_weight: tuple[object, object],
-    rows: SharedRows | None,
-) -> _Given:
-    """Read features and labels, and what goes with the training rows."""
-    named, test_features, test_labels = _check_features(train[0], test)
-    y, names = _labels(train[1], "train", rows)
-    yt, test_names = _labels(test_labels, "test", rows)
-    groups, weight = groups_and_weight
-    opened = {
-        name: (_open(named[name], name, "train"), _open(test_features[name], name, "test"))
-        for name in named
-    }
-    counts = len(y), len(yt)
-    _check_arrays(opened, counts)
-    if rows is not None:
-        rows.check_dtypes(opened)
-        y, names = rows.of_all(y, names, "train")
-        yt, test_names = rows.of_all(yt, test_names, "test")
-        groups = rows.array_of_all(groups, "groups")
-        weight = rows.array_of_all(weight, "sample_weight")
-    return _Given(
-        *(opened, counts, y, yt, (names, test_names)),
-        groups=read_groups(groups, len(y), len(yt)),
-        sample_weight=read_weights(weight, len(y)),
+    call = ArrayCall(
+        groups, sample_weight, num_classes, seed, device, memory_bytes, strict, **options
     )
+    check_distribute(distribute, ("layers", "rows"))
+    folders: dict[SetName, RunFolder | None] = {None: run_folder(out)}
+    return call.run(train, {None: labels}, test, folders, progress, distribute)[None]
 
 
-def _fingerprint(
-    task: Task, layers: Mapping[str, object], device: str, ranks: Ranks, shares_rows: bool
-) -> str:
-    """Hash the call, once all processes are known to make it."""
-    hashed, data = Fingerprint(), Fingerprint()
-    hashed.add(*hashed_settings(task), None if shares_rows else layers, device)
-    ranks.same(hashed.text, DIFFERENT)
-    if shares_rows:
-        data.add(layers)
-        hashed.add(ranks.gathered(data.text))
-    return hashed.text
+@own_defaults()
+def fit_label_sets(
+    train: Layers,
+    label_sets: Mapping[str, Labels],
+    test: tuple[Layers, Mapping[str, Labels]],
+    *,
+    groups: object = None,
+    sample_weight: object = None,
+    num_classes: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    memory_bytes: float | None = None,
+    method: ProbeConfig | None = None,
+    evaluation: EvaluationOptions | None = None,
+    strict: bool = False,
+    out: str | Path | None = None,
+    progress: Progress = None,
+    distribute: Distribute = "layers",
+) -> dict[str, ProbeReport]:
+    """Fit certified probes to several label sets of the same features, layer by layer.
+
+    Each layer is read, standardised and factorised once for all label sets. They share the rows
+    that are held out, which are stratified by all of them; what else they share changes no number.
+
+    Args:
+        train: as `fit_probes` takes it.
+        label_sets: training labels of each set, such as a concept, by its name.
+        test: the same layers of the test samples, and their labels in the same sets.
+        groups: as `fit_probes` takes it.
+        sample_weight: as `fit_probes` takes it, in all sets.
+        num_classes: as `fit_probes` takes it, of every set.
+        seed: as `fit_probes` takes it.
+        device: as `fit_probes` takes it.
+        memory_bytes: as `fit_probes` takes it.
+        method: as `fit_probes` takes it. With a `class_weight` each set is standardised by its own
+            weights.
+        evaluation: as `fit_probes` takes it.
+        strict: as `fit_probes` takes it.
+        out: folder in which each set's run is written to a folder of the set's name.
+        progress: as `fit_probes` takes it.
+        distribute: as `fit_probes` takes it.
+
+    Returns:
+        A report for each label set, by name; `seconds` and `stages` in its record are those of the
+        whole call.
+
+    Raises:
+        LinprobeError: Anything that can't be used; the message names the label set or the layer.
+    """
+    named = _named_sets(label_sets)
+    options = grouped_options(
+        "fit_label_sets",
+        {},
+        {"method": (method, ProbeConfig), "evaluation": (evaluation, EvaluationOptions)},
+    )
+    call = ArrayCall(
+        groups, sample_weight, num_classes, seed, device, memory_bytes, strict, **options
+    )
+    check_distribute(distribute, ("layers", "rows"))
+    folders: dict[SetName, RunFolder | None] = {
+        name: None if out is None else RunFolder(Path(out, str(name))) for name in named
+    }
+    found = call.run(train, named, test, folders, progress, distribute)
+    return {str(name): report for name, report in found.items()}
 
 
-def _copies(opened: Mapping[str, tuple[Array, Array]]) -> Iterator[str]:
-    """Say whether test rows are training rows, by a layer whose rows tell samples apart."""
-    found: list[tuple[float, str, np.ndarray]] = []
-    for name, (train, _) in islice(opened.items(), _COMPARED):
-        hashes = feature_hashes(train)
-        found.append((repeats(hashes), name, hashes))
-        if found[-1][0] <= RARE:
-            break
-    _, name, hashes = min(found, key=lambda layer: layer[0])
-    yield from copies_note(hashes, feature_hashes(opened[name][1]), f"features of layer {name!r}")
-
-
-def _check_controls(evaluation: EvaluationOptions) -> None:
-    for name in evaluation.controls:
-        if name in OF_NETWORKS:
+def _named_sets(label_sets: object) -> dict[SetName, object]:
+    """The label sets by their names, which are those of folders too."""
+    if not isinstance(label_sets, Mapping) or not label_sets:
+        kind = "empty" if isinstance(label_sets, Mapping) else f"a {type(label_sets).__name__}"
+        raise LinprobeError(
+            f"label_sets is {kind}; expected a dict of name to labels: for a single label set call "
+            "linprobe.fit_probes"
+        )
+    for name in label_sets:
+        if not isinstance(name, str) or not is_one_name(name):
             raise LinprobeError(
-                f"control {name!r} starts from a network, and only its features are given here; "
-                "expected other controls, or linprobe.probe"
+                f"a label set is called {name!r}; expected text that can name a folder, without / "
+                "and \\"
             )
-
-
-def _check_features(train: object, test: object) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    if not isinstance(test, tuple | list) or len(test) != 2:
-        raise LinprobeError("test is no pair; expected ({layer: features}, labels)")
-    train, features, labels = _layers(train), _layers(test[0]), test[1]
-    if not isinstance(features, Mapping):
-        raise LinprobeError("test is no pair; expected ({layer: features}, labels)")
-    if not isinstance(train, Mapping) or not train:
-        raise LinprobeError("there are no layers; expected a dict of layer to features")
-    train, features = _named(train, "train"), _named(features, "test")
-    odd = sorted(set(train) ^ set(features))
-    if odd:
-        raise LinprobeError(
-            f"layer {odd[0]!r} stands in one split only; expected the same layers in both"
-        )
-    return train, features, labels
-
-
-def _layers(features: object) -> object:
-    """Open a file of all layers."""
-    return safetensors_rows(features) if isinstance(features, str | Path) else features
-
-
-def _named(features: Mapping[Any, Any], split: str) -> dict[str, Any]:
-    """The same layers by names that are text."""
-    named: dict[str, Any] = {}
-    for key, value in features.items():
-        if (name := layer_name(key)) in named:
-            raise LinprobeError(
-                f"two layers of the {split} features are called {name!r}, {key!r} for one; "
-                "expected names that differ as text"
-            )
-        named[name] = value
-    return named
-
-
-def _labels(labels: object, split: str, rows: SharedRows | None) -> tuple[Tensor, Names]:
-    values, names = read_labels(labels, split)
-    if values.ndim != 1 or (rows is None and not len(values)):
-        raise LinprobeError(
-            f"{split} labels have shape {tuple(values.shape)}; expected one class for each "
-            "sample, and at least one sample: of one-hot rows take argmax(1), and flatten a column"
-        )
-    return values, names
-
-
-def _open(features: Any, layer: object, split: str) -> Array:
-    if isinstance(features, str | Path):
-        mapped = map_npy(features)
-        return file_rows(mapped) or mapped
-    if isinstance(features, FileRows):
-        return features
-    array: Any = as_rows(features, f"layer {layer!r}: the array of {split} features")
-    found: Array = file_rows(array) or array
-    return found
-
-
-def _check_arrays(opened: Mapping[str, tuple[Array, Array]], counts: tuple[int, int]) -> None:
-    for name, (train, test) in opened.items():
-        _check_array(name, "train", train, counts[0])
-        _check_array(name, "test", test, counts[1])
-
-
-def _check_array(name: str, split: str, features: Array, count: int) -> None:
-    if features.ndim != 2:
-        raise LinprobeError(
-            f"layer {name!r}: {split} features are a {type(features).__name__} of shape "
-            f"{tuple(features.shape)}; expected an array (n_samples, n_features): "
-            "flatten or pool each sample"
-        )
-    if not _is_real(features):
-        raise LinprobeError(
-            f"layer {name!r}: {split} features have dtype {features.dtype}; expected real numbers"
-        )
-    if len(features) != count:
-        raise LinprobeError(
-            f"layer {name!r}: {len(features):,} rows of {split} features for {count:,} labels; "
-            "expected as many"
-        )
-
-
-def _is_real(features: Array) -> bool:
-    if isinstance(features, Tensor | FileRows):
-        return not features.dtype.is_complex
-    return features.dtype.kind in "biuf"
+    return dict(label_sets)

@@ -1,6 +1,8 @@
 """The work on one layer: fit and certify its probe, evaluate it, record it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -50,6 +52,9 @@ class LayerFeatures:
         born: dtype that the values had been rounded to before; None: `dtype`.
         rounded_at: (n_features,) float64, the part of `offset` that was there when values were
             rounded; None: all of it.
+        prepared: the training rows as their method has prepared them for several label sets, or why
+            it could not; None: each fit prepares them for itself.
+        owned: a fit may overwrite `train`.
     """
 
     train: Tensor | StreamedFeatures
@@ -60,6 +65,8 @@ class LayerFeatures:
     offset: Tensor | None = None
     born: torch.dtype | None = None
     rounded_at: Tensor | None = None
+    prepared: FeatureMatrix | FailedProbe | None = None
+    owned: bool = True
 
     @property
     def num_features(self) -> int:
@@ -94,8 +101,37 @@ def fit_layer(
     Raises:
         LinprobeError: Features that can't be used; the message names the layer.
     """
-    try:
+    with _naming(layer, features):
         return _fit_and_evaluate(layer, index, features, task, on_solve, clock or Clock())
+
+
+def shared_by(features: LayerFeatures, layer: str, task: Task, clock: Clock) -> LayerFeatures:
+    """Prepare features once for all label sets that they are fitted to.
+
+    Weights of classes make a problem of its own of each label set: its fit prepares a copy.
+
+    Args:
+        features: overwritten.
+        layer: its name.
+        task: of one of the label sets, whose rows are those of all.
+        clock: counts the seconds.
+
+    Raises:
+        LinprobeError: As `fit_layer`.
+    """
+    features = features.first(task.num_train)
+    if task.config.class_weight is not None:
+        return replace(features, owned=False)
+    targets, _ = task.on(features.train.device)
+    with _naming(layer, features), clock.stage("solve"):
+        return replace(features, prepared=_prepared(task.method(layer), features, targets))
+
+
+@contextmanager
+def _naming(layer: str, features: LayerFeatures) -> Iterator[None]:
+    """Say of what goes wrong within the block which layer it is about."""
+    try:
+        yield
     except (DamagedRows, LostProcess):  # the engine extracts the layer again, or ends
         raise
     except LinprobeError as error:
@@ -177,12 +213,9 @@ def _fit(
     started = time.perf_counter()
     if not all_finite(features.test, targets.sums):
         return None, nonfinite(as_features(features.test), targets.num_classes, "test")
-    train: FeatureMatrix | Tensor = features.train
-    if isinstance(train, Tensor):
-        born, offset = features.born or features.dtype, features.rounded_at
-        offset = features.offset if offset is None else offset
-        train = DenseFeatures(train, owned=True, born=born, offset=offset)
-    prepared = method.prepare(train, targets)
+    prepared = features.prepared
+    if prepared is None:
+        prepared = _prepared(method, features, targets)
     seconds = time.perf_counter() - started
     if isinstance(prepared, FailedProbe):
         return None, prepared
@@ -191,6 +224,17 @@ def _fit(
         return None, fitted
     fitted = fitted.tested(features.test, test_labels, targets.sums)
     return prepared, replace(fitted, seconds=fitted.seconds + seconds)
+
+
+def _prepared(
+    method: ProbeMethod, features: LayerFeatures, targets: Targets
+) -> FeatureMatrix | FailedProbe:
+    train: FeatureMatrix | Tensor = features.train
+    if isinstance(train, Tensor):
+        born, offset = features.born or features.dtype, features.rounded_at
+        offset = features.offset if offset is None else offset
+        train = DenseFeatures(train, owned=features.owned, born=born, offset=offset)
+    return method.prepare(train, targets)
 
 
 def _record(

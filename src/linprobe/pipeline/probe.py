@@ -39,10 +39,11 @@ from linprobe.pipeline.dealing import DIFFERENT, Distribute, check_distribute
 from linprobe.pipeline.deprecated import grouped_options
 from linprobe.pipeline.engine import Shelf, probe_layers
 from linprobe.pipeline.folder import RunFolder, hashed_settings, run_folder
+from linprobe.pipeline.label_sets import LabelSet, make_tasks
 from linprobe.pipeline.network_layers import NetworkLayers
 from linprobe.pipeline.progress import Progress, progress_shown, single_meter
 from linprobe.pipeline.report import ProbeReport, make_report
-from linprobe.pipeline.task import Task, make_task
+from linprobe.pipeline.task import Task
 from linprobe.probes.config import ProbeConfig
 from linprobe.records.config import ExtractionRecord
 from linprobe.records.schema import ProbeRecord
@@ -351,11 +352,11 @@ def _task_of(
     elif extraction.tokens == "all":
         numbered = train.sequence  # tokens of one sequence are no independent samples
     weight = read_weights(sample_weight, train.num_samples)
-    return make_task(
-        *(train.labels, test.labels),
-        names=(train.names, test.names),
+    labels = LabelSet(train.labels, test.labels, (train.names, test.names))
+    return make_tasks(
+        {None: labels},
         groups=numbered,
         sample_weight=None if weight is None else weight[train.sequence],
         seed=seed,
         **options,
-    )
+    )[None]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from linprobe.pipeline.meter import Meter, expected_costs
 from linprobe.pipeline.report import CHECKPOINT
-from linprobe.pipeline.task import Task
+from linprobe.pipeline.task import SetName, Task
 from linprobe.report.terminal import auto_progress, make_console, show_progress
 from linprobe.runtime.distributed import ALONE, Ranks
 from linprobe.runtime.errors import LinprobeError
@@ -41,6 +41,18 @@ def progress_shown(progress: Progress, ranks: Ranks = ALONE) -> Iterator[OnEvent
 
 def single_meter(show: OnEvent, num_features: Mapping[str, int], task: Task) -> Meter:
     """The meter of a call that probes one state of a network."""
-    costs = expected_costs(num_features, task)
-    tracker = Tracker(show, sum(costs.values()))
-    return Meter(tracker, CHECKPOINT, costs, num_solves=1 + len(task.config.l2_path))
+    return meters(show, num_features, {None: task})[None]
+
+
+def meters(
+    show: OnEvent, num_features: Mapping[str, int], tasks: Mapping[SetName, Task]
+) -> dict[SetName, Meter]:
+    """The meters of a call that fits probes to several label sets."""
+    costs = {name: expected_costs(num_features, task) for name, task in tasks.items()}
+    tracker = Tracker(show, sum(sum(own.values()) for own in costs.values()))
+    return {
+        name: Meter(
+            tracker, name or CHECKPOINT, costs[name], num_solves=1 + len(task.config.l2_path)
+        )
+        for name, task in tasks.items()
+    }

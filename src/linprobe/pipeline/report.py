@@ -16,7 +16,8 @@ from torch import Tensor
 
 from linprobe.activations.layers import unknown_layer
 from linprobe.evaluation.metrics import metric_records
-from linprobe.pipeline.engine import Probed, checkpoint_record
+from linprobe.pipeline.checkpoint import checkpoint_record
+from linprobe.pipeline.engine import Probed
 from linprobe.pipeline.layer_probe import Probe, load_probe_tensors, make_probe, save_probes
 from linprobe.pipeline.records import controls_record, method_record
 from linprobe.pipeline.task import Task, layer_notes

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from linprobe.core.solvers.base import Status
-from linprobe.data.labels import Names, number_classes
-from linprobe.data.splits import check_class_masses
 from linprobe.evaluation.metrics import constant_metrics
 from linprobe.evaluation.options import EvaluationOptions
 from linprobe.evaluation.plan import EvaluationPlan
@@ -18,14 +16,12 @@ from linprobe.evaluation.statistics import error_rate
 from linprobe.pipeline.layer_probe import Probe
 from linprobe.probes.base import ProbeMethod, Targets
 from linprobe.probes.config import ProbeConfig
-from linprobe.probes.holdout import holdout_order, holdout_order_by_group, num_held_out
 from linprobe.probes.softmax import SoftmaxProbe
-from linprobe.probes.weights import numbered_class_weight
 from linprobe.records.schema import MajorityErrorRate, ProbeRecord
-from linprobe.runtime.errors import LinprobeError
-from linprobe.runtime.numbers import check_seed
-from linprobe.runtime.randomness import generator
 from linprobe.runtime.text import some
+
+SetName = str | None
+"""Of a label set among several on the same rows; None: it is the only one."""
 
 
 @dataclass(frozen=True)
@@ -137,94 +133,6 @@ def majority_error_rate(
     return MajorityErrorRate(1 - float(share.max()), of_test)
 
 
-def make_task(
-    train_labels: Tensor,
-    test_labels: Tensor,
-    *,
-    groups: Tensor | None,
-    config: ProbeConfig,
-    evaluation: EvaluationOptions,
-    seed: int,
-    num_classes: int | None = None,
-    names: tuple[Names, Names] = ({}, {}),
-    sample_weight: Tensor | None = None,
-) -> Task:
-    """Check the labels and settle which training rows are held out.
-
-    Args:
-        train_labels: (n_train,) int64.
-        test_labels: (n_test,) int64.
-        groups: (n_train,) int64; no group is both fitted and held out. None: each row for itself.
-        config: numbers of the method; its seed is replaced by `seed`.
-        evaluation: what is asked for beside each probe.
-        seed: of the held-out rows and the solver.
-        num_classes: K, of labels that are class numbers; None: as many as occur, numbered in
-            sorted order.
-        names: of labels that aren't simply numbers, train and test.
-        sample_weight: (n_train,) float64, from 0 on; rows of weight zero are as good as absent.
-
-    Raises:
-        LinprobeError: Labels, groups, weights or numbers that can't be used.
-    """
-    seed = check_seed(seed)
-    found = number_classes(train_labels, test_labels, names, num_classes)
-    train_labels, test_labels, classes = found.train, found.test, found.names
-    rows = torch.arange(len(train_labels))
-    absent = rows[:0]
-    if sample_weight is not None:
-        check_class_masses(train_labels, sample_weight, classes)
-        rows, absent = rows[sample_weight > 0], rows[sample_weight == 0]
-        train_labels, sample_weight = train_labels[rows], sample_weight[rows]
-        groups = None if groups is None else groups[rows]
-    order, held = _hold_out(train_labels, groups, config.validation_fraction, seed)
-    # The share that rounds to exactly this many rows.
-    config = replace(
-        config,
-        validation_fraction=held / len(order),
-        seed=seed,
-        class_weight=numbered_class_weight(config.class_weight, classes),
-    )
-    weight = None if sample_weight is None else sample_weight[order]
-    targets = Targets(train_labels[order], len(classes), held, weight)
-    notes = (
-        *found.notes,
-        *_unseen_labels(train_labels, test_labels, classes),
-        *_few_labels(test_labels, classes),
-    )
-    order = torch.cat([rows[order], absent])
-    return Task(order, targets, test_labels, config, evaluation, notes, classes=classes)
-
-
-def _hold_out(
-    labels: Tensor, groups: Tensor | None, fraction: float, seed: int
-) -> tuple[Tensor, int]:
-    """Order the rows, those held out last, and count these."""
-    # Each class keeps a sample to be fitted on; where classes are tiny, fewer are held out.
-    spare = len(labels) - len(labels.unique())
-    if not spare:
-        raise LinprobeError(
-            "every training label stands only once, so no sample can be held out for choosing l2; "
-            "expected several samples for each class (are these the numbers of the samples?)"
-        )
-    fraction, draws = min(fraction, spare / len(labels)), generator(seed, "holdout")
-    if groups is not None:
-        return holdout_order_by_group(labels, groups, fraction, draws)
-    order = holdout_order(labels, fraction, draws)
-    return order, num_held_out(len(order), fraction)
-
-
-def _unseen_labels(
-    train_labels: Tensor, test_labels: Tensor, classes: tuple[str, ...]
-) -> Iterator[str]:
-    missing = sorted(set(test_labels.tolist()) - set(train_labels.tolist()))
-    if missing:
-        rows = int(torch.isin(test_labels, torch.tensor(missing)).sum())
-        yield (
-            f"No training sample has label {some([classes[k] for k in missing])}: {rows} test "
-            "samples with it count as errors, and the test cross-entropy is infinite."
-        )
-
-
 def failure_notes(probes: Iterable[Probe]) -> Iterator[str]:
     """Say which layers, or what beside their probes, an error took away; a sentence each."""
     for record in (probe.record for probe in probes):
@@ -232,21 +140,6 @@ def failure_notes(probes: Iterable[Probe]) -> Iterator[str]:
             yield f"Layer {record.layer!r} has no probe: {record.reason}."
         elif record.missing is not None:
             yield f"Layer {record.layer!r} has a probe but {record.missing}."
-
-
-def _few_labels(test_labels: Tensor, names: tuple[str, ...]) -> Iterator[str]:
-    classes, counts = test_labels.unique(return_counts=True)
-    if len(classes) == 1:
-        yield (
-            f"All test samples are of class {names[int(classes[0])]}: AUROC, average precision and "
-            "the intervals of metrics are unknown."
-        )
-    elif int(counts.min()) == 1:
-        single = [names[k] for k in classes[counts == 1].tolist()]
-        yield (
-            f"A single test sample is of class {some(single)}: metrics other than the error "
-            "have no intervals, which take two samples of every class in the test set."
-        )
 
 
 def _doubts(probe: Probe) -> Iterator[str]:

@@ -11,7 +11,7 @@ from linprobe.core.certificate import Certificate, certify, float64_logits
 from linprobe.core.features import FeatureMatrix, StandardisedFeatures
 from linprobe.core.problem import SoftmaxRegression
 from linprobe.core.refine import Refining, refine_certified
-from linprobe.core.row_space import RowSpace, find_row_space
+from linprobe.core.row_space import RowSpace, known_row_space
 from linprobe.core.solve import (
     Attempt,
     CertifiedSolution,
@@ -59,7 +59,7 @@ class Refit:
         generator = torch.Generator().manual_seed(config.seed)
         # A layer of low rank is solved in coordinates of its row space, and certified as it is.
         alone = targets.sums.alone
-        self._space = find_row_space(features, generator) if alone else None
+        self._space = known_row_space(features, generator) if alone else None
         self._solved: FeatureMatrix = self._space.coordinates if self._space else features
         size = 8 * features.num_rows * features.num_features
         too_large = math.isinf(features.room) and size > _FLOAT64_BYTES  # else nothing is copied

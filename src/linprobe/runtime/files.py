@@ -47,13 +47,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+def is_one_name(name: str) -> bool:
+    """Tell whether a name is that of a file, which leads to no other folder."""
+    return name not in ("", ".", "..") and not any(letter in name for letter in "/\\\0")
+
+
 def one_name(name: str) -> str:
     """Return a name of a file, which leads to no other folder.
 
     Raises:
         LinprobeError: It holds a separator, or stands for a folder.
     """
-    if name in ("", ".", "..") or any(letter in name for letter in "/\\\0"):
+    if not is_one_name(name):
         raise LinprobeError(
             f"{name!r} is to be the name of a file; expected one without / and \\: was the record "
             "edited?"

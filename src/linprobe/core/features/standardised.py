@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -131,6 +132,9 @@ class StandardisedFeatures:
         standardisation: the map.
         raw_dtype: dtype that the raw values were rounded to; default: that of `features`.
         offset: (n_features,) float64 that was subtracted from them before; None: nothing was.
+
+    Attributes:
+        found: what was computed of the rows alone, by its name: every fit to them may use it.
     """
 
     def __init__(
@@ -143,6 +147,7 @@ class StandardisedFeatures:
         self._features, self.standardisation = features, standardisation
         self.raw_dtype = raw_dtype or features.dtype
         self._offset = offset
+        self.found: dict[str, Any] = {}
 
     @property
     def num_rows(self) -> int:
