@@ -171,6 +171,14 @@ def test_each_set_has_a_folder_and_what_is_finished_is_taken_up_again(monkeypatc
     assert list(fitted(out=tmp_path / "half")) == list(SETS) and not calls
 
 
+def test_runs_of_other_labels_are_kept_or_replaced_as_asked(tmp_path):
+    fitted(out=tmp_path)
+    with pytest.raises(LinprobeError, match="already holds a run of other data"):
+        fitted(out=tmp_path, seed=1)
+    fitted(out=linprobe.RunFolder(tmp_path, overwrite=True), seed=1)
+    assert {linprobe.load_report(tmp_path / name).run.seed for name in SETS} == {1}
+
+
 def test_a_set_that_is_complete_is_not_fitted_again(monkeypatch, tmp_path):
     whole = fitted(out=tmp_path)
     for file in (tmp_path / "third").rglob("*"):
@@ -275,11 +283,10 @@ def test_fit_probes_says_what_takes_several_sets():
 
 def test_several_processes_give_what_one_gives(tmp_path):
     whole = ranked.fit_sets()
-    for code, found, _ in run_ranks(2, tmp_path / "layers", ranked.fit_sets):
-        assert code == 0 and found == whole
-    for code, found, _ in run_ranks(2, tmp_path / "rows", ranked.fit_sets, "rows"):
-        assert code == 0
+    for code, found, _ in run_ranks(2, tmp_path, ranked.fit_sets_both_ways):
+        assert code == 0 and found[0] == whole
         for name, report in whole.items():
             for layer, (index, status, objective, _) in report.items():
-                assert found[name][layer][:2] == (index, status)
-                assert float(found[name][layer][2]) == pytest.approx(float(objective), rel=1e-7)
+                shared = found[1][name][layer]
+                assert shared[:2] == (index, status)
+                assert float(shared[2]) == pytest.approx(float(objective), rel=1e-7)

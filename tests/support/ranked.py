@@ -51,6 +51,11 @@ def fit_sets(cuts=None):
     return {name: numbers(report) for name, report in reports.items()}
 
 
+def fit_sets_both_ways():
+    """Fit probes to two label sets with layers dealt out, and with rows shared out."""
+    return fit_sets(), fit_sets("rows")
+
+
 def probe():
     """Probe a small network, one of whose layers fails, with a control that takes another."""
     torch.manual_seed(0)

@@ -108,7 +108,7 @@ def fit_label_sets(
     method: ProbeConfig | None = None,
     evaluation: EvaluationOptions | None = None,
     strict: bool = False,
-    out: str | Path | None = None,
+    out: str | Path | RunFolder | None = None,
     progress: Progress = None,
     distribute: Distribute = "layers",
 ) -> dict[str, ProbeReport]:
@@ -152,9 +152,8 @@ def fit_label_sets(
         groups, sample_weight, num_classes, seed, device, memory_bytes, strict, **options
     )
     check_distribute(distribute, ("layers", "rows"))
-    folders: dict[SetName, RunFolder | None] = {
-        name: None if out is None else RunFolder(Path(out, str(name))) for name in named
-    }
+    folder = run_folder(out)
+    folders = {name: None if folder is None else folder.below(str(name)) for name in named}
     found = call.run(train, named, test, folders, progress, distribute)
     return {str(name): report for name, report in found.items()}
 
@@ -164,8 +163,8 @@ def _named_sets(label_sets: object) -> dict[SetName, object]:
     if not isinstance(label_sets, Mapping) or not label_sets:
         kind = "empty" if isinstance(label_sets, Mapping) else f"a {type(label_sets).__name__}"
         raise LinprobeError(
-            f"label_sets is {kind}; expected a dict of name to labels: for a single label set call "
-            "linprobe.fit_probes"
+            f"label_sets is {kind}; expected a dict of name to labels (of a data frame, "
+            "dict(frame)); for a single label set call linprobe.fit_probes"
         )
     for name in label_sets:
         if not isinstance(name, str) or not is_one_name(name):

@@ -45,10 +45,20 @@ class RunFolder:
         metric: str | None = None,
     ) -> None:
         self.path, self.describe, self._metric = Path(folder), describe, metric
+        self._overwrite = overwrite
         self._unfinished = Unfinished(self.path, overwrite=overwrite)
         self._fingerprint = ""
         self._parts: Parts | None = None
         check_writable(self.path)
+
+    def below(self, name: str) -> "RunFolder":
+        """Make a folder of this name in it, for one run of several, with the same options."""
+        return RunFolder(
+            self.path / name,
+            overwrite=self._overwrite,
+            describe=self.describe,
+            metric=self._metric,
+        )
 
     def locked(self, ranks: Ranks = ALONE) -> AbstractContextManager[None]:
         """Keep other calls from writing to the folder; see `folder_lock`."""
