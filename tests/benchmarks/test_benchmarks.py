@@ -326,10 +326,8 @@ def test_parts_that_are_no_jobs_are_on_the_page_beside_their_targets(tmp_path):
     text = (tmp_path / "performance.md").read_text()
     assert "| 0.50 s | 0.50 s | 15.00 s |" in text and "| 20 | 6.00 s | 6.0 |" in text
     assert "| cell 0 | cell 1 |" in text
-    verdicts = {row[0][:20]: row[1:] for row in target_rows({**parts, "results": {}})}
-    assert verdicts["the same, a whole ex"] == ("30.00x", "yes")
-    assert verdicts["20 label sets in at "] == ("6.0, 6.0", "no")
-    assert verdicts["3 M rows x 768, 40 c"] == ("2.5x", "yes")
+    judged = [row[1:] for row in target_rows({**parts, "results": {}})[-3:]]
+    assert judged == [("30.00x", "yes"), ("6.0, 6.0", "no"), ("2.5x", "yes")]
 
 
 def test_the_machine_is_described(monkeypatch):

@@ -136,7 +136,7 @@ def test_a_direction_outside_a_basis_is_certified_and_mended(small, monkeypatch)
             lambda gradient: gradient @ wrong,
         )
 
-    monkeypatch.setattr("linprobe.probes.refit.find_row_space", found)
+    monkeypatch.setattr("linprobe.probes.refit.known_row_space", found)
     config = ProbeConfig(l2_path=(1e-2,), tol=1e-6)
     probe = fit_probe(features[:300].clone(), labels[:300], features[300:], labels[300:], config)
     assert probe.duality_gap <= 1e-6

@@ -8,7 +8,7 @@ from torch import nn
 
 import linprobe
 from linprobe import LinprobeError
-from linprobe.pipeline import task
+from linprobe.pipeline import label_sets
 from tests.support.nets import Encoder, ResNet, images, sentences
 from tests.support.options import grouped
 
@@ -151,14 +151,14 @@ def test_tokens_with_labels_of_their_own_are_held_out_by_sequence(monkeypatch):
     torch.manual_seed(0)
     words, mask, labels = sentences(30)
     held = {}
-    original = task.holdout_order_by_group
+    original = label_sets.holdout_order_by_group
 
     def watched(labels, groups, fraction, generator):
         order, count = original(labels, groups, fraction, generator)
         held["out"], held["in"] = groups[order[-count:]], groups[order[:-count]]
         return order, count
 
-    monkeypatch.setattr(task, "holdout_order_by_group", watched)
+    monkeypatch.setattr(label_sets, "holdout_order_by_group", watched)
     data = {"input_ids": words, "attention_mask": mask, "labels": labels}
     report = probed(Encoder(), data, data, tokens="all")
     assert not set(held["out"].tolist()) & set(held["in"].tolist())
