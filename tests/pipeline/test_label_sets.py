@@ -157,6 +157,7 @@ def test_each_set_has_a_folder_and_what_is_finished_is_taken_up_again(monkeypatc
     whole = fitted(out=tmp_path / "whole")
     for name, report in whole.items():
         assert str(linprobe.load_report(tmp_path / "whole" / name)) == str(report)
+        assert f"arrays ({name})" in (tmp_path / "whole" / name / "report.html").read_text()
     counted_fits(monkeypatch, end_at=6)
     with pytest.raises(KeyboardInterrupt), torch.random.fork_rng():
         fitted(out=tmp_path / "half")

@@ -149,7 +149,8 @@ class ArrayCall:
         reports: dict[SetName, ProbeReport] = {}
         for name, probed in probe_label_sets(source, jobs, ranks).items():
             controls, _ = controls_of_task(tasks[name])
-            origin = ("arrays", asked, str(device), self.started)
+            data = "arrays" if name is None else f"arrays ({name})"
+            origin = (data, asked, str(device), self.started)
             reports[name] = make_report(tasks[name], probed, *origin, controls)
         return reports
 
