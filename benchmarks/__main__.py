@@ -65,7 +65,9 @@ def _measure_parts(measured: dict[str, Any], options: argparse.Namespace) -> Non
         "products": products.measure,
         "few_rows": few_rows.measure,
         "label_sets": lambda: list(label_sets.measure()),
-        "tall": lambda: tall.measure(options.out / "tall", options.threads),
+        "tall": lambda: tall.main(
+            ["--folder", str(options.out / "tall"), "--threads", str(options.threads)]
+        ),
     }
     for name, measure in parts.items():
         wanted = options.suite in (None, name) and not options.only

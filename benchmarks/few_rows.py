@@ -13,8 +13,9 @@ linprobe scales by column here, as the sweep does.
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -77,8 +78,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
-    torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def timed(function: Callable[[], _T]) -> tuple[_T, float]:
@@ -127,6 +130,12 @@ def measure(rows: int = 1024, features: int = 4096) -> list[dict[str, float]]:
     return [compared(rows, features, strength) for strength in STRENGTHS]
 
 
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table, each row when it is there."""
+    for line in chain([header, ["---"] * len(header)], rows):
+        print(f"| {' | '.join(line)} |", flush=True)
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Print a row for each strength of the classes' difference."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -134,11 +143,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--features", type=int, default=4096)
     parser.add_argument("--strengths", default=",".join(map(str, STRENGTHS)))
     options = parser.parse_args(words)
-    for line in (HEADER, ["---"] * len(HEADER)):
-        print(f"| {' | '.join(line)} |", flush=True)
-    for strength in map(float, options.strengths.split(",")):
-        found = compared(options.rows, options.features, strength)
-        print(f"| {' | '.join(cells(found))} |", flush=True)
+    strengths = map(float, options.strengths.split(","))
+    print_table(HEADER, (cells(compared(options.rows, options.features, s)) for s in strengths))
 
 
 if __name__ == "__main__":

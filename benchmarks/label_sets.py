@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.drawn import concepts
-from benchmarks.few_rows import one_thread, swept, timed
+from benchmarks.few_rows import one_thread, print_table, swept, timed
 from linprobe import ProbeConfig, ProbeReport, fit_label_sets
 
 Labelled = tuple[Tensor, dict[str, Tensor]]
@@ -82,10 +82,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", default=",".join(map(str, SETS)))
     options = parser.parse_args(words)
     sets = [int(count) for count in options.sets.split(",")]
-    for line in (HEADER, ["---"] * len(HEADER)):
-        print(f"| {' | '.join(line)} |", flush=True)
-    for line in table_rows(measure(options.rows, options.features, sets)):
-        print(f"| {' | '.join(line)} |", flush=True)
+    print_table(HEADER, table_rows(measure(options.rows, options.features, sets)))
 
 
 if __name__ == "__main__":

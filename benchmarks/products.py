@@ -39,16 +39,24 @@ def measure() -> list[dict[str, Any]]:
     return found
 
 
+def share(one: dict[str, Any], machine: dict[str, Any]) -> float:
+    """Compute the share of the roofline that a width's products reach, of those of `measure`."""
+    return _least(one, machine) / (float(one["logits"]) + float(one["gradient"]))
+
+
+def _least(one: dict[str, Any], machine: dict[str, Any]) -> float:
+    return pass_seconds(one["num_rows"], one["num_features"], _CLASSES, machine)
+
+
 def table_rows(products: Iterable[dict[str, Any]], machine: dict[str, Any]) -> list[list[str]]:
     """Milliseconds of each product, the least possible for both, and the share that ours reach."""
     rows = []
     for one in products:
-        least = pass_seconds(one["num_rows"], one["num_features"], _CLASSES, machine)
+        least = _least(one, machine)
         names = ("logits", "plain_logits", "gradient", "plain_gradient")
-        share = least / (one["logits"] + one["gradient"])
         shown = [f"{1000 * one[name]:.1f} ms" for name in names]
         size = f"{one['num_rows']:,} x {one['num_features']:,}"
-        rows.append([size, *shown, f"{1000 * least:.1f} ms", f"{share:.2f}"])
+        rows.append([size, *shown, f"{1000 * least:.1f} ms", f"{share(one, machine):.2f}"])
     return rows
 
 

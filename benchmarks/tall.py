@@ -44,8 +44,12 @@ HEADER = (
 _RIVALS = ("solver", "rows", "l2", "time", "passes", "gap", "peak GB")
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Draw what is missing, measure rates, fit, compare, and delete what was drawn."""
+def main(words: Sequence[str] | None = None) -> dict[str, Any]:
+    """Draw what is missing, measure rates, fit, compare, and delete what was drawn.
+
+    Returns:
+        The last streamed fit: its "cells" under `HEADER`, and its "ratio".
+    """
     options = _parser().parse_args(words)
     sizes = (options.rows, options.test_rows, options.features, options.classes)
     asked = Asked(str(options.folder), sizes, options.budget, False, options.threads)
@@ -58,42 +62,13 @@ def main(words: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     drawn = draw_missing(list(asked.files))
     try:
-        _measure(asked, options)
+        return _measure(asked, options)
     finally:
         for file in [] if options.keep else drawn:
             file.remove()
 
 
-def measure(folder: Path, threads: int, words: Sequence[str] = ()) -> dict[str, Any]:
-    """Fit rows, drawn into a folder, and measure what their reads and products take.
-
-    Args:
-        folder: is empty again at the end.
-        threads: CPU threads.
-        words: options of the command; default: its own.
-    """
-    options = _parser().parse_args(words)
-    torch.set_num_threads(threads)
-    sizes = (options.rows, options.test_rows, options.features, options.classes)
-    asked = Asked(str(folder), sizes, options.budget, False, threads)
-    drawn = draw_missing(list(asked.files))
-    try:
-        train, _ = asked.files
-        rows = file_rows(map_npy(train.path))
-        assert rows is not None
-        _, again = read_rates(rows, len(streamed_block(rows, asked.budget)))
-        row = row_seconds(rows, asked.budget, train.num_classes)
-        solved = run(asked)
-    finally:
-        for file in drawn:
-            file.remove()
-    return {
-        "cells": solved_cells(solved, train, again, row),
-        "ratio": solved["seconds"] / least_seconds(solved, train, again, row),
-    }
-
-
-def _measure(asked: Asked, options: argparse.Namespace) -> None:
+def _measure(asked: Asked, options: argparse.Namespace) -> dict[str, Any]:
     train, _ = asked.files
     mapped = map_npy(train.path)
     rows = file_rows(mapped)
@@ -104,10 +79,12 @@ def _measure(asked: Asked, options: argparse.Namespace) -> None:
     _print_row(["exact", *HEADER])
     _print_row(["---"] * (1 + len(HEADER)))
     solved: dict[str, Any] = {}
+    cells: list[str] = []
     compared: list[str] = []
     for exact in {"no": (False,), "yes": (True,), "both": (False, True)}[options.exact]:
         solved = run(replace(asked, exact=exact))
-        _print_row(["yes" if exact else "no", *solved_cells(solved, train, again, row)])
+        cells = solved_cells(solved, train, again, row)
+        _print_row(["yes" if exact else "no", *cells])
         if options.compare:
             compared.append(comparison(solved, run(replace(asked, exact=exact, budget=_ALL))))
     for line in compared:
@@ -116,6 +93,8 @@ def _measure(asked: Asked, options: argparse.Namespace) -> None:
     if options.rival:
         print()
         _print_rivals(train, asked, float(solved["l2"]), options.cap)
+    ratio = solved["seconds"] / least_seconds(solved, train, again, row)
+    return {"cells": cells, "ratio": ratio}
 
 
 def comparison(streamed: dict[str, Any], held: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from benchmarks import products
 from benchmarks.figures import (
     Measured,
     Problem,
@@ -14,7 +15,6 @@ from benchmarks.figures import (
     speedup,
 )
 from benchmarks.jobs import OURS, SKLEARN
-from benchmarks.machine import pass_seconds
 
 _WIDE, _NARROW = 3136, 128
 _MOST_PASSES = 20
@@ -103,10 +103,7 @@ def _classes_rows(table: dict[Problem, dict[str, Record]]) -> list[Row]:
 def _products_row(measured: Measured) -> Row:
     target = f"products of a pass: share of the roofline ≥ {_PRODUCTS}"
     shares = {
-        f"D = {one['num_features']:,}": pass_seconds(
-            one["num_rows"], one["num_features"], 10, measured["machine"]
-        )
-        / (one["logits"] + one["gradient"])
+        f"D = {one['num_features']:,}": products.share(one, measured["machine"])
         for one in measured.get("products", [])
     }
     shown = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())

@@ -53,7 +53,8 @@ def test_a_small_set_is_drawn_measured_solved_and_deleted(tmp_path, capsys):
 
 def test_a_part_of_the_page_is_measured_and_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tall, "run", tall_worker.fit)
-    found = tall.measure(tmp_path, 1, [*WORDS, "--budget", str(BUDGET)])
+    words = ["--folder", str(tmp_path), "--threads", "1", "--budget", str(BUDGET)]
+    found = tall.main([*WORDS, *words])
     solved = dict(zip(tall.HEADER, found["cells"], strict=True))
     assert solved["status"] == "converged" and f"{found['ratio']:.2f}" == solved["ratio"]
     assert list(tmp_path.iterdir()) == []

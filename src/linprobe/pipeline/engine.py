@@ -95,7 +95,7 @@ class Probed:
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done for one of the label sets of a call.
+    """The work on one of the label sets of a call.
 
     Attributes:
         task: labels, method and what to evaluate.

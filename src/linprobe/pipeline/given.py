@@ -1,4 +1,4 @@
-"""What a call of `fit_probes` was given: read, and checked."""
+"""Read and check what a call of `fit_probes` or `fit_label_sets` is given."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Labels = Array | Sequence[int] | Sequence[str] | Sequence[bool]
 
 @dataclass(frozen=True)
 class Given:
-    """What a call was given, checked.
+    """Arguments of a call, read and checked.
 
     Attributes:
         layers: to the features of both splits that are here.

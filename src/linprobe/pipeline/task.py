@@ -21,7 +21,7 @@ from linprobe.records.schema import MajorityErrorRate, ProbeRecord
 from linprobe.runtime.text import some
 
 SetName = str | None
-"""Of a label set among several on the same rows; None: it is the only one."""
+"""Name of a label set among several on the same rows; None: it is the only one."""
 
 
 @dataclass(frozen=True)
