@@ -8,6 +8,7 @@ from torch.distributed import HashStore
 from linprobe.runtime.heartbeat import LostProcess, Pulse
 
 SECONDS = 1.0
+PATIENT = 30.0  # where no one is to be lost, however late a machine runs a thread
 
 
 def started(size, seconds=SECONDS):
@@ -27,19 +28,19 @@ def ended(pulses):
 
 
 def test_all_meet_and_leave():
-    pulses = started(3)
+    pulses = started(3, PATIENT)
     threads = [Thread(target=pulse.meet) for pulse in pulses[1:]]
     for thread in threads:
         thread.start()
     pulses[0].meet()
     for thread in threads:
         thread.join()
-    ended(pulses)
     assert [pulse.lost for pulse in pulses] == ["", "", ""]
+    ended(pulses)
 
 
 def test_who_fails_says_so_to_those_who_wait():
-    first, second = pulses = started(2)
+    first, second = pulses = started(2, PATIENT)
     second.fail("process 1 of 2 failed: why")
     with pytest.raises(LostProcess, match="process 1 of 2 failed: why"):
         first.meet()
@@ -79,5 +80,5 @@ def test_what_can_not_be_reached_is_lost():
     with pytest.raises(LostProcess, match="another process has ended or no longer answers"):
         with first.answering():
             raise RuntimeError("connection closed by peer")
+    assert second.lost == ""  # until the first one says that it ends
     ended(pulses)
-    assert second.lost == ""
