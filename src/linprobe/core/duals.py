@@ -19,7 +19,10 @@ _BLOCK_NUMBERS = 2**18  # of logits that are worked on at a time
 _MAX_BIAS_STEPS = 1000
 _MANY_CLASSES = 64
 _WEAK_PROGRESS = 0.1  # ratio of successive residuals above which a Hessian is made anew
-_NEAR = 1e-2  # largest relative residual of a class from which Newton's method is taken
+# Largest relative residual of a class from which Newton's method is tried, and is taken for sure.
+_FAR, _NEAR = 0.5, 1e-2
+_ROUNDING = 1e-10  # relative residual below which it may end
+_SATURATED = 1e-200  # predictions below have lost digits
 
 
 class Dual(Protocol):
@@ -205,33 +208,51 @@ def _newton_bias(logits: Tensor, s: Tensor, mass: Tensor, bias: Tensor, sums: Su
     """Proportional fitting while far away, Newton near the minimum.
 
     ``b_k += log(mass_k / sum_i s_i p_ik)`` never increases the loss, and in logarithms it leaves
-    even a saturated softmax, where Newton's Hessian is zero. Of many classes a Hessian costs far
-    more than a gradient: one in float32 serves for several steps.
+    even a saturated softmax, where Newton's Hessian is zero. A step of Newton's method from far off
+    that does not help is taken back, and the next waits until it is near. Of many classes a Hessian
+    costs far more than a gradient: one in float32 serves for several steps.
     """
-    last, many = float("inf"), len(bias) > _MANY_CLASSES
+    last, near, many = float("inf"), _FAR, len(bias) > _MANY_CLASSES
+    before = bias, mass
     hessian: Tensor | None = None
     for _ in range(_MAX_BIAS_STEPS):
-        predicted = torch.zeros_like(mass)
-        for z, w in _blocks(logits, s, bias):
-            predicted += z.softmax(0) @ w
-        gradient = sums.agreed(sums.total(predicted)) - mass
+        # Predictions of a sample sum to one, and so these products to the predictions.
+        cross = None if many else _bias_products(logits, s, bias, torch.float64)
+        own = _predicted(logits, s, bias) if cross is None else cross.sum(1)
+        predicted = sums.agreed(sums.total(own))
+        gradient = predicted - mass
         relative = float((gradient / mass).abs().max())
-        if not isfinite(relative):
+        if not isfinite(relative) or last <= relative < _ROUNDING:  # no longer falling
             break
-        if relative > _NEAR:
-            log_p = [(z.log_softmax(0) + w.log()) for z, w in _blocks(logits, s, bias)]
-            own = [one.logsumexp(1) for one in log_p]
-            every = sums.gathered(torch.stack(own) if own else mass.new_empty(0, len(mass)))
-            bias, hessian = bias + mass.log() - every.logsumexp(0), None
+        if relative >= last > _NEAR:  # it was too far for Newton's step
+            near, relative, (bias, predicted) = _NEAR, last, before
+        if relative > near:
+            saturated = float(predicted.min()) < _SATURATED
+            log = _log_predicted(logits, s, bias, sums) if saturated else predicted.log()
+            bias, hessian, last = bias + mass.log() - log, None, float("inf")
             continue
-        if relative >= last and relative < 1e-10:  # rounding: no longer falling
-            break
         if hessian is None or not many or relative > _WEAK_PROGRESS * last:
-            cross = _bias_products(logits, s, bias, torch.float32 if many else torch.float64)
+            if cross is None:
+                cross = _bias_products(logits, s, bias, torch.float32)
             hessian = _bias_hessian(sums.total(cross))
-        last = relative
+        last, before = relative, (bias, predicted)
         bias = bias - sums.agreed(_solved(hessian, gradient))
     return bias
+
+
+def _predicted(logits: Tensor, s: Tensor, bias: Tensor) -> Tensor:
+    """Sum ``s_i p_i``."""
+    out = torch.zeros_like(bias)
+    for z, w in _blocks(logits, s, bias):
+        out += z.softmax(0) @ w
+    return out
+
+
+def _log_predicted(logits: Tensor, s: Tensor, bias: Tensor, sums: Sums) -> Tensor:
+    """Compute the logarithm of ``sum_i s_i p_i``, however small it is."""
+    parts = [(z.log_softmax(0) + w.log()).logsumexp(1) for z, w in _blocks(logits, s, bias)]
+    every = sums.gathered(torch.stack(parts) if parts else bias.new_empty(0, len(bias)))
+    return every.logsumexp(0)
 
 
 def _bias_products(logits: Tensor, s: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
