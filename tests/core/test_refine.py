@@ -132,3 +132,24 @@ def test_ends_at_the_goal_at_the_passes_and_where_nothing_helps(monkeypatch):
     assert setting.asked == []
     assert stuck.num_passes == near.num_passes + 1
     assert stuck.certificate is near.certificate
+
+
+def test_it_ends_at_a_weak_step_where_more_precision_is_at_hand(monkeypatch):
+    setting = Setting()
+    loose = setting.solve(None, 1e-4, 100)
+    steps = []
+    real = Refinement.step
+
+    def step(self, point, gradient, best_bias, goal):
+        to, passes = real(self, point, gradient, best_bias, goal)
+        steps.append(passes)
+        share = 1.0 if len(steps) == 1 else 0.1  # of the step, the second time
+        weight = point.weight + share * (to.weight - point.weight)
+        return replace(to, weight=weight, logits=(weight.float() @ setting.features.T)), passes
+
+    monkeypatch.setattr(Refinement, "step", step)
+    found = setting.refine(loose, 1e-17, demanding=True)
+    assert len(steps) == 2 and 1e-17 < found.certificate.duality_gap < 1e-2
+    steps.clear()
+    setting.refine(loose, 1e-17)
+    assert len(steps) > 2

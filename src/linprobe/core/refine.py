@@ -11,6 +11,7 @@ from linprobe.core.solve import CertifiedSolution
 from linprobe.core.solvers.base import Point
 
 _HALF = 0.5  # of the gap: less progress is none
+_MUCH = 0.1  # of the gap: a step that leaves more is a weak one
 _ENOUGH = 0.1  # of the decrease of P that a step promises, if it counts as progress
 _RESOLVED = 1e-13  # nats: promises below that drown in the rounding of P
 _MAX_HALVINGS = 5
@@ -41,6 +42,7 @@ def refine_certified(
     goal: float,
     least: float,
     max_passes: float,
+    demanding: bool = False,
 ) -> CertifiedSolution:
     """Reduce the certified gap to a goal, as far as arithmetic and passes allow.
 
@@ -58,6 +60,8 @@ def refine_certified(
         goal: duality gap (nats) that suffices.
         least: gap below which the solver is not asked; infinite: never.
         max_passes: passes over the features for the whole solution.
+        demanding: end at a step that leaves much of the gap, because it may be for lack of
+            precision, and there is more of it to be had.
 
     Returns:
         The solution of the least gap that was found, with the passes of all.
@@ -67,6 +71,8 @@ def refine_certified(
         before = best.certificate.duality_gap
         solution, falls = _stepped(solution, refinement, check, goal)
         best = _nearest(best, solution)
+        if demanding and solution.certificate.duality_gap > max(goal, _MUCH * before):
+            break
         waited = 0 if best.certificate.duality_gap <= _HALF * before else waited + 1
         if waited == 0 or (falls and waited <= _PATIENCE) or refinement.renew():
             continue

@@ -108,6 +108,8 @@ class Refit:
             goal=goal,
             least=2 * _least_gap(l2, self._solved.dtype) if proving else math.inf,
             max_passes=self._config.max_passes,
+            # Of many features float64 is dear.
+            demanding=self._may_widen and self._solved.num_features <= _MANY_FEATURES,
         )
         if solution.certificate.duality_gap <= goal or not self._widened():
             return solution
@@ -167,9 +169,13 @@ class Refit:
             own_point=replace(solution.own_point, logits=own),
         )
 
+    @property
+    def _may_widen(self) -> bool:
+        return self._widens and not self._wide
+
     def _widened(self) -> bool:
         """Go on in float64 from here; false where that can't be, or is already so."""
-        if not self._widens or self._wide:
+        if not self._may_widen:
             return False
         self._solved, self._wide, self._refinement = self._solved.in_float64(), True, None
         return True
