@@ -31,7 +31,8 @@ class ProbeConfig:
             are kept falling.
         tol: duality gap (nats) at which a problem counts as solved.
         validation_fraction: share of the training rows held out for choosing `l2`.
-        max_passes: passes over the features allowed for each `l2`.
+        max_passes: passes over the features allowed for each `l2`; twice as many where the probe is
+            to be exact.
         extend: go on beyond either end of the default path, decade by decade, while the held-out
             cross-entropy falls by more than its noise; penalties that are given stay as they are.
             Where the probe is to be exact, not below 1e-13, where float64 can't tell the optimum.

@@ -31,6 +31,7 @@ _FLOAT64_BYTES = 2 * 2**30  # problems up to this size are solved in float64 as 
 # A refit that is to be exact goes on to this share of l2, where margins are known to about a
 # thousandth, and of tol; of many features, where passes are dear, to the larger one.
 _EXACT_SHARE, _EXACT_SHARE_OF_MANY, _MANY_FEATURES = 1e-6, 1e-3, 1024
+_FOR_EXACT = 2  # times the passes that are allowed for a proof
 # Rounding of the gradient, of the arithmetic's precision; its square over 2 l2 is left of the gap.
 _GRADIENT_ROUNDING = {torch.float32: 20.0, torch.float64: 40.0}
 
@@ -107,7 +108,7 @@ class Refit:
             solve,
             goal=goal,
             least=2 * _least_gap(l2, self._solved.dtype) if proving else math.inf,
-            max_passes=self._config.max_passes,
+            max_passes=(1 if proving else _FOR_EXACT) * self._config.max_passes,
             # Of many features float64 is dear.
             demanding=self._may_widen and self._solved.num_features <= _MANY_FEATURES,
         )
