@@ -390,7 +390,8 @@ def test_polishing_ends_with_a_sample_on_the_boundary(dtype):
     # In float32 the rounding of the mean decides.
     assert fit.optimum_error.num_undecided == (1 if dtype == torch.float64 else 0)
     few = ProbeConfig(1e-3, max_passes=5, tol=1.0)
-    assert fit_probe(x, y, test, torch.tensor([0, 0, 1]), few).num_passes < 10
+    passes = fit_probe(x, y, test, torch.tensor([0, 0, 1]), few).num_passes
+    assert passes < 2 * 5 + 5  # twice as many for exactness, and those of the path
 
 
 def test_optimum_error_with_a_class_that_training_lacks():
