@@ -30,6 +30,35 @@ def test_freed_arrays_are_used_again_without_page_faults():
     assert faults < 0.5 * int(given_back.split()[1])
 
 
+KEPT = """
+from pathlib import Path
+from linprobe.runtime import memory
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def resident(): return int(Path("/proc/self/statm").read_text().split()[1])
+def used():
+    arrays = [libc.malloc(2**26) for _ in range(4)]
+    for array in arrays: ctypes.memset(array, 1, 2**26)
+    for array in arrays: libc.free(array)
+    return resident()
+if TUNED: memory.tune_allocator()
+else: libc.mallopt(-3, 2**28), libc.mallopt(-1, 2**31 - 1)
+kept = used()
+memory.give_back_freed()
+print(kept - resident())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+@pytest.mark.parametrize("tuned", [True, False])
+def test_what_is_kept_is_given_back_where_the_allocator_is_ours(tuned):
+    code = [sys.executable, "-c", KEPT.replace("TUNED", str(tuned))]
+    pages = int(subprocess.run(code, capture_output=True, text=True, check=True).stdout)
+    size = resource.getpagesize() * pages
+    assert (size > 0.9 * 2**28) if tuned else (size < 0.1 * 2**28)
+
+
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert not memory.tune_allocator()

@@ -26,6 +26,7 @@ from linprobe.pipeline.engine import LayerGroup
 from linprobe.pipeline.layer_fit import LayerFeatures
 from linprobe.pipeline.meter import Meter
 from linprobe.runtime.errors import LinprobeError
+from linprobe.runtime.memory import give_back_freed
 from linprobe.runtime.threads import thread_count
 
 Rows = Tensor | StreamedFeatures
@@ -131,6 +132,7 @@ class NetworkLayers:
         rooms = [self._room(split, widest) for split in self._splits]
         failures: dict[str, str] = {}
         for group in groups:
+            give_back_freed()
             try:
                 features = list(self._extract(group, rooms, meter, failures))
             except LinprobeError as error:

@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -14,6 +14,7 @@ _VERSION_1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_f
 _VERSION_2 = "memory.max", "memory.current", "inactive_file"
 _FALLBACK = 4.0 * 2**30  # where the system does not say
 _KEEP, _MAPPED, _PAD = 2**31 - 1, 2**28, 2**26
+_is_tuned = False
 
 
 def tune_allocator() -> bool:
@@ -27,13 +28,30 @@ def tune_allocator() -> bool:
     Returns:
         Whether the allocator took the settings; False where it is not glibc.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
+    global _is_tuned
+    mallopt = _glibc("mallopt")
     settings = ((_M_MMAP_THRESHOLD, _MAPPED), (_M_TRIM_THRESHOLD, _KEEP), (_M_TOP_PAD, _PAD))
-    return all([bool(mallopt(option, value)) for option, value in settings])
+    taken = mallopt is not None and all([mallopt(option, value) for option, value in settings])
+    _is_tuned = _is_tuned or taken
+    return taken
+
+
+def give_back_freed() -> None:
+    """Give back to the system what the allocator keeps, if `tune_allocator` has it keep that.
+
+    What is kept piles up over layers of different sizes; once before many large arrays is enough.
+    """
+    trim = _glibc("malloc_trim")
+    if _is_tuned and trim is not None:
+        trim(0)
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    on_linux = sys.platform.startswith("linux")
+    function: Callable[..., int] | None = (
+        getattr(ctypes.CDLL(None), name, None) if on_linux else None
+    )
+    return function
 
 
 def is_out_of_memory(error: BaseException) -> bool:
