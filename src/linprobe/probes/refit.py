@@ -20,7 +20,7 @@ from linprobe.core.solve import (
 )
 from linprobe.core.solvers.base import Point, Status
 from linprobe.core.solvers.contrast import refinement
-from linprobe.core.sums import anywhere
+from linprobe.core.sums import anywhere, least
 from linprobe.probes.base import OnSolve, Targets
 from linprobe.probes.config import ProbeConfig
 from linprobe.probes.part import solve_path_of_part
@@ -109,8 +109,7 @@ class Refit:
             goal=goal,
             least=2 * _least_gap(l2, self._solved.dtype) if proving else math.inf,
             max_passes=(1 if proving else _FOR_EXACT) * self._config.max_passes,
-            # Of many features float64 is dear.
-            demanding=self._may_widen and self._solved.num_features <= _MANY_FEATURES,
+            demanding=self._may_widen and self._is_narrow,
         )
         if solution.certificate.duality_gap <= goal or not self._widened():
             return solution
@@ -169,6 +168,12 @@ class Refit:
             point=replace(solution.point, logits=logits),
             own_point=replace(solution.own_point, logits=own),
         )
+
+    @property
+    def _is_narrow(self) -> bool:
+        """Whether float64 is cheap: few features, in memory."""
+        copied = math.isinf(least(self._targets.sums, self._solved.room))
+        return copied and self._solved.num_features <= _MANY_FEATURES
 
     @property
     def _may_widen(self) -> bool:
