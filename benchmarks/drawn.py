@@ -4,12 +4,14 @@
   as the inverse of the column, as such features' do; class means are drawn with the same variances.
   Sizes of classes are equal, or fall as the inverse of the class.
 - `few_rows`, ``few-rows``: two classes on few rows of many features, as in probes of language
-  models. `concepts`: several label sets on such rows.
+  models. `concepts`: several label sets on such rows. Variances fall along directions of their own,
+  not along columns, so that scaling the columns leaves the features as correlated as they are.
 - `frames`: so many rows that they are drawn, kept and read a block at a time, as frames, tokens or
   patches give them.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ DRAWN = (*VIT, FEW)
 """Names that stand for a layer in a job."""
 
 _BETWEEN = 0.35  # standard deviation of class means, over that within a class
-_FALL = 0.7  # of a column's deviation: its number to minus this power
+_FALL = 0.7  # of the deviation along a direction: its number to minus this power
 _BLURRED = 0.7  # deviation of what is added to a row's distance from a plane, over its own
 _APART = 2.7  # root mean square length of class means, over the deviation within a class
 _DRAWN_ROWS = 8192  # at a time
@@ -48,7 +50,7 @@ def few_rows(rows: int, features: int, strength: float, seed: int) -> tuple[Tens
     Args:
         rows: n.
         features: D.
-        strength: distance of the classes' means.
+        strength: distance of the classes' means along each direction, over its deviation.
         seed: of the rows; the means do not change with it.
     """
     means = torch.randn(features, generator=torch.Generator().manual_seed(0))
@@ -56,7 +58,8 @@ def few_rows(rows: int, features: int, strength: float, seed: int) -> tuple[Tens
     deviation = torch.arange(1, features + 1).float() ** -_FALL
     labels = torch.randint(2, (rows,), generator=draw)
     noise = torch.randn(rows, features, generator=draw)
-    return (noise + strength * (labels[:, None] - 0.5) * means) * deviation, labels
+    along = (noise + strength * (labels[:, None] - 0.5) * means) * deviation
+    return along @ _directions(features), labels
 
 
 def concepts(rows: int, features: int, sets: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -73,10 +76,19 @@ def concepts(rows: int, features: int, sets: int, seed: int) -> tuple[Tensor, di
     planes = torch.randn(features, sets, generator=torch.Generator().manual_seed(0))
     draw = torch.Generator().manual_seed(seed)
     deviation = torch.arange(1, features + 1).float() ** -_FALL
-    x = torch.randn(rows, features, generator=draw) * deviation
-    side = x @ planes / (planes * deviation[:, None]).norm(dim=0)
+    along = torch.randn(rows, features, generator=draw) * deviation
+    side = along @ planes / (planes * deviation[:, None]).norm(dim=0)
     side += _BLURRED * torch.randn(rows, sets, generator=draw)
+    x = along @ _directions(features)
     return x, {f"concept {i}": (side[:, i] > 0).long() for i in range(sets)}
+
+
+@cache
+def _directions(features: int) -> Tensor:
+    """Draw as many orthonormal rows as there are features."""
+    drawn = torch.randn(features, features, generator=torch.Generator().manual_seed(2))
+    directions: Tensor = torch.linalg.qr(drawn).Q
+    return directions
 
 
 def frames(rows: int, features: int, classes: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -6,8 +6,8 @@ sweep as it is usual there: `StandardScaler`, ten values of C from 1e-5 to 1e5 w
 most 1,000 iterations, the best on held-out rows, and a fit on all of them. One thread each,
 processor seconds. The gap of the sweep's last fit is certified for the problem that it states.
 
-Features are drawn: Gaussian with variances that fall as a power of the column, class means apart.
-linprobe scales by column here, as the sweep does.
+Features are drawn (`benchmarks.drawn`): Gaussian with variances that fall as a power of the
+number of a direction, class means apart. linprobe scales by column here, as the sweep does.
 """
 
 import argparse
