@@ -21,7 +21,9 @@ _MANY_CLASSES = 64
 _WEAK_PROGRESS = 0.1  # ratio of successive residuals above which a Hessian is made anew
 # Largest relative residual of a class from which Newton's method is tried, and is taken for sure.
 _FAR, _NEAR = 0.5, 1e-2
-_ROUNDING = 1e-10  # relative residual below which it may end
+_SLOW = 0.5  # ratio of successive residuals above which Newton's step from far off does not help
+# Relative residuals below which it ends where it no longer falls, and ends in any case.
+_ROUNDING, _EXACT = 1e-10, 1e-14
 _SATURATED = 1e-200  # predictions below have lost digits
 
 
@@ -213,39 +215,57 @@ def _newton_bias(logits: Tensor, s: Tensor, mass: Tensor, bias: Tensor, sums: Su
     costs far more than a gradient: one in float32 serves for several steps.
     """
     last, near, many = float("inf"), _FAR, len(bias) > _MANY_CLASSES
-    before = bias, mass
+    best, least, before = bias, float("inf"), (bias, mass)
     hessian: Tensor | None = None
     for _ in range(_MAX_BIAS_STEPS):
-        # Predictions of a sample sum to one, and so these products to the predictions.
-        cross = None if many else _bias_products(logits, s, bias, torch.float64)
-        own = _predicted(logits, s, bias) if cross is None else cross.sum(1)
+        cross: Tensor | None = None
+        if many:
+            own = _predicted(logits, s, bias)
+        else:
+            own, cross = _predicted_in_pairs(logits, s, bias, torch.float64)
         predicted = sums.agreed(sums.total(own))
         gradient = predicted - mass
         relative = float((gradient / mass).abs().max())
-        if not isfinite(relative) or last <= relative < _ROUNDING:  # no longer falling
+        if relative < least:
+            best, least = bias, relative
+        if not isfinite(relative) or relative < _EXACT or last <= relative < _ROUNDING:
             break
-        if relative >= last > _NEAR:  # it was too far for Newton's step
-            near, relative, (bias, predicted) = _NEAR, last, before
+        if last > _NEAR and relative > _SLOW * last:  # it was too far for Newton's step
+            near, relative, last, (bias, predicted) = _NEAR, last, float("inf"), before
         if relative > near:
             saturated = float(predicted.min()) < _SATURATED
             log = _log_predicted(logits, s, bias, sums) if saturated else predicted.log()
-            bias, hessian, last = bias + mass.log() - log, None, float("inf")
+            bias, hessian = bias + mass.log() - log, None
             continue
         if hessian is None or not many or relative > _WEAK_PROGRESS * last:
             if cross is None:
-                cross = _bias_products(logits, s, bias, torch.float32)
+                _, cross = _predicted_in_pairs(logits, s, bias, torch.float32)
             hessian = _bias_hessian(sums.total(cross))
         last, before = relative, (bias, predicted)
         bias = bias - sums.agreed(_solved(hessian, gradient))
-    return bias
+    return best
 
 
 def _predicted(logits: Tensor, s: Tensor, bias: Tensor) -> Tensor:
     """Sum ``s_i p_i``."""
-    out = torch.zeros_like(bias)
+    total = torch.zeros_like(bias)
     for z, w in _blocks(logits, s, bias):
-        out += z.softmax(0) @ w
-    return out
+        total += z.softmax(0) @ w
+    return total
+
+
+def _predicted_in_pairs(
+    logits: Tensor, s: Tensor, bias: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Sum ``s_i p_i``, and ``s_i p_i p_i^T`` by products in a dtype."""
+    total = torch.zeros_like(bias)
+    cross = torch.zeros(2 * bias.shape).to(bias)
+    for z, w in _blocks(logits, s, bias):
+        p = z.softmax(0)
+        total += p @ w
+        p = p.to(dtype)
+        cross += (p * w.to(dtype)) @ p.T
+    return total, cross
 
 
 def _log_predicted(logits: Tensor, s: Tensor, bias: Tensor, sums: Sums) -> Tensor:
@@ -253,15 +273,6 @@ def _log_predicted(logits: Tensor, s: Tensor, bias: Tensor, sums: Sums) -> Tenso
     parts = [(z.log_softmax(0) + w.log()).logsumexp(1) for z, w in _blocks(logits, s, bias)]
     every = sums.gathered(torch.stack(parts) if parts else bias.new_empty(0, len(bias)))
     return every.logsumexp(0)
-
-
-def _bias_products(logits: Tensor, s: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sum ``s_i p_i p_i^T`` by products in a dtype."""
-    cross = torch.zeros(len(bias), len(bias), dtype=bias.dtype, device=bias.device)
-    for z, w in _blocks(logits, s, bias):
-        p = z.softmax(0).to(dtype)
-        cross += (p * w.to(dtype)) @ p.T
-    return cross
 
 
 def _bias_hessian(cross: Tensor) -> Tensor:
