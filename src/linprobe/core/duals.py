@@ -6,7 +6,6 @@ those of the samples that are here; the best bias is that of all processes' samp
 
 from collections.abc import Iterator
 from copy import copy
-from math import isfinite
 from typing import Protocol
 
 import torch
@@ -22,8 +21,7 @@ _WEAK_PROGRESS = 0.1  # ratio of successive residuals above which a Hessian is m
 # Largest relative residual of a class from which Newton's method is tried, and is taken for sure.
 _FAR, _NEAR = 0.5, 1e-2
 _SLOW = 0.5  # ratio of successive residuals above which Newton's step from far off does not help
-# Relative residuals below which it ends where it no longer falls, and ends in any case.
-_ROUNDING, _EXACT = 1e-10, 1e-14
+_ROUNDING = 1e-10  # relative residual below which it may end
 _SATURATED = 1e-200  # predictions below have lost digits
 
 
@@ -228,7 +226,7 @@ def _newton_bias(logits: Tensor, s: Tensor, mass: Tensor, bias: Tensor, sums: Su
         relative = float((gradient / mass).abs().max())
         if relative < least:
             best, least = bias, relative
-        if not isfinite(relative) or relative < _EXACT or last <= relative < _ROUNDING:
+        if not 0 < relative < float("inf") or last <= relative < _ROUNDING:  # no longer falling
             break
         if last > _NEAR and relative > _SLOW * last:  # it was too far for Newton's step
             near, relative, last, (bias, predicted) = _NEAR, last, float("inf"), before
