@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.features import FeatureFiles
+from linprobe.runtime.waiting import let_threads_rest
 
 LAYERS = ("layer8", "fc1_postact", "conv2_postpool")
 _ROWS, _TRAIN = 60_000, 50_000
@@ -45,7 +46,8 @@ print(json.dumps({
 
 def measure(source: Path, folder: Path, layer: str) -> dict[str, float]:
     """Fit the probe of a layer by the linprobe below `source`, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(source.resolve()), "OMP_WAIT_POLICY": "passive"}
+    environment = {**os.environ, "PYTHONPATH": str(source.resolve())}
+    let_threads_rest(environment)
     words = [sys.executable, "-c", _CHILD, str(folder), layer, str(_ROWS), str(_TRAIN)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

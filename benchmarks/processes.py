@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.drawn import VIT, vit
+from linprobe.runtime.waiting import let_threads_rest
 
 _HEAD = ("deals", "processes", "seconds", "of one process", "passes", "gap", "P")
 
@@ -83,7 +84,8 @@ def _measured(options: argparse.Namespace, deals: str, processes: int) -> dict[s
     started = []
     for rank in range(processes):
         given = {name: str(value) for name, value in {**common, "RANK": rank}.items()}
-        environment = {**os.environ, **given, "OMP_WAIT_POLICY": "passive"}
+        environment = {**os.environ, **given}
+        let_threads_rest(environment)
         started.append(subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True))
     found: list[dict[str, float]] = []
     for process in started:

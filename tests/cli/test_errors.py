@@ -68,15 +68,16 @@ def test_wrong_words_do_not_load_torch():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, "passive"), ("active", "active")])
-def test_threads_wait_passively_unless_told_otherwise(before, after):
+@pytest.mark.parametrize(("before", "after"), [(None, "2000"), ("7", "7")])
+def test_threads_spin_briefly_unless_told_otherwise(before, after):
     code = (
         "import os, sys\nfrom linprobe.cli.main import main\n"
         "assert 'torch' not in sys.modules\nmain(['--version'])\n"
-        "print(os.environ['OMP_WAIT_POLICY'])"
+        "print(os.environ['GOMP_SPINCOUNT'])"
     )
-    kept = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment = kept if before is None else {**kept, "OMP_WAIT_POLICY": before}
+    set_here = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    kept = {name: value for name, value in os.environ.items() if name not in set_here}
+    environment = kept if before is None else {**kept, "GOMP_SPINCOUNT": before}
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

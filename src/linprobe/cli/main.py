@@ -24,6 +24,7 @@ from linprobe.cli.show import show
 from linprobe.runtime.distributed import is_spoken_for
 from linprobe.runtime.errors import LinprobeError
 from linprobe.runtime.terminals import plain_where_needed
+from linprobe.runtime.waiting import let_threads_rest
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
@@ -55,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SIGTERM; 1 for the rest.
         Each failure is one line on stderr. With LINPROBE_DEBUG=1, tracebacks are shown too.
     """
-    # Threads that spin while they wait make small problems many times slower on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    let_threads_rest(os.environ)
     with plain_where_needed(), terminable():
         return _exit_code(list(sys.argv[1:] if arguments is None else arguments))
 

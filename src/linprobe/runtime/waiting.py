@@ -1,0 +1,17 @@
+"""How OpenMP's threads wait for each other; set before PyTorch is loaded."""
+
+from collections.abc import MutableMapping
+
+_SETTINGS = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "0"}
+"""For GNU's and for Intel's OpenMP. `python -m benchmarks.waiting` compares others."""
+
+
+def let_threads_rest(environment: MutableMapping[str, str]) -> None:
+    """Let threads spin for some microseconds, then sleep; keep what the user has set.
+
+    By default they spin for milliseconds: on a busy machine the others' work waits for that, and
+    small problems take many times as long. Threads that sleep at once are slow to wake between
+    the small operations of a deep network.
+    """
+    if not {"OMP_WAIT_POLICY", *_SETTINGS} & environment.keys():
+        environment.update(_SETTINGS)
