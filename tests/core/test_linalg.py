@@ -6,12 +6,15 @@ import torch
 from linprobe.core.linalg import backproject, class_logits, float64_sum
 
 
-@pytest.mark.parametrize("rows", [1, 99, 200, 1000, 1001, 1999])
+@pytest.mark.parametrize(
+    ("rows", "classes"),
+    [(1, 4), (99, 4), (200, 4), (1000, 4), (1001, 4), (1999, 4), (2001, 100), (2001, 101)],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_products(rows, dtype):
+def test_products(rows, classes, dtype):
     generator = torch.Generator().manual_seed(rows)
     features = torch.randn(rows, 17, generator=generator, dtype=dtype)
-    weight = torch.randn(4, 17, generator=generator, dtype=dtype)
+    weight = torch.randn(classes, 17, generator=generator, dtype=dtype)
     logits = class_logits(features, weight)
     assert logits.is_contiguous()
     torch.testing.assert_close(logits, (features @ weight.T).T)
