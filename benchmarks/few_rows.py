@@ -75,9 +75,10 @@ def swept(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[fl
 def one_thread() -> Iterator[None]:
     """Compute by one thread, and let scikit-learn end before it has converged."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    # The limits restore what they found, also of PyTorch's threads: they come first.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        torch.set_num_threads(1)
         try:
             yield
         finally:
