@@ -11,7 +11,7 @@ from torch import Tensor
 from linprobe.core.losses import Loss
 
 _NUMBERS = 2**17  # of logits in a part
-_LEAST_SAMPLES = 256
+_LEAST_SAMPLES = 512
 
 
 @dataclass(frozen=True)
