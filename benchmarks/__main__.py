@@ -17,6 +17,8 @@ from benchmarks.measure import NAME, read, run_capped, write
 from benchmarks.page import write_page
 
 _LEAST_CAP = 5.0  # seconds
+# Times linprobe's time at which others are stopped: a little more than the page's targets ask for.
+_TIMES, _MOST_TIMES = {"path": 21.0, "few": 21.0}, 12.0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -93,7 +95,8 @@ def _cap(job: Job, options: argparse.Namespace, done: dict[str, Any]) -> float:
     ours = done.get(replace(job, competitor=OURS).key)
     if job.competitor == OURS or ours is None or not reached(ours):
         return most
-    return min(most, max(_LEAST_CAP, float(options.times) * float(ours["seconds"])))
+    times = options.times or _TIMES.get(job.suite, _MOST_TIMES)
+    return min(most, max(_LEAST_CAP, times * float(ours["seconds"])))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rows", type=int, default=60_000, help="training samples")
     add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads")
     add("--cap", type=float, default=120.0, help="seconds for one solver and penalty")
-    add("--times", type=float, default=25.0, help="stop others after so many times our time")
+    add("--times", type=float, help="stop others after so many times our time (12; paths 21)")
     add("--budget", type=float, default=float("inf"), help="start no job after these seconds")
     add("--only", action="append", default=[], help="jobs whose name has this; may be repeated")
     add("--suite", help="one part of the page: cold, path, few, few_rows, ...")

@@ -393,6 +393,10 @@ def test_others_are_stopped_at_a_multiple_of_our_time():
     assert _cap(ours, options, done) == _cap(other, options, {}) == 100.0
     assert _cap(other, options, {ours.key: {"status": "reached", "seconds": 0.1}}) == 5.0
     assert _cap(other, options, {ours.key: {"status": "reached", "seconds": 90.0}}) == 100.0
+    options.times = None  # twelve times, and more than twenty where twenty is the target
+    assert _cap(other, options, done) == 24.0
+    ours, other = (replace(one, suite="path") for one in (ours, other))
+    assert _cap(other, options, {ours.key: done.popitem()[1]}) == 42.0
 
 
 def test_a_file_of_another_schema_is_refused(tmp_path):
