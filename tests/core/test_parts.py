@@ -8,7 +8,7 @@ from linprobe.core.losses import Contrast, Softmax, SquaredError
 from linprobe.core.parts import split
 from linprobe.core.problem import LinearProblem
 
-N = 1100
+N = 2100
 
 
 def losses():
@@ -33,7 +33,7 @@ def test_parts_make_up_the_whole(number, monkeypatch):
         bias = torch.arange(float(loss.num_outputs), dtype=torch.float64)
         results = value, p, problem.residuals(p), problem.curved(p, other), problem.mean(p)
         found.append((*results, problem.shifted(z, bias), problem.bias_system(p).hessian))
-        assert len(problem.parts) == (1 if numbers > 900 else -(-N // max(256, 900 // len(p))))
+        assert len(problem.parts) == (1 if numbers > 900 else -(-N // max(512, 900 // len(p))))
     torch.testing.assert_close(*found)
 
 
