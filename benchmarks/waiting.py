@@ -1,4 +1,4 @@
-"""How threads should wait, alone and beside other work: ``python -m benchmarks.waiting``.
+"""Measure how threads should wait, alone and beside other work: ``python -m benchmarks.waiting``.
 
 A step of the training of Figure 8's network, and a probe of 10 classes, each in a process of its
 own: with OpenMP's default, and with threads that spin so many times before they sleep
@@ -20,7 +20,7 @@ from linprobe.experiments.figure8 import Figure8
 from linprobe.experiments.mlp_training import MLPTrainer
 from linprobe.experiments.networks import DeepMLP
 from linprobe.probes.softmax import fit_probe
-from linprobe.runtime.waiting import let_threads_rest
+from linprobe.runtime.waiting import NAMES, let_threads_rest
 
 _BATCHES = 30
 _ROWS, _FEATURES, _CLASSES = 20_000, 128, 10
@@ -51,8 +51,7 @@ def main() -> None:
 
 
 def _measured(settings: dict[str, str]) -> str:
-    known = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-    kept = {name: value for name, value in os.environ.items() if name not in known}
+    kept = {name: value for name, value in os.environ.items() if name not in NAMES}
     words = [sys.executable, "-m", "benchmarks.waiting", "--worker"]
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""How far the margins of two classes can move to the optimum: the close bounds.
+"""Bounds how far the margins of two classes can move to the optimum: the close bounds.
 
 `linprobe.core.optimum_bounds` derives them.
 """
@@ -16,7 +16,7 @@ _ROWS = 1024  # of a pair
 _KEPT = 0.95  # share of a pair's weight
 _BLOCK_BYTES = 2 * 2**20
 ROUNDING = 1e-5
-"""Of float32 inner products, relative to the squared length."""
+"""Rounding of float32 inner products, relative to the squared length."""
 
 SLACK = 1 + 1e-3
 """For leverages in float32."""

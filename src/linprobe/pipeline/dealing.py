@@ -11,10 +11,10 @@ from linprobe.runtime.errors import LinprobeError
 Key = TypeVar("Key", bound=Hashable)
 
 DIFFERENT = "data, networks or settings"
-"""What may differ between calls that are to be the same."""
+"""Names of what may differ between calls that are to be the same."""
 
 Distribute = Literal["layers", "rows"] | None
-"""What of a call is dealt to the processes that make it; None: nothing."""
+"""The part of a call that is dealt to the processes that make it; None: nothing."""
 
 _OVERHEAD = 100  # features whose cost is that of a layer without any
 

@@ -28,7 +28,7 @@ NUM_ERRORS = 2.0
 """Standard errors that a fall of the held-out cross-entropy has to exceed."""
 
 NEAR = 0.03
-"""Of the tolerance: distance from the minimum, as it is estimated, at which a penalty is judged."""
+"""Distance from the minimum, as estimated, at which a penalty is judged: a share of `tol`."""
 
 EXACT_L2 = 1e-13
 """Least penalty to which the path of a probe that is to be exact goes on by itself.

@@ -171,7 +171,7 @@ class Refit:
 
     @property
     def _is_narrow(self) -> bool:
-        """Whether float64 is cheap: few features, in memory."""
+        """Tell whether float64 is cheap: few features, in memory."""
         copied = math.isinf(least(self._targets.sums, self._solved.room))
         return copied and self._solved.num_features <= _MANY_FEATURES
 

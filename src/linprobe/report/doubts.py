@@ -1,4 +1,4 @@
-"""What a reader should doubt though probes are certified, in plain words."""
+"""Says what a reader should doubt though probes are certified, in plain words."""
 
 from collections.abc import Iterator, Sequence
 

@@ -18,7 +18,7 @@ class LostProcess(LinprobeError):
 
 
 class Store(Protocol):
-    """What is used of `torch.distributed.Store`."""
+    """The part of `torch.distributed.Store` that is used."""
 
     def set(self, key: str, value: str) -> None:
         """Set a value."""

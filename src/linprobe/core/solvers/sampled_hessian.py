@@ -124,7 +124,7 @@ class SampledHessian:
 
     @property
     def bias_stays(self) -> bool:
-        """Whether directions have a last column of biases."""
+        """Tell whether directions have a last column of biases."""
         return self._bias_inverse is None
 
     def product(self, direction: Tensor) -> Tensor:
