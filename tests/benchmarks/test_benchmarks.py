@@ -314,6 +314,7 @@ def test_an_empty_run_still_has_a_page(tmp_path):
 
 def test_parts_that_are_no_jobs_are_on_the_page_beside_their_targets(tmp_path):
     few = {name: 0.5 for name in ("strength", "l2", "test_error_rate", "exact_seconds", "seconds")}
+    few |= {name: 0.5 for name in ("by_error_l2", "by_error_test_error_rate", "by_error_seconds")}
     few |= {"sweep_seconds": 15.0, "sweep_gap": 1e-6, "sweep_test_error_rate": 0.5}
     sets = [
         {"sets": n, "exact_seconds": s, "seconds": s, "sweep_seconds": n, "exact": n}
@@ -324,7 +325,7 @@ def test_parts_that_are_no_jobs_are_on_the_page_beside_their_targets(tmp_path):
     parts = {"few_rows": [few], "label_sets": sets, "tall": tall}
     write_page({"schema": 1, "machine": MACHINE, "results": {}, **parts}, tmp_path)
     text = (tmp_path / "performance.md").read_text()
-    assert "| 0.50 s | 0.50 s | 15.00 s |" in text and "| 20 | 6.00 s | 6.0 |" in text
+    assert "| 0.50 s | 15.00 s | 1e-06 |" in text and "| 20 | 6.00 s | 6.0 |" in text
     assert "| cell 0 | cell 1 |" in text
     judged = [row[1:] for row in target_rows({**parts, "results": {}})[-3:]]
     assert judged == [("30.00x", "yes"), ("6.0, 6.0", "no"), ("2.5x", "yes")]

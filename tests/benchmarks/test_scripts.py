@@ -115,6 +115,7 @@ def test_few_rows_are_compared_on_the_same_problem(capsys):
     assert float(cells["its gap"]) < 0.1
     error, theirs = float(cells["test error"]), float(line.split(" | ")[-1].strip(" |"))
     assert abs(error - theirs) < 0.2
+    assert abs(float(cells["test error by it"]) - theirs) < 0.2
 
 
 def test_label_sets_are_compared_by_their_number(capsys):

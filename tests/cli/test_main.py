@@ -213,6 +213,8 @@ def test_training_of_the_deep_network_can_be_chosen(no_run, capsys):
         ("reproduce fig5 --epochs 3", "--epochs is for --protocol sgd; certified probes have no"),
         ("reproduce fig8 --protocol sgd --epochs 0", "--epochs: '0' given; expected a whole"),
         ("reproduce fig8 --protocol sgd --l2 0.1", "--l2 is for --protocol certified"),
+        ("reproduce fig8 --protocol sgd --choose-by error_rate", "--choose-by is for --protocol"),
+        ("reproduce fig8 --choose-by accuracy", 'invalid value "accuracy" for --choose-by. Choose'),
         ("reproduce fig8 --protocol sgd --mdl", "protocol sgd has no controls, no mdl"),
         ("reproduce fig5 --protocol sgd --controls input", "protocol sgd has no controls"),
         ("reproduce fig5 --optimizer sgd", "unknown option: --optimizer"),

@@ -61,6 +61,8 @@ def test_penalties_are_put_into_falling_order(given, path):
         ({"validation_fraction": "half"}, "validation_fraction is 'half'; expected a number"),
         ({"max_passes": 1.5}, "max_passes is 1.5; expected a whole number"),
         ({"validation_fraction": 1.0}, "between 0 and 1"),
+        ({"choose_by": "accuracy"}, "choose_by is 'accuracy'; expected one of: 'cross_entropy', "),
+        ({"choose_by": None}, "choose_by is None; expected one of"),
         ({"max_passes": 0}, "max_passes is 0; expected a whole number from 1 on"),
     ],
 )

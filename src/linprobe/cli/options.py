@@ -9,7 +9,7 @@ from linprobe.activations.options import ExtractionOptions
 from linprobe.cli.flags import COUNT, flag, names, options_of, positive
 from linprobe.core.scales import Scale
 from linprobe.evaluation.options import EvaluationOptions
-from linprobe.probes.config import ProbeConfig
+from linprobe.probes.config import Criterion, ProbeConfig
 from linprobe.probes.weights import BALANCED
 from linprobe.records.evidence import CONTROLS
 
@@ -78,6 +78,7 @@ else:
         class_weight=flag(_class_weight, "WEIGHTS"),
         extend=Annotated[bool, Parameter(negative="--no-extend")],
         exact=Annotated[bool, Parameter(negative="--no-exact")],
+        choose_by=Criterion,
     )
     Extraction = options_of(
         ExtractionOptions(),

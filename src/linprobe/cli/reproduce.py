@@ -117,6 +117,8 @@ def _reproduce(experiment: Experiment, settings: Settings, run: Run) -> None:
         raise LinprobeError("--l2 is for --protocol certified; probes trained by SGD have none")
     if run.protocol == "sgd" and settings.method.class_weight is not None:
         raise LinprobeError("--class-weight is for --protocol certified; SGD weighs all rows alike")
+    if run.protocol == "sgd" and settings.method.choose_by != ProbeConfig().choose_by:
+        raise LinprobeError("--choose-by is for --protocol certified; SGD has no l2 to choose")
     if run.protocol == "sgd":
         settings = replace(settings, sgd=experiment.sgd_protocol(run.epochs))
     elif run.epochs is not None:

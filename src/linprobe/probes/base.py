@@ -79,8 +79,8 @@ class PathPoint:
     """One `l2` of the path, solved on the rows that are not held out.
 
     Attributes:
-        standard_error: of the difference of its held-out cross-entropy from that of the chosen one,
-            over the held-out rows.
+        standard_error: of the difference of its score (`ProbeConfig.choose_by`) from that of the
+            chosen one, over the held-out rows.
         duality_gap: the solver's own; only the refit is certified.
         num_rows: that it was solved on, where these are a part of the rows; None: all.
     """
@@ -125,8 +125,8 @@ class FittedProbe:
         bias: (K,) float64; minus infinity for a class without training samples.
         standardisation: the map to the space where `l2` is stated; ``weight / scale`` is W.
         path: the penalties tried, from large to small.
-        l2_at_edge: whether the path ended at the chosen penalty though the held-out cross-entropy
-            still fell towards it by more than its noise.
+        l2_at_edge: whether the path ended at the chosen penalty though the held-out score still
+            fell towards it by more than its noise.
         num_passes: of the path and the refit together; epochs of a probe trained by minibatches.
         rounded: of what varies in the features, or of what the probe uses of that, too much may be
             their own rounding; see `linprobe.core.rounding`.

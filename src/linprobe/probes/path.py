@@ -1,15 +1,16 @@
 """The path of penalties: solved on the fitted rows, judged on the held-out ones.
 
-The default path goes on beyond its ends, a decade at a time, while the held-out cross-entropy still
-falls by more than `NUM_ERRORS` standard errors of its paired difference over the held-out rows, and
-by more than solves resolve. Penalties are judged, not certified: a solve ends where P is estimated
+Their score is the held-out cross-entropy or error rate, as `ProbeConfig.choose_by` has it. The
+default path goes on beyond its ends, a decade at a time, while the score still falls by more than
+`NUM_ERRORS` standard errors of its paired difference over the held-out rows, and by more than
+solves resolve. Penalties are judged, not certified: a solve ends where P is estimated
 to be `NEAR` its minimum, which float32 can tell at penalties whose gap ``||g||^2 / (2 l2)`` is
 all rounding of the gradient g. Where it can't, the path goes on in float64.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf, isfinite, isinf, log10, nan
+from math import inf, isfinite, isinf, log10
 
 import torch
 from torch import Tensor
@@ -21,11 +22,12 @@ from linprobe.core.solve import SolverFactory
 from linprobe.core.solvers.base import NewtonOptions, Point, Status
 from linprobe.core.sums import least
 from linprobe.probes.base import OnSolve, PathPoint, Targets
-from linprobe.probes.config import DEFAULT_L2_PATH, ProbeConfig
-from linprobe.probes.scores import loss_and_error, sample_losses
+from linprobe.probes.choice import mean_and_error, sample_scores, score
+from linprobe.probes.config import DEFAULT_L2_PATH, Criterion, ProbeConfig
+from linprobe.probes.scores import loss_and_error
 
 NUM_ERRORS = 2.0
-"""Standard errors that a fall of the held-out cross-entropy has to exceed."""
+"""Standard errors that a fall of the score has to exceed."""
 
 NEAR = 0.03
 """Distance from the minimum, as estimated, at which a penalty is judged: a share of `tol`."""
@@ -36,8 +38,8 @@ EXACT_L2 = 1e-13
 Below, weights become so large that the rounding of logits in float64 leaves samples undecided.
 """
 
-_LEAST_FALL = 1e-4  # nats; where nothing is left to gain, a fall may be small but sure
-_STOP_RATIO = 1.05  # times the best held-out cross-entropy: the path has turned
+_LEAST_FALL = 1e-4  # of the score; where nothing is left to gain, a fall may be small but sure
+_STOP_RATIO = 1.05  # times the best score: the path has turned
 _PATIENCE = 2
 # Below, float32 takes several times the steps, and ends 1e-4 and more above the minimum.
 _FLOAT32_L2 = 3e-15
@@ -52,9 +54,8 @@ class Path:
 
     Attributes:
         points: from large to small.
-        best: the one of least held-out cross-entropy.
-        at_edge: the path ended at it, though the held-out cross-entropy still fell by more than its
-            noise.
+        best: the one of the best score.
+        at_edge: the path ended at it, though the score still fell by more than its noise.
         features: all rows, as they were read when `best` was solved.
         start: its solution, with the logits of all rows, those held out last; without, where rows
             are read from a disk.
@@ -71,11 +72,11 @@ class Path:
     learned: NewtonOptions
     num_passes: float
 
-    def shortened(self) -> "Path":
+    def shortened(self, by: Criterion) -> "Path":
         """Choose the next larger penalty, because the best can't be certified on all rows."""
         larger = self.points[self.points.index(self.best) - 1]
         judged = [p for p in self.points if isfinite(p.standard_error) and p.num_rows is None]
-        lost = larger.validation_cross_entropy - min(p.validation_cross_entropy for p in judged)
+        lost = score(larger, by)[0] - min(score(p, by)[0] for p in judged)
         return replace(self, best=larger, at_edge=lost > NUM_ERRORS * larger.standard_error)
 
 
@@ -88,7 +89,7 @@ def solve_path(
     widen: Widen | None = None,
     of_part: Path | None = None,
 ) -> Path:
-    """Solve for each penalty from large to small, until the held-out cross-entropy has turned.
+    """Solve for each penalty from large to small, until the score has turned.
 
     Args:
         features: standardised rows, those held out last.
@@ -129,7 +130,7 @@ class _Walk:
         self._targets, self._config, self._on_solve = targets, config, on_solve
         self._solver, self._options = solver, NewtonOptions(seed=config.seed)
         self._points: list[PathPoint] = []  # from large to small
-        self._losses: list[Tensor] = []  # of the held-out rows, at each point
+        self._scores: list[Tensor] = []  # of the held-out rows, at each point
         self._unsolved: list[PathPoint] = []
         self._of_part: tuple[PathPoint, ...] = ()
         self._starts: tuple[Point, ...] = ()
@@ -191,8 +192,8 @@ class _Walk:
             return False
         place = 0 if above else len(self._points)
         self._points.insert(place, point)
-        self._losses.insert(place, sample_losses(scores, labels[end:]))
-        best = min(self._points, key=lambda p: p.validation_cross_entropy) is point
+        self._scores.insert(place, sample_scores(scores, labels[end:], config.choose_by))
+        best = min(self._points, key=self._score) is point
         if best:
             seen = found.logits.new_empty(len(found.bias), 0)
             if self._num_starts > 1:
@@ -202,16 +203,18 @@ class _Walk:
         return best
 
     def has_turned(self) -> bool:
-        """Tell whether held-out cross-entropy has clearly passed its minimum.
+        """Tell whether the score has clearly passed its minimum.
 
-        A rise within its noise is none: the loss may be flat until columns of small variance count.
+        A rise within its noise is none: the score may be flat, and that of few rows may rise by
+        chance, until columns of small variance count.
         """
-        losses = [p.validation_cross_entropy for p in self._points]
-        if losses[-1] > _STOP_RATIO * min(losses):
+        scores = [self._score(point) for point in self._points]
+        best, last = scores.index(min(scores)), len(scores) - 1
+        if isinf(scores[last][0]):
             return True
-        best = losses.index(min(losses))
-        rise, error = self._mean_and_error(self._losses[-1] - self._losses[best])
-        return len(losses) - 1 - best >= _PATIENCE and rise > NUM_ERRORS * error
+        rise, error = self._mean_and_error(self._scores[last] - self._scores[best])
+        clear = scores[last][0] > _STOP_RATIO * scores[best][0] or last - best >= _PATIENCE
+        return clear and rise > NUM_ERRORS * error
 
     def solve_around(self, of_part: Path, widen: Widen | None) -> bool:
         """Solve for the best penalty of a part of the rows and those beside it, and go on there.
@@ -237,7 +240,7 @@ class _Walk:
                 break
             self.solve(l2, above=True)
         expected = of_part.best.validation_cross_entropy
-        return self._best[0].validation_cross_entropy <= _STOP_RATIO * expected
+        return min(p.validation_cross_entropy for p in self._points) <= _STOP_RATIO * expected
 
     def extend_up(self) -> None:
         """Go on to larger penalties while that helps."""
@@ -281,10 +284,10 @@ class _Walk:
     def path(self) -> Path:
         """Give what was found."""
         best, features, start, learned = self._best
-        chosen_losses = self._losses[self._points.index(best)]
+        chosen_scores = self._scores[self._points.index(best)]
         points = [
-            replace(point, standard_error=self._mean_and_error(losses - chosen_losses)[1])
-            for point, losses in zip(self._points, self._losses, strict=True)
+            replace(point, standard_error=self._mean_and_error(scores - chosen_scores)[1])
+            for point, scores in zip(self._points, self._scores, strict=True)
         ]
         chosen = points[self._points.index(best)]
         points = [*points, *self._unsolved]
@@ -296,22 +299,18 @@ class _Walk:
         return Path(tuple(points), *found, num_passes=self.num_passes)
 
     def _falls_to(self, end: int) -> bool:
-        """Tell whether held-out cross-entropy falls, by more than its noise, to an end (0, -1)."""
+        """Tell whether the score falls, by more than its noise, to an end (0, -1)."""
         if len(self._points) < 2 or self._best[0] is not self._points[end]:
             return False
-        before = self._losses[-2 if end else 1]
-        fall, error = self._mean_and_error(before - self._losses[end])
+        before = self._scores[-2 if end else 1]
+        fall, error = self._mean_and_error(before - self._scores[end])
         return fall > NUM_ERRORS * error and fall > max(_LEAST_FALL, self._config.tol)
 
     def _mean_and_error(self, values: Tensor) -> tuple[float, float]:
-        """Compute the mean of values of the held-out rows, and its standard error."""
-        sums = self._targets.sums
-        weight = torch.ones_like(values) if self._weight is None else self._weight
-        n, size = sums.total(torch.stack([weight.new_tensor(len(values)), weight.sum()])).tolist()
-        share = weight / size if size else weight
-        mean = float(sums.total(share @ values))
-        square = float(sums.total((share * (values - mean)).square().sum()))
-        return mean, (square * n / (n - 1)) ** 0.5 if n > 1 else nan
+        return mean_and_error(values, self._weight, self._targets.sums)
+
+    def _score(self, point: PathPoint) -> tuple[float, float]:
+        return score(point, self._config.choose_by)
 
 
 def _decade(l2: float, step: int) -> float:

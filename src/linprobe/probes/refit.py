@@ -77,7 +77,7 @@ class Refit:
         self._solved = path.features
         solution = self._certified(path)
         while solution.status is not Status.CONVERGED and path.best.l2 < self._config.l2_path[-1]:
-            path = path.shortened()
+            path = path.shortened(self._config.choose_by)
             solution = self._certified(path)
         return path, solution
 

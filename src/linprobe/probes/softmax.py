@@ -3,9 +3,10 @@
 1. Features are standardised by the statistics of the training split, weighted as in P.
 2. The problem is solved on the training rows that are not held out, for a path of `l2` from large
    to small, each solution starting from those before it.
-3. The `l2` with the least held-out cross-entropy is refitted on all training rows, starting from
-   its solution, and certified in float64 at the weight that is returned. Where the probe is to be
-   exact, it is then refined (`linprobe.core.refine`) to a gap far below the tolerance.
+3. The `l2` with the least held-out cross-entropy (or error rate) is refitted on all training rows,
+   starting from its solution, and certified in float64 at the weight that is returned. Where the
+   probe is to be exact, it is then refined (`linprobe.core.refine`) to a gap far below the
+   tolerance.
 4. The test split is touched once, by that weight; of an exact probe that leaves test samples
    undecided, by that of a refinement that decides them too.
 """

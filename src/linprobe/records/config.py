@@ -13,7 +13,8 @@ Chart = Literal["curve", "bars"]
 class MethodRecord:
     """Numbers of `ProbeConfig`, by which probes were fitted; NaN, () and None: not used.
 
-    `extend` tells whether the path went on beyond its ends where that helped.
+    `extend` tells whether the path went on beyond its ends where that helped, `choose_by` what was
+    least on the held-out samples at the penalty chosen.
     """
 
     tol: Number
@@ -25,6 +26,7 @@ class MethodRecord:
     exact: bool = False
     class_weight: str | dict[str, Number] | None = None
     extend: bool = False
+    choose_by: str = "cross_entropy"
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,13 @@ class TriedPenalty:
     Attributes:
         l2: the penalty.
         validation_cross_entropy: of the held-out rows, nats.
-        standard_error: of the difference of that from the chosen penalty's, over the held-out rows.
+        standard_error: over the held-out rows, of the difference from the chosen penalty in what
+            chose it: cross-entropy or, where the method has `choose_by` so, error rate.
         status: of the solve, "near" where the minimum was estimated to be near enough for a
             comparison; one that failed beyond the ends of the default path could not be chosen.
         num_rows: that it was solved on, where those were a part of the rows that are read from a
             disk, which told where to look; None: all.
+        validation_error_rate: of the held-out rows; NaN: unknown.
     """
 
     l2: Number
@@ -50,6 +52,7 @@ class TriedPenalty:
     standard_error: Number
     status: str
     num_rows: int | None = None
+    validation_error_rate: Number = math.nan
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,9 @@ class ProbeRecord:
         reducer: how the layer was made smaller before probing; None: not at all.
         l2: the penalty chosen on held-out training samples; by protocol "sgd", which has none,
             the one that the certificate is for.
-        l2_at_edge: the path ended at the choice, though the held-out cross-entropy still fell by
-            more than its noise: a better one may lie beyond. In runs that have no `path`, the
-            choice stands at an end of the path.
+        l2_at_edge: the path ended at the choice, though the held-out cross-entropy (or error rate,
+            if that chose) still fell by more than its noise: a better one may lie beyond. In runs
+            that have no `path`, the choice stands at an end of the path.
         status: "converged", or why not; by protocol "sgd" what ended the training.
         duality_gap: certified bound on the distance of `objective` from its minimum, nats.
         test_error_ci95: Wilson interval of the test error rate.

@@ -56,7 +56,8 @@ def path_ended(run: RunRecord) -> str:
         return ""
     why = "the chosen penalty stands at an end of the l2 path"  # all that old runs know
     if any(probe.path for probe in found):
-        why = "the l2 path ended while the held-out cross-entropy still fell"
+        by = run.config.method.choose_by.replace("_", " ").replace("cross ", "cross-")
+        why = f"the l2 path ended while the held-out {by} still fell"
     advice = "Leave l2 out, so that the path goes on while that helps, or give a wider one; or take"
     if run.config.method.extend:
         advice = (
