@@ -147,3 +147,21 @@ def test_the_equations_of_the_bias_at_the_same_predictions_are_made_once():
     again = problem.bias_system(predictions.clone())
     assert again is not first
     torch.testing.assert_close(again.hessian, first.hessian)
+
+
+@pytest.mark.parametrize("num_classes", [3, 80])
+def test_the_step_of_the_bias_is_solved_once(num_classes):
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(400, 4, generator=draw, dtype=torch.float64)
+    problem = SoftmaxRegression(features, torch.arange(400) % num_classes, num_classes)
+    z = torch.randn(num_classes, 400, generator=draw, dtype=torch.float64)
+    _, predictions = problem.evaluate(problem.margins(z.clone()))
+    gradient, step = problem.bias_step(predictions)
+    assert problem.bias_step(predictions)[1] is step
+    torch.testing.assert_close(gradient, problem.bias_gradient(predictions))
+    torch.testing.assert_close(gradient, problem.residuals(predictions).sum(1))
+    hessian = torch.diag(predictions.mean(1)) - predictions @ predictions.T / 400
+    assert float((hessian @ step - gradient).norm() / gradient.norm()) < 1e-3
+    other = problem.bias_step(predictions.clone())[1]
+    assert other is not step
+    torch.testing.assert_close(other, step)

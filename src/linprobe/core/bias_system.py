@@ -73,6 +73,8 @@ class MultipliedBiasSystem:
         search, rho = z, (residual * z).sum(1, keepdim=True)
         goal = _TOL**2 * rho
         for _ in range(_MAX_STEPS):
+            if not bool((rho > goal).any()):
+                break
             product = self._product(search)
             curvature = (search * product).sum(1, keepdim=True)
             # A row that is solved, or whose curvature is all rounding, rests.

@@ -17,6 +17,7 @@ from torch import Tensor
 # Below the rounding of a float64 sum of probabilities; keeps p, p^2 and s p^2 above the denormal
 # float32 numbers, which processors multiply a hundred times more slowly.
 LOWEST_LOGIT = -35.0
+_SHORT_ROWS = 2000  # of a view: exponentials are called for row by row, and copying costs less
 
 
 class Loss(Protocol):
@@ -147,6 +148,8 @@ class Softmax:
 
     def evaluate(self, margins: Tensor) -> tuple[Tensor, Tensor]:
         """See `Loss`; the values are log-sum-exps."""
+        if margins.shape[1] < _SHORT_ROWS:
+            margins = margins.contiguous()
         top = margins.amax(0)
         probabilities = margins.sub_(top).clamp_min_(LOWEST_LOGIT).exp_()
         total = probabilities.sum(0)

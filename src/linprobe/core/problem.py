@@ -38,6 +38,15 @@ class _Reads:
     count: float = 0.0
 
 
+@dataclass
+class _KnownBias:
+    """What is known of the bias at some predictions."""
+
+    predictions: weakref.ref[Tensor]
+    system: BiasSystem
+    step: tuple[Tensor, Tensor] | None = None
+
+
 class LinearProblem:
     """A penalised linear model of standardised features; see the module for the formulas.
 
@@ -77,7 +86,7 @@ class LinearProblem:
         """The samples, some at a time."""
         self.target_mass = self.sums.total(loss.target_mass(self.sample_weight))
         self._reads = _Reads()
-        self._bias_system: tuple[weakref.ref[Tensor], BiasSystem] | None = None
+        self._known_bias: _KnownBias | None = None
 
     @property
     def num_features(self) -> int:
@@ -182,11 +191,29 @@ class LinearProblem:
 
     def bias_system(self, predictions: Tensor) -> BiasSystem:
         """Make the equations of the bias at these predictions; those of the same ones are kept."""
-        known, system = self._bias_system or (None, None)
-        if system is None or known is None or known() is not predictions:
+        return self._bias_at(predictions).system
+
+    def bias_gradient(self, predictions: Tensor) -> Tensor:
+        """Compute P's gradient over the bias at these predictions: (n_classes,) float64."""
+        return self.mean(predictions) - self.target_mass
+
+    def bias_step(self, predictions: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute `bias_gradient` and what `bias_system` solves for it.
+
+        Those of the same predictions are kept, as `bias_system` keeps the equations.
+        """
+        known = self._bias_at(predictions)
+        if known.step is None:
+            gradient = self.bias_gradient(predictions)
+            known.step = gradient, known.system.solve(gradient[None])[0]
+        return known.step
+
+    def _bias_at(self, predictions: Tensor) -> _KnownBias:
+        known = self._known_bias
+        if known is None or known.predictions() is not predictions:
             system = bias_system(self.loss, self.parts, predictions, self.sample_weight, self.sums)
-            self._bias_system = weakref.ref(predictions), system
-        return system
+            known = self._known_bias = _KnownBias(weakref.ref(predictions), system)
+        return known
 
 
 class SoftmaxRegression(LinearProblem):

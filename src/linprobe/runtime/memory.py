@@ -13,12 +13,12 @@ _PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _VERSION_1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 _VERSION_2 = "memory.max", "memory.current", "inactive_file"
 _FALLBACK = 4.0 * 2**30  # where the system does not say
-_KEEP, _MAPPED, _PAD = 2**31 - 1, 2**28, 2**26
+_KEEP, _MAPPED, _PAD = 2**31 - 1, 2**29, 2**26
 _is_tuned = False
 
 
 def tune_allocator() -> bool:
-    """Let the C allocator keep what is freed, up to arrays of 256 MiB, for the next array.
+    """Let the C allocator keep what is freed, up to arrays of 512 MiB, for the next array.
 
     By default glibc gives large arrays back to the system at once, and the first touch of each
     page of the next one costs more than the arithmetic on it: solving a narrow layer takes half

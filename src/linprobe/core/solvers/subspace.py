@@ -134,17 +134,18 @@ class _Span:
         """Gradient and Newton's step at x, (j + K,) float64."""
         j, problem = len(self.directions), self.problem
         along, mixed, curvature = self._derivatives(x, predictions)
-        bias = problem.mean(predictions) - problem.target_mass
-        gradient, system = torch.cat([along, bias]), problem.bias_system(predictions)
+        system = problem.bias_system(predictions)
         if isinstance(system, FormedBiasSystem):
+            gradient = torch.cat([along, problem.bias_gradient(predictions)])
             hessian = torch.cat(
                 [torch.cat([curvature, mixed], 1), torch.cat([mixed.T, system.hessian], 1)]
             )
             return gradient, -solve_psd(hessian, gradient[:, None])[:, 0]
-        solved = system.solve(torch.cat([mixed, bias[None]]))
-        along = along - mixed @ solved[j]
-        t = solve_psd(curvature - mixed @ solved[:j].T, along[:, None])[:, 0]
-        return gradient, -torch.cat([t, solved[j] - t @ solved[:j]])
+        slope, best = problem.bias_step(predictions)
+        gradient, solved = torch.cat([along, slope]), system.solve(mixed) if j else mixed
+        along = along - mixed @ best
+        t = solve_psd(curvature - mixed @ solved.T, along[:, None])[:, 0]
+        return gradient, -torch.cat([t, best - t @ solved])
 
     def _derivatives(self, x: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slopes (j,), and curvature with the bias (j, K) and with each other (j, j), float64."""
@@ -258,8 +259,7 @@ def balance(problem: LinearProblem, predictions: Tensor) -> Balanced:
     exactly and cost ``sum_i s_i KL(q_i || p_i) <= sum_i s_i chi^2(q_i, p_i) = d^T H_b d``: a dual
     point as good as the best bias's, from any bias that is near.
     """
-    gradient = problem.mean(predictions) - problem.target_mass
-    solved = problem.bias_system(predictions).solve(gradient[None])[0]
+    gradient, solved = problem.bias_step(predictions)
     step = problem.gauged(-problem.sums.agreed(solved))
     first, residuals = step.to(predictions.dtype), torch.empty_like(predictions)
     for part in problem.parts:
