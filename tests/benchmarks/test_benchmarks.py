@@ -13,7 +13,7 @@ import torch
 from benchmarks import competitors, measure, products, worker
 from benchmarks.__main__ import _cap, main
 from benchmarks.competitors import COMPETITORS, Attempt, Unavailable
-from benchmarks.drawn import VIT
+from benchmarks.drawn import FEW, VIT
 from benchmarks.features import Problem, class_labels, load_problem
 from benchmarks.figures import outcome, passes, roofline_share, speedup
 from benchmarks.jobs import TOL, Job, all_jobs, quick_jobs, rows_for
@@ -271,7 +271,20 @@ def test_many_classes_have_a_target_of_their_own():
     assert row[1] == "12.0x (sklearn lbfgs), 3 passes, 2.0 GB" and row[2] == "yes"
     del records["sklearn lbfgs"]
     (row,) = (r for r in target_rows({"machine": MACHINE, "results": records}) if VIT[0] in r[0])
-    assert row[1:] == ("not measured", "")
+    assert row[1:] == ("no other measured, 3 passes, 2.0 GB", "")
+
+
+def test_a_solver_that_stalls_is_said_to_beside_its_target():
+    path = {"suite": "few", "layer": FEW, "num_rows": 1024, "num_features": 4096, "num_classes": 2}
+    records = {}
+    for name, status in (("linprobe", "reached"), ("probekit", "gap not reached")):
+        job = path | {"competitor": name, "l2s": [1e-1, 1e-2], "device": "cpu"}
+        points = [{"l2": 1e-1, "duality_gap": 2e-3, "num_passes": 3.0}]
+        records[name] = {"status": status, "reason": None, "cap": 9.0, "seconds": 0.5}
+        records[name] |= {"job": job, "points": points}
+    rows = target_rows({"machine": MACHINE, "results": records})
+    (row,) = (row for row in rows if "probekit" in row[0])
+    assert row[1:] == ("probekit stalled after 0.5 s, gap 2e-03 at l2 = 1e-01", "")
 
 
 def test_targets_are_judged():
