@@ -14,7 +14,7 @@ import pytest
 
 from linprobe.cli import main as cli
 from linprobe.records.config import LoadingRecord
-from linprobe.records.schema import EnvironmentRecord
+from linprobe.records.schema import EnvironmentRecord, TriedPenalty
 from linprobe.records.store import save
 from linprobe.report.page import report_html, write_report
 from linprobe.runtime.errors import LinprobeError
@@ -126,6 +126,16 @@ def test_what_the_run_found_unusual_is_listed():
     assert first == html.escape(EVIL)
     assert rest[0].startswith("1 of 2 probes (input): the chosen penalty stands at an end of the")
     assert rest[1].startswith("1 probe: what it uses varies little beyond the rounding")
+
+
+@pytest.mark.parametrize("by", ["cross-entropy", "error rate"])
+def test_a_path_that_ended_names_what_still_fell(by):
+    tried = TriedPenalty(1e-9, 0.5, 0.0, "near")
+    probe = probe_record(l2_at_edge=True, path=(tried,))
+    config = run_config()
+    method = replace(config.method, choose_by=by.replace("-", "_").replace(" ", "_"))
+    run = run_record(checkpoint_record([], probes=(probe,)), config=replace(config, method=method))
+    assert f"the l2 path ended while the held-out {by} still fell" in report_html(run)
 
 
 def test_a_run_of_trained_probes_says_so_once():

@@ -28,6 +28,13 @@ from linprobe.probes.config import ProbeConfig
 from linprobe.runtime.distributed import is_first
 from linprobe.runtime.errors import LinprobeError
 
+_NOT_BY_SGD = {
+    "l2_path": ("--l2", "probes trained by SGD have none"),
+    "class_weight": ("--class-weight", "SGD weighs all rows alike"),
+    "choose_by": ("--choose-by", "SGD has no l2 to choose"),
+}
+"""Fields of `ProbeConfig` that `SGDProtocol` has no use for: their flags, and why."""
+
 # Numbers of experiments that are checked before anything is imported; others by their type alone.
 _NUMBERS = {
     "depth": DEPTH,
@@ -113,13 +120,10 @@ def _described(kind: type[Experiment]) -> str:
 
 
 def _reproduce(experiment: Experiment, settings: Settings, run: Run) -> None:
-    if run.protocol == "sgd" and settings.method.l2_path != ProbeConfig().l2_path:
-        raise LinprobeError("--l2 is for --protocol certified; probes trained by SGD have none")
-    if run.protocol == "sgd" and settings.method.class_weight is not None:
-        raise LinprobeError("--class-weight is for --protocol certified; SGD weighs all rows alike")
-    if run.protocol == "sgd" and settings.method.choose_by != ProbeConfig().choose_by:
-        raise LinprobeError("--choose-by is for --protocol certified; SGD has no l2 to choose")
     if run.protocol == "sgd":
+        for name, (flag, why) in _NOT_BY_SGD.items():
+            if getattr(settings.method, name) != getattr(ProbeConfig(), name):
+                raise LinprobeError(f"{flag} is for --protocol certified; {why}")
         settings = replace(settings, sgd=experiment.sgd_protocol(run.epochs))
     elif run.epochs is not None:
         raise LinprobeError("--epochs is for --protocol sgd; certified probes have no epochs")

@@ -56,8 +56,9 @@ def path_ended(run: RunRecord) -> str:
         return ""
     why = "the chosen penalty stands at an end of the l2 path"  # all that old runs know
     if any(probe.path for probe in found):
-        by = run.config.method.choose_by.replace("_", " ").replace("cross ", "cross-")
-        why = f"the l2 path ended while the held-out {by} still fell"
+        by_error = run.config.method.choose_by == "error_rate"
+        score = "error rate" if by_error else "cross-entropy"
+        why = f"the l2 path ended while the held-out {score} still fell"
     advice = "Leave l2 out, so that the path goes on while that helps, or give a wider one; or take"
     if run.config.method.extend:
         advice = (
