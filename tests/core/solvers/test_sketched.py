@@ -87,3 +87,22 @@ def test_direction_goes_down_about_as_far_as_newtons(l2):
     curvature = float((problem.sample_weight * p * logits.square()).sum())
     curvature += l2 * float(direction.square().sum())
     assert slope / curvature == pytest.approx(1, abs=0.1)
+
+
+def test_more_rows_are_asked_for_sooner_where_directions_are_cheap():
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(4000, 300, generator=generator) * torch.logspace(0, -3, 300)
+    labels = torch.randint(4, (4000,), generator=generator)
+    problem = SoftmaxRegression(features - features.mean(0), labels, 4)
+    p = torch.full((4, 4000), 0.25)
+    gradient = problem.backproject(problem.residuals(p))
+    weak = {}
+    for rows in (100, 4000):
+        model = SketchedModel(
+            problem, NewtonOptions(sample_rows=rows), torch.Generator().manual_seed(0)
+        )
+        model.begin(p, 1e-8)
+        assert not model.is_weak(0.1)  # good progress, whatever a direction costs
+        model.direction(p, gradient)
+        weak[rows] = [model.is_weak(ratio) for ratio in (0.2, 0.9)]
+    assert weak == {100: [True, True], 4000: [False, True]}

@@ -63,6 +63,10 @@ class DirectModel:
         logits = self._problem.logits(weight) if with_logits else weight[:, :0]
         return Direction(weight, logits)
 
+    def is_weak(self, ratio: float) -> bool:
+        """See `NewtonModel`."""
+        return False
+
     def improve(self) -> None:
         """See `NewtonModel`: no direction is better."""
 

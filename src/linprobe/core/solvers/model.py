@@ -7,6 +7,9 @@ from torch import Tensor
 from linprobe.core.solvers.base import NewtonOptions
 from linprobe.core.solvers.subspace import Direction
 
+WEAK_PROGRESS = 0.15
+"""Ratio of successive gaps above which better directions pay where they are cheap."""
+
 
 class NewtonModel(Protocol):
     """A source of Newton directions."""
@@ -33,6 +36,10 @@ class NewtonModel(Protocol):
 
     def improve(self) -> None:
         """Give better directions from now on, at the price of time; called on weak progress."""
+        ...
+
+    def is_weak(self, ratio: float) -> bool:
+        """Tell whether a step of this ratio of successive gaps calls for `improve`."""
         ...
 
     @property

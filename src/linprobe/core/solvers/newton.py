@@ -30,7 +30,6 @@ from linprobe.core.solvers.whitened import WhitenedModel
 from linprobe.core.sums import least
 
 _SAFETY = 0.8  # aim below tol: the certificate recomputes the gap in float64
-_WEAK_PROGRESS = 0.15  # ratio of successive gaps above which the model is made better
 _FULL_STEP = 0.85  # a good model's direction is taken nearly whole
 _SPAN_ACCURACY = 0.02  # of the tolerance, or of what a step is expected to leave of the gap
 _LOOSE = 0.05  # of the gap: what a step is expected to leave
@@ -92,7 +91,9 @@ class SubsampledNewton:
             status = trace.status(spent=passes >= max_passes)
             direction = None
             if status is None:
-                direction = self._direction(model, minimum, gradient, slow=trace.is_slow)
+                direction = self._direction(
+                    model, minimum, gradient, slow=model.is_weak(trace.ratio)
+                )
             if direction is None:
                 status = status or Status.PRECISION_LIMIT
                 steps, point = len(trace.gaps) - 1, minimum.point
@@ -197,8 +198,9 @@ class _Trace:
         self._values.append(value)
 
     @property
-    def is_slow(self) -> bool:
-        return len(self.gaps) > 1 and self.gaps[-1] > _WEAK_PROGRESS * self.gaps[-2]
+    def ratio(self) -> float:
+        """Of the last two gaps; 0 where there is one."""
+        return self.gaps[-1] / self.gaps[-2] if len(self.gaps) > 1 else 0.0
 
     def status(self, *, spent: bool) -> Status | None:
         """Tell how the solve ends here; None: it goes on."""

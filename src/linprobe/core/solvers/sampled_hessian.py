@@ -117,6 +117,8 @@ class SampledHessian:
         own = self._weighted * (1 - predictions) if loss.couples_in_pairs else self._weighted
         self.curvature = own.sum(1, keepdim=True).clamp_min(LEAST_CURVATURE * mass)
         """(n_classes, 1), each class's own: the diagonal over the bias, as if coupled to none."""
+        self.num_products = 0
+        """So far: what conjugate gradients cost."""
         self._bias_inverse: Tensor | None = None
         if not loss.couples_in_pairs or loss.num_outputs <= MOST_FORMED:
             hessian = loss.bias_hessian(predictions, self._weighted)
@@ -133,6 +135,7 @@ class SampledHessian:
         Args:
             direction: (n_classes, n_features); one column more where `bias_stays`.
         """
+        self.num_products += 1
         dtype, num_features = self._predictions.dtype, self.features.shape[1]
         weight, bias = direction[:, :num_features], direction[:, num_features:]
         logits = class_logits(self.features, weight.to(self.features.dtype)).to(dtype)

@@ -1,6 +1,7 @@
 """Newton directions for layers of many features: rows drawn by length, sketched preconditioner."""
 
 from dataclasses import replace
+from math import log
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from linprobe.core.linalg import fast_bfloat16
 from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import NewtonOptions
+from linprobe.core.solvers.model import WEAK_PROGRESS
 from linprobe.core.solvers.sampled_hessian import (
     CGOptions,
     Preconditioner,
@@ -20,14 +22,19 @@ from linprobe.core.solvers.sampled_hessian import (
 )
 from linprobe.core.solvers.subspace import Direction
 
-_CG = CGOptions(tol=0.1, max_steps=60)
+_CHEAP_CG, _DEAR_CG, _MOST_STEPS = 0.1, 0.5, 60
+# What a step costs beside its direction, in products of all rows: two reads, and the search.
+_REST_OF_STEP = 3.0
+_LOW_PRECISION_COST = 0.5  # of a product, beside one in float32
 _FIRST_ROWS = 4000
 _SAMPLE_BYTES = 1.6e9
 _GATHERED_ROWS = 1000  # at a time, in the features' dtype
-_SKETCH_RANK = 150
+# The rank of a preconditioner, and how many directions share it. A sketch costs as many products
+# as its rank has vectors for each logit.
+_RANK, _SHARED_BY = 150, 3
+_RANK_OF_ONE, _SHARED_BY_OF_ONE = 60, 10
 _LEAST_SCALE = 1e-4  # of a class's curvature, over the mean
 _TALL_RTOL = 1e-9  # of the largest eigenvalue; vectors of smaller ones would not be orthogonal
-_REFRESH = 3  # directions that share one preconditioner
 _LOW_PRECISION_L2 = 3e-8  # down to here bfloat16 serves
 
 
@@ -46,6 +53,10 @@ class SketchedModel:
         self._lengths = problem.squared_norms() * problem.sample_weight
         self._preconditioner: NystromPreconditioner | None = None
         self._age = 0
+        self._dearness = 0.0
+        one = problem.num_classes == 1
+        self._rank = _RANK_OF_ONE if one else _RANK
+        self._shared_by = _SHARED_BY_OF_ONE if one else _SHARED_BY
         self._room: Tensor | None = None
         cheap = fast_bfloat16(problem.device) and problem.dtype != torch.float64
         self._dtypes = [torch.bfloat16, torch.float32] if cheap else [problem.dtype]
@@ -68,6 +79,20 @@ class SketchedModel:
         self._num_rows = min(2 * self._num_rows, self._most_rows)
 
     @property
+    def _accuracy(self) -> CGOptions:
+        """Of a direction: the dearer directions are, the more of them may leave more undone."""
+        return CGOptions(_CHEAP_CG + (_DEAR_CG - _CHEAP_CG) * self._dearness, _MOST_STEPS)
+
+    def is_weak(self, ratio: float) -> bool:
+        """See `NewtonModel`.
+
+        Twice as many rows leave half as much of the gap, but for what conjugate gradients leave.
+        They pay where the logarithm of the ratio grows by more than the price of a step.
+        """
+        better = (ratio + self._accuracy.tol**2) / 2
+        return ratio > WEAK_PROGRESS and log(better) < (1 + self._dearness) * log(ratio)
+
+    @property
     def learned(self) -> NewtonOptions:
         """See `NewtonModel`."""
         return replace(self._options, sample_rows=self._num_rows)
@@ -85,10 +110,10 @@ class SketchedModel:
         sample = draw_rows(self._problem, importance, self._num_rows, self._generator)
         rows = self._problem.sums.gathered(self._taken(sample.index, dtype))
         p, s = seen_by_all(self._problem, predictions, sample)
-        if self._preconditioner is None or self._age >= _REFRESH:
+        if self._preconditioner is None or self._age >= self._shared_by:
             seed = int(torch.randint(2**31, (), generator=self._generator))
             self._preconditioner = NystromPreconditioner(
-                rows, curvature_root(self._problem.loss, p, s), seed
+                rows, curvature_root(self._problem.loss, p, s), seed, self._rank
             )
             self._age = 0
         self._age += 1
@@ -96,8 +121,11 @@ class SketchedModel:
         scales = hessian.curvature / hessian.curvature.mean()
         preconditioner = self._preconditioner.at(self._l2, scales)
         weight, _ = conjugate_gradients(
-            hessian, gradient.to(p.dtype), precondition=preconditioner, options=_CG
+            hessian, gradient.to(p.dtype), precondition=preconditioner, options=self._accuracy
         )
+        cost = _LOW_PRECISION_COST if dtype.itemsize < p.dtype.itemsize else 1.0
+        cost *= hessian.num_products * len(rows) / self._problem.total_used
+        self._dearness = cost / (cost + _REST_OF_STEP)
         weight = self._problem.sums.agreed(weight)
         logits = self._problem.logits(weight) if with_logits else weight[:, :0]
         return Direction(weight.double(), logits)
@@ -123,8 +151,8 @@ class NystromPreconditioner:
     tail. The same for each class, but for the scale of its curvature: ``c_k A + l2 I``.
     """
 
-    def __init__(self, features: Tensor, root: Tensor, seed: int) -> None:
-        self._values, self._vectors = _nystrom(features, root, seed)
+    def __init__(self, features: Tensor, root: Tensor, seed: int, rank: int = _RANK) -> None:
+        self._values, self._vectors = _nystrom(features, root, seed, rank)
 
     def at(self, l2: float, scales: Tensor) -> Preconditioner:
         """The map for this penalty and classes of these scales (n_classes, 1)."""
@@ -141,9 +169,9 @@ class NystromPreconditioner:
         return apply
 
 
-def _nystrom(features: Tensor, root: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def _nystrom(features: Tensor, root: Tensor, seed: int, rank: int) -> tuple[Tensor, Tensor]:
     """Leading eigenvalues (ascending) and vectors of ``(root x)^T (root x)``."""
-    rank = min(_SKETCH_RANK, *features.shape)
+    rank = min(rank, *features.shape)
     generator = torch.Generator(features.device).manual_seed(seed)
     test = torch.randn(
         features.shape[1], rank, generator=generator, device=features.device, dtype=root.dtype

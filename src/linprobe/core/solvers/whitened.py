@@ -17,6 +17,7 @@ from linprobe.core.linalg import fast_bfloat16, take_columns
 from linprobe.core.problem import LinearProblem
 from linprobe.core.solvers.base import NewtonOptions
 from linprobe.core.solvers.factorised import FactorisedHessian
+from linprobe.core.solvers.model import WEAK_PROGRESS
 from linprobe.core.solvers.sampled_hessian import (
     CGOptions,
     SampledHessian,
@@ -122,6 +123,10 @@ class WhitenedModel:
             self._factorise = True
         else:
             self._num_rows = min(2 * self._num_rows, self._most_rows)
+
+    def is_weak(self, ratio: float) -> bool:
+        """See `NewtonModel`."""
+        return ratio > WEAK_PROGRESS
 
     @property
     def learned(self) -> NewtonOptions:
