@@ -34,10 +34,12 @@ def run_capped(job: Job, folder: Path, cap: float, threads: int) -> dict[str, An
     with tempfile.TemporaryDirectory() as place:
         job_file, result_file = Path(place, "job.json"), Path(place, "result.json")
         asked = {"job": asdict(job), "folder": str(folder), "cap": cap, "threads": threads}
-        job_file.write_text(json.dumps(asked), encoding="utf-8")
+        text = json.dumps(asked)
+        job_file.write_text(text, encoding="utf-8")
         command = [sys.executable, "-m", "benchmarks.worker", str(job_file), str(result_file)]
         many = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
-        record: dict[str, Any] = {"job": asdict(job), "cap": cap, "points": [], "seconds": None}
+        as_read = json.loads(text)["job"]  # penalties are a list there, no tuple
+        record: dict[str, Any] = {"job": as_read, "cap": cap, "points": [], "seconds": None}
         try:
             done = subprocess.run(
                 command,

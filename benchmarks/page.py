@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import few_rows, label_sets, tall
+from benchmarks.drawn import DRAWN
 from benchmarks.figures import (
     Measured,
     Record,
@@ -170,12 +171,14 @@ def _comparison(records: list[Record], measured: Measured, device: str) -> str:
             what = ""
     first, last = f"{penalties[0]:.0e}", f"{penalties[-1]:.0e}"
     intro = (
-        "Features are drawn (`benchmarks/drawn.py`)."
+        ""
         if differ
         else f"l2 = {first}."
         if len(penalties) == 1
         else f"{len(penalties)} penalties from {first} to {last}, each to a certified gap of 1e-4."
     )
+    if any(record["job"]["layer"] in DRAWN for record in records):
+        intro = f"Features are drawn (`benchmarks/drawn.py`). {intro}".strip()
     header = ("problem", "solver", "time", "ratio", "cores", "passes", "roofline", "peak GB")
     best = [
         f"{problem.layer}{f' at {problem.l2s[0]:.0e}' if differ else ''} {found}"

@@ -155,6 +155,7 @@ def test_a_process_is_stopped_at_its_cap_and_keeps_what_it_reached(folder, monke
     monkeypatch.setattr(measure, "_GRACE", 0.0)
     late = measure.run_capped(Job("cold", "linprobe", "x", 200, 12), folder, 0.01, 1)
     assert late["status"] == "time cap" and late["reason"] and late["points"] == []
+    assert json.loads(json.dumps(late)) == late  # a page of this run is that of its file
 
 
 def test_a_process_gives_its_result(folder):
@@ -305,6 +306,7 @@ def test_the_page_is_made_from_the_json(tmp_path):
     assert measure.read(tmp_path / "performance" / measure.NAME) == fixture()
     assert "| 30.00 s | 15.0x | 1.5 | ≥ 5 |" in text
     assert "≥ 20.0x" in text and "probekit (not installed)" in text
+    assert "Features are drawn" not in text
     for name in ("cold", "path", "growth"):
         assert f"](performance/{name}.png)" in text
         assert (tmp_path / "performance" / f"{name}.png").stat().st_size > 10_000

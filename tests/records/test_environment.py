@@ -1,8 +1,11 @@
 """Provenance of a run."""
 
 import platform
+import subprocess
+import sys
 
 import numpy as np
+import pytest
 import torch
 
 import linprobe
@@ -37,3 +40,12 @@ def test_peak_memory_is_in_bytes():
     assert block.sum() > 0
     assert 30 * 2**20 < before < 2**40
     assert peak_rss_bytes() >= before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_peak_memory_is_not_that_of_the_parent_process():
+    block = np.ones(800 * 2**20 // 8)
+    assert peak_rss_bytes() > block.nbytes
+    code = "from linprobe.records.environment import peak_rss_bytes; print(peak_rss_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 10 * 2**20 < int(done.stdout) < block.nbytes

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from linprobe.records.schema import EnvironmentRecord
 
+_STATUS = Path("/proc/self/status")
+
 
 def environment(threads: int, device: str) -> EnvironmentRecord:
     """Describe what a result is computed with, on "cpu", "cuda" or the like, and CPU threads."""
@@ -21,17 +23,26 @@ def environment(threads: int, device: str) -> EnvironmentRecord:
 
 def peak_rss_bytes() -> int:
     """Return the largest memory that this process has held so far; 0 where no system tells."""
+    for line in _lines(_STATUS):
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
     try:
         import resource
     except ImportError:  # Windows
         return 0
+    # Where Linux tells nothing better: this starts at what the parent process has held.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts kibibytes
 
 
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
 def _cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.lower().startswith("model name"):
-                return line.partition(":")[2].strip()
+    for line in _lines(info):
+        if line.lower().startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine() or "unknown"
