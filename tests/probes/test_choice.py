@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from linprobe import ProbeConfig
-from linprobe.core.features import DenseFeatures, StreamedFeatures, TensorRows, standardised
-from linprobe.core.solve import DEFAULT_SOLVER
+from linprobe.core.features import DenseFeatures, StreamedFeatures, TensorRows
 from linprobe.core.solvers.base import Status
 from linprobe.core.sums import LocalSums
 from linprobe.probes.base import PathPoint, Targets
 from linprobe.probes.choice import mean_and_error, sample_scores, score
-from linprobe.probes.path import solve_path
 from linprobe.probes.softmax import SoftmaxProbe
+from tests.support.paths import walked
 
 BY_ERROR = ProbeConfig(choose_by="error_rate")
 
@@ -25,12 +24,6 @@ def drowned(n, columns, size=1e-2, num_test=0):
     x[:, -20:] = size * (x[:, -20:] + 0.35 * (2 * y - 1)[:, None])
     held = n - num_test
     return (x[:held], y[:held]), (x[held:], y[held:])
-
-
-def walked(x, y, config, weight=None):
-    features = standardised(DenseFeatures(x), "layer", weight)
-    targets = Targets(y, 2, len(y) // 6, weight)
-    return solve_path(features, targets, config, DEFAULT_SOLVER, lambda *_: None)
 
 
 def point(loss, error):
@@ -76,7 +69,7 @@ def test_a_probe_chosen_by_error_errs_less_where_the_two_disagree():
 
 def test_a_rise_within_its_noise_ends_no_path():
     (x, y), _ = drowned(300, 100)
-    found = walked(x, y, ProbeConfig(choose_by="cross_entropy"))
+    found = walked(x, y, choose_by="cross_entropy")
     losses = {p.l2: p.validation_cross_entropy for p in found.points}
     assert losses[1e-4] > 1.05 * losses[1e-3], "it rises, by chance"
     assert found.best.l2 < 1e-5 and losses[found.best.l2] < losses[1e-3] / 2
@@ -86,7 +79,7 @@ def test_the_errors_of_many_rows_end_a_path():
     (x, y), _ = drowned(6000, 40, 1.0)
     y = torch.where(torch.rand(6000, generator=torch.Generator().manual_seed(1)) < 0.2, 1 - y, y)
     groups = 3 * torch.eye(2000).double().repeat(3, 1)  # columns to learn labels by heart with
-    found = walked(torch.cat([x, groups], dim=1), y, BY_ERROR)
+    found = walked(torch.cat([x, groups], dim=1), y, choose_by="error_rate")
     assert found.points[-1].l2 > 1e-9 and found.best.l2 > found.points[-1].l2
     errors = [p.validation_error_rate for p in found.points]
     assert errors[-1] > min(errors)
@@ -95,14 +88,13 @@ def test_the_errors_of_many_rows_end_a_path():
 def test_weights_of_rows_count_in_the_error():
     (x, y), _ = drowned(300, 100)
     weight = torch.where(y == 0, 5.0, 1.0).double()
-    found = walked(x, y, BY_ERROR, weight).best
+    found = walked(x, y, weight, choose_by="error_rate").best
     # The same rows, each as often as it counts.
     times = weight.long()
     held = len(y) - len(y) // 6
     rows = torch.repeat_interleave(torch.arange(len(y)), times)
-    targets = Targets(y[rows], 2, int(times[held:].sum()))
-    features = standardised(DenseFeatures(x[rows]), "layer")
-    copies = solve_path(features, targets, BY_ERROR, DEFAULT_SOLVER, lambda *_: None).best
+    held_out = int(times[held:].sum())
+    copies = walked(x[rows], y[rows], held_out=held_out, choose_by="error_rate").best
     assert found.l2 == copies.l2
     assert found.validation_error_rate == pytest.approx(copies.validation_error_rate)
 

@@ -6,13 +6,11 @@ import pytest
 import torch
 
 from linprobe import ProbeConfig, fit_probe, holdout_order
-from linprobe.core.features import DenseFeatures, standardised
 from linprobe.core.solve import DEFAULT_SOLVER
 from linprobe.core.solvers.base import Status
 from linprobe.probes import refit
-from linprobe.probes.base import Targets
 from linprobe.probes.config import DEFAULT_L2_PATH
-from linprobe.probes.path import solve_path
+from tests.support.paths import walked
 
 
 def hidden(size, n=1200, dtype=torch.float32, seed=0):
@@ -27,14 +25,6 @@ def hidden(size, n=1200, dtype=torch.float32, seed=0):
 
 def fitted(x, y, **options):
     return fit_probe(x, y, x[:100], y[:100], ProbeConfig(scale="layer", **options))
-
-
-def walked(x, y, weight=None, *, widen=True, solver=DEFAULT_SOLVER, **options):
-    features = standardised(DenseFeatures(x), "layer", weight)
-    targets = Targets(y, int(y.max()) + 1, len(y) // 6, weight)
-    wide = features.in_float64 if widen and x.dtype != torch.float64 else None
-    config = ProbeConfig(**options)
-    return solve_path(features, targets, config, solver, lambda *_: None, wide)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
