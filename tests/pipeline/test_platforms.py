@@ -29,8 +29,9 @@ import pathlib, numpy as np, torch
 torch.set_num_threads(1)
 import linprobe
 from linprobe.cli.main import main
-from linprobe.records.environment import peak_rss_bytes
-assert peak_rss_bytes() == 0
+from linprobe.records import environment
+environment._STATUS = pathlib.Path("absent")  # there is no /proc
+assert environment.peak_rss_bytes() == 0
 rng, y = np.random.default_rng(0), np.arange(60) % 2
 x = (rng.normal(size=(60, 4)) + y[:, None]).astype("float32")
 net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
